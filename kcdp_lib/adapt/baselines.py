@@ -1,0 +1,105 @@
+"""What KCDP is compared with, on the same test pictures: the same model without the target or without knowledge, and answers that need no training (chapter 05)."""
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from kcdp_lib import paths
+from kcdp_lib.adapt.model import KCDP, evaluate
+from kcdp_lib.adapt.training import Trained, train
+from kcdp_lib.config import Config
+from kcdp_lib.datasets import EMOTIONS, Pictures
+from kcdp_lib.knowledge import Frozen, freeze, frozen_key, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.paths import atomic_write, code_key, sha
+
+VARIANTS = ("full", "source_only", "source_only_no_knowledge")
+TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/baselines.py", "perception.py", "counterfactuals.py", "tokens.py")  # beside what freezes
+
+
+def learn(config: Config, variant: str, source: Pictures, target: Pictures | None, checkpoint: Path, device: str) -> Trained:
+    """Freeze the pictures and train one variant; "full" uses the target's pictures, the others only the source.
+
+    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the knowledge is gone.
+    """
+    labelled = source.labels >= 0
+    frozen = frozen_for(variant, source, config, device)
+    rows = torch.as_tensor(np.flatnonzero(labelled))
+    other = frozen_for(variant, target, config, device) if variant == "full" else None
+    key = training_key(config, variant, source, target if variant == "full" else None, device)
+    trained = train(config, select(frozen, rows), source.labels[labelled], other, checkpoint, key, device, variant.replace("_", " "))
+    trained.model.knowledge = variant != "source_only_no_knowledge"
+    return trained
+
+
+def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:
+    """A source-only variant, trained once: it does not depend on the target, so every further target finds it in the cache."""
+    folder = paths.CACHE / "baselines" / training_key(config, variant, source, None, device)
+    if (folder / "history.json").exists():
+        return Trained(KCDP.from_pretrained(folder, device), json.loads((folder / "history.json").read_text()), None)
+    checkpoint = folder / "checkpoint.safetensors"
+    trained = learn(config, variant, source, None, checkpoint, device)
+    trained.model.save_pretrained(folder)
+    atomic_write(folder / "history.json", json.dumps(trained.history))
+    checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) -> Frozen:
+    """The pictures as this variant sees them."""
+    frozen = freeze(pictures, config.sizes, config.switches, device)
+    if variant == "source_only_no_knowledge":
+        frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
+    return frozen
+
+
+def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
+    """Some rows of a frozen set."""
+    picked = {name: getattr(frozen, name)[rows] for name in ("latents", "tokens", "mask", "image_embeddings")}
+    return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
+
+
+def majority(labels: np.ndarray, pictures: int) -> np.ndarray:
+    """Probabilities [N, C] that always answer the source's most frequent class."""
+    return np.eye(len(EMOTIONS))[np.full(pictures, np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).argmax())]
+
+
+def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Sequence[str]) -> np.ndarray:
+    """Probabilities [N, C] for `asked` captions by a logistic regression on the source's captions; no picture is seen.
+
+    TF-IDF of words and word pairs. No class weights: every model here fits the source's own class shares with a plain cross-entropy.
+    """
+    known = np.flatnonzero(labels >= 0)
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b"), LogisticRegression(max_iter=1000))
+    model.fit([captions[i] for i in known], labels[known])
+    probs = np.zeros((len(asked), len(EMOTIONS)))
+    probs[:, model.classes_] = model.predict_proba(list(asked))
+    return probs
+
+
+def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
+    """Probabilities [N, C] of every baseline on the target's test pictures."""
+    frozen = freeze(test, config.sizes, config.switches, device)
+    captions = freeze(source, config.sizes, config.switches, device).captions
+    found = {"majority": majority(source.labels, len(test))}
+    for variant in VARIANTS[1:]:
+        found[variant] = evaluate(baseline(config, variant, source, device).model, frozen_for(variant, test, config, device))
+        gc.collect()    # a model's hooks point back at it: without this, memory would hold every model so far
+    found["caption_only"] = caption_classifier(captions, source.labels, frozen.captions)
+    found["zero_shot_vlm"] = zero_shot(load_vlm(config.sizes, device), frozen.image_embeddings, EMOTIONS).cpu().numpy()
+    return found
+
+
+def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str) -> str:
+    """SHA over everything a training depends on: sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version."""
+    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, variant, device, torch.__version__]
+    pictures = [pictures and frozen_key(pictures, config.sizes, config.switches) for pictures in (source, target)]
+    return sha(json.dumps([settings, pictures, source.labels.tolist()]), code_key(*TRAINING_CODE))

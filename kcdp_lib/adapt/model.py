@@ -1,0 +1,124 @@
+"""KCDP: KADAP and CLIEA together on one preset's frozen models, saved and loaded without pickle (chapter 05)."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from kcdp_lib import datasets
+from kcdp_lib.config import PRESETS, RECIPES, Preset, Recipe, pick_device
+from kcdp_lib.counterfactuals import CLIEA, prompts
+from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.knowledge import Foundations, Frozen, Triplet, describe, encode_texts, load_foundations, load_text_encoder, model_key, without_knowledge
+from kcdp_lib.paths import atomic_write, resolve, sha
+from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
+
+EVALUATION_BATCH = 64
+
+
+@dataclass
+class Prediction:
+    """What `KCDP.predict` returns; rows in the order of the pictures."""
+    probs: np.ndarray             # [N, C] float32, classes in the order of `EMOTIONS`
+    labels: list[str]             # the most probable emotion of each picture
+    captions: list[str]
+    triplets: list[list[Triplet]]
+
+
+class KCDP(nn.Module):
+    """KADAP and CLIEA on one preset's frozen models. Seed torch before: LoRA, pyramid, experts and alignment start at random."""
+
+    def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu"):
+        super().__init__()
+        self.preset, self.recipe, self.device, self.knowledge = preset, recipe, device, True
+        self.foundations: Foundations | None = None    # loaded by the first predict()
+        tokens, mask = encode_texts(prompts(EMOTIONS), load_text_encoder(preset, device))
+        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, classes=len(EMOTIONS))
+        self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
+        self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
+        self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
+        self.to(device)
+
+    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[Perception, torch.Tensor]:
+        """Perception and similarities [B, C] of latents [B, 4, h, w] and knowledge tokens [B, T, H] with mask [B, T]."""
+        seen = self.kadap(latents, tokens, mask)
+        return seen, self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+
+    def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
+        """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures."""
+        if self.foundations is None:
+            self.foundations = load_foundations(self.preset, self.device)
+        if not len(images):
+            raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
+        size = self.preset.batch_size
+        parts = [self._predict(list(images[i:i + size])) for i in range(0, len(images), size)]
+        probs, captions, triplets = zip(*parts)
+        probs = np.concatenate(probs)
+        return Prediction(probs, [EMOTIONS[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, []))
+
+    def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
+        """Probabilities, captions and triplets of one batch."""
+        frozen = describe(datasets.read_images(images, self.preset.image_size), self.foundations, self.recipe)
+        if not self.knowledge:
+            frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
+        return evaluate(self, frozen), frozen.captions, frozen.triplets
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
+        atomic_write(Path(folder) / "model.safetensors", save(trainable_state_dict(self)))
+        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(EMOTIONS), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
+        atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | None = None) -> KCDP:
+        """The model of a finished run, ready to predict. KCDPError if the folder does not hold one."""
+        folder = resolve(folder)
+        try:
+            about = json.loads((folder / "config.json").read_text())
+            state = load_file(folder / "model.safetensors")
+            preset, recipe = PRESETS[about["preset"]], RECIPES[about["recipe"]]
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
+        if about["stack"] != stack_key(preset):
+            raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, or bring back the weights it was trained on.")
+        model = cls(preset, recipe, pick_device(device))
+        model.knowledge = about["knowledge"]
+        load_trainable(model, state)
+        return model.eval()
+
+
+def stack_key(preset: Preset) -> str:
+    """SHA over the frozen models a preset names."""
+    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained))
+
+
+def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, tokens and mask of some rows, on the device."""
+    return frozen.latents[rows].to(device), frozen.tokens[rows].to(device), frozen.mask[rows].to(device)
+
+
+def precision(device: str):
+    """bfloat16 where the GPU has it, float32 otherwise; on a CPU bfloat16 gains little."""
+    fast = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=fast)
+
+
+@torch.no_grad()
+def evaluate(model: KCDP, frozen: Frozen) -> np.ndarray:
+    """Probabilities [N, C] of every picture, by the mixture of experts."""
+    model.eval()
+    probs = []
+    for rows in torch.arange(len(frozen)).split(EVALUATION_BATCH):
+        with precision(model.device):
+            seen, _ = model(*gather(frozen, rows, model.device))
+        probs.append(seen.logits.float().softmax(-1).cpu())
+    return torch.cat(probs).numpy()

@@ -1,0 +1,191 @@
+"""What a run leaves behind: metrics.json, predictions.jsonl, model/ and figures/ (chapter 05).
+
+Here, when everything is trained, the target's labels are read for the first time.
+"""
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from kcdp_lib import datasets, figures, metrics
+from kcdp_lib.adapt.model import KCDP, evaluate, gather
+from kcdp_lib.adapt.training import Trained
+from kcdp_lib.config import Config
+from kcdp_lib.datasets import EMOTIONS, Pictures
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.knowledge import Frozen, Triplet, freeze, load_text_encoder
+from kcdp_lib.paths import ROOT, atomic_write
+from kcdp_lib.perception import word_attention
+
+FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in out_dir
+
+
+@dataclass
+class Answers:
+    """What a trained KCDP says of one set of pictures."""
+    pictures: Pictures
+    frozen: Frozen
+    probs: np.ndarray
+
+
+def answer(model: KCDP, pictures: Pictures, config: Config, device: str) -> Answers | None:
+    """Freeze and evaluate; None where there are no pictures."""
+    if not len(pictures):
+        return None
+    frozen = freeze(pictures, config.sizes, config.switches, device)
+    return Answers(pictures, frozen, evaluate(model, frozen))
+
+
+def is_labelled(said: Answers | None) -> bool:
+    """Is there anything to score?"""
+    return said is not None and bool((said.pictures.labels >= 0).any())
+
+
+def summarise(config: Config, answers: dict[str, Answers | None], pseudo: np.ndarray, others: dict[str, np.ndarray], source: Pictures) -> dict:
+    """metrics.json without its provenance. Where the run wrote is no part of what it computed, so `out_dir` stands there too."""
+    seed, target = config.seed, answers["train"].pictures
+    scored = {name: {"test": metrics.scores(answers[name].pictures.labels, answers[name].probs, seed=seed)} if is_labelled(answers[name]) else {} for name in ("source", "target")}
+    results = {
+        "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"} | {"epochs": config.run_epochs},
+        "source": {"pictures": len(source), "skipped": len(source.skipped), **scored["source"]},
+        "target": {"pictures": len(target), "skipped": len(target.skipped), "transductive": bool(in_both_splits(answers)) and config.setting == "da", **scored["target"]},
+        "baselines": {}, "differences": {},
+        "pseudo_labels": metrics.pseudo_label_scores(target.labels, pseudo),
+    }
+    if is_labelled(answers["target"]):
+        labels, probs = answers["target"].pictures.labels, answers["target"].probs
+        results["baselines"] = {name: metrics.scores(labels, other, seed=seed) for name, other in others.items()}
+        results["differences"] = {name: metrics.paired_difference(labels, probs, other, seed=seed) for name, other in others.items()}
+    return results
+
+
+def write_run(out: Path, config: Config, trained: Trained, answers: dict[str, Answers | None], pseudo: np.ndarray, results: dict) -> None:
+    """model/, predictions.jsonl and figures/."""
+    trained.model.save_pretrained(out / "model")
+    atomic_write(out / "model" / "history.json", json.dumps(trained.history))
+    atomic_write(out / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)))
+    for title, figure in draw(config, trained, answers, results).items():
+        atomic_write(out / "figures" / f"{title}.png", figures.png(figure))
+
+
+def draw(config: Config, trained: Trained, answers: dict[str, Answers | None], results: dict) -> dict[str, figures.Figure]:
+    """The run's figures by file name; those that need labels only where there are labels."""
+    source, name = Path(config.source).name, answers["train"].pictures.name
+    drawn = {"learning_curves": figures.learning_curves(trained.history, name),
+             "predictions": figures.prediction_sheet(cards(trained.model, answers["target"] or answers["train"]))}
+    tables = {f"{title}, test": results[part]["test"]["confusion"] for part, title in (("source", source), ("target", name)) if "test" in results[part]}
+    if tables:
+        drawn["confusion"] = figures.confusion(tables, EMOTIONS)
+    if "test" in results["target"]:
+        drawn["baselines"] = figures.bars({"kcdp": results["target"]["test"], **results["baselines"]}, title=f"{source} → {name}")
+    return drawn
+
+
+def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> Iterator[dict]:
+    """One row for each target picture, training pictures first; one that is in both splits (a transductive target) comes once."""
+    both = in_both_splits(answers)
+    for key, row, label in zip(answers["train"].pictures.keys, _rows(answers["train"]), pseudo):
+        yield {**row, "pseudo_label": EMOTIONS[label] if label >= 0 else None, "split": "train+test" if key in both else "train"}
+    if answers["target"]:
+        for key, row in zip(answers["target"].pictures.keys, _rows(answers["target"])):
+            if key not in both:
+                yield {**row, "pseudo_label": None, "split": "test"}
+
+
+def in_both_splits(answers: dict[str, Answers | None]) -> set[str]:
+    """Keys of the target pictures that are trained on and tested on; with any, the target is called transductive."""
+    return set(answers["train"].pictures.keys) & set(answers["target"].pictures.keys if answers["target"] else ())
+
+
+def _rows(said: Answers) -> Iterator[dict]:
+    for i, (file, label, probs) in enumerate(zip(said.pictures.files, said.pictures.labels, said.probs)):
+        yield {"file": _short(file), "label": EMOTIONS[label] if label >= 0 else None, "predicted": EMOTIONS[probs.argmax()],
+               "probabilities": {name: round(float(p), 6) for name, p in zip(EMOTIONS, probs)},
+               "caption": said.frozen.captions[i], "triplets": [list(triplet) for triplet in said.frozen.triplets[i]]}
+
+
+def _short(file: Path) -> str:
+    """A file as seen from the checkout, where it lies inside."""
+    return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
+
+
+@torch.no_grad()
+def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
+    """Cards for `figures.prediction_sheet`: the first pictures by content hash, which is as good as drawing lots."""
+    rows = torch.arange(min(count, len(said.pictures)))
+    images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
+    seen, _ = model(*gather(said.frozen, rows, model.device))
+    tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
+    found = []
+    for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu()):
+        word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
+        label, best = said.pictures.labels[i], said.probs[i].argmax()
+        found.append({"image": image.numpy(), "caption": said.frozen.captions[i], "predicted": EMOTIONS[best], "probability": float(said.probs[i, best]),
+                      "label": EMOTIONS[label] if label >= 0 else None, "word": word, "attention": word_attention(attention, positions, image.shape[-1]).numpy()})
+    return found
+
+
+def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
+    """The word that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the caption's longest; and its token positions in k."""
+    words = caption.split()
+    named = [triplet[2].split()[-1] for triplet in triplets if triplet[2].strip() and triplet[2].split()[-1] in words]
+    word = named[-1] if named else max(words, key=len, default="")
+    before = words[:words.index(word)] if word else []
+    start, stop = (len(tokenizer(" ".join(part), truncation=True)["input_ids"]) - 1 for part in (before, [*before, word]))    # less the end mark
+    last = tokenizer.model_max_length - 1
+    return word, torch.arange(min(start, last), min(max(stop, start + 1), last + 1))
+
+
+def provenance(config: Config, device: str, started: float) -> dict:
+    """Where the numbers come from, and what they cost."""
+    packages = ("torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch", "scikit-learn", "numpy")
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "commit": commit(), "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}},
+        "seed": config.seed, "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        "out_dir": str(config.run_dir), "wall_seconds": round(time.time() - started, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **({"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if on_gpu else {}),
+    }
+
+
+def commit() -> str | None:
+    """The checkout's commit, with "+changes" where files differ from it; None outside a checkout."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def check_writable(out: Path) -> None:
+    """Find out before the training, not after it, that the run's folder cannot be written."""
+    atomic_write(out / ".writable", "")
+    (out / ".writable").unlink()
+    if shutil.disk_usage(out).free < FREE_BYTES:
+        raise OSError(errno.ENOSPC, "no space left on device", str(out))
+
+
+@contextmanager
+def explained(out: Path):
+    """Turn a full, read-only or unusable disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise KCDPError(f"{error.filename or out} cannot be written ({error.strerror}): free some space ({FREE_BYTES // 10**6} MB are enough for preset tiny) or choose another out_dir.") from error

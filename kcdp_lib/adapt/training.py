@@ -1,0 +1,175 @@
+"""The joint loss and its loop, resumable after every epoch (chapter 05).
+
+L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term (paper, section on the overall objective).
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from kcdp_lib.adapt.model import KCDP, gather, precision
+from kcdp_lib.config import Config, Recipe
+from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
+from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.knowledge import Frozen
+from kcdp_lib.paths import atomic_write, progress
+from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
+
+BALANCE_WEIGHT = 0.1
+WARM_UP = 0.1        # share of the steps in which the learning rate rises
+WEIGHT_DECAY = 0.01
+CLIP = 1.0           # largest norm of the gradient; ours, the paper is silent
+
+
+@dataclass
+class Trained:
+    """A trained model, the numbers of every step, and the target's pseudo-labels (-1: none; None: the target was not seen)."""
+    model: KCDP
+    history: list[dict]
+    pseudo_labels: np.ndarray | None
+
+
+def source_loss(seen: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, dict]:
+    """L_sup + L_ccl + balance on a source batch, and its parts as tensors."""
+    emotion, alignment = F.cross_entropy(seen.logits, labels), counterfactual_loss(similarities, labels)
+    total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * seen.balance
+    accuracy = (seen.logits.argmax(-1) == labels).float().mean()
+    return total, {"source_loss": emotion, "alignment_loss": alignment, "balance": seen.balance, "source_accuracy": accuracy}
+
+
+def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term; and L_ce alone.
+
+    The mean is over the whole batch, as in FixMatch: few trusted labels weigh little.
+    """
+    emotion = (F.cross_entropy(seen.logits, labels, reduction="none") * kept).mean()
+    return emotion + BALANCE_WEIGHT * seen.balance, emotion
+
+
+def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP") -> Trained:
+    """Train on frozen source pictures with `labels` [N], and on the target's where given: pictures alone, without names, paths or labels.
+
+    Every epoch is seeded by (seed, epoch) and leaves a checkpoint marked with `key`, so a killed run goes on to exactly the same numbers.
+    """
+    recipe, epochs = config.switches, config.run_epochs
+    torch.manual_seed(config.seed)
+    model = KCDP(config.sizes, recipe, device)
+    labeller = None if target is None else PseudoLabeller(len(target), len(EMOTIONS), recipe).to(device)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)
+    answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
+    done, history = resume(checkpoint, key, model, labeller, optimizer)
+    steps = steps_per_epoch(len(source), config)
+    for epoch in range(done, epochs):
+        torch.manual_seed(config.seed + 1_000_003 * (epoch + 1))
+        order = batches(len(source), steps, config)
+        target_order = None if target is None else batches(len(target), steps, config)
+        model.train()
+        for i in progress(range(steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
+            step = epoch * steps + i
+            set_learning_rate(optimizer, step, steps * epochs, config)
+            row = {"step": step, **_source_step(model, source, answers, order[i], recipe)}
+            if target is not None:
+                row |= _target_step(model, labeller, target, target_order[i], step / (steps * epochs))
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            history.append(row)
+        save_checkpoint(checkpoint, key, epoch + 1, history, model, labeller, optimizer)
+    pseudo = None
+    if labeller is not None:
+        found = labeller.all(1.0)
+        pseudo = torch.where(found.kept, found.labels, -1).cpu().numpy()
+    return Trained(model.eval(), history, pseudo)
+
+
+def _source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, recipe: Recipe) -> dict:
+    """Gradients of the source's loss on one batch; its parts as numbers."""
+    with precision(model.device):
+        seen, similarities = model(*gather(source, rows, model.device))
+        total, parts = source_loss(_float(seen), similarities.float(), answers[rows.to(answers.device)], recipe)
+    total.backward()
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float) -> dict:
+    """Label one target batch and add the gradients of its loss. A batch without a trusted label gives none and costs no backward pass."""
+    with precision(model.device):
+        seen, similarities = model(*gather(target, rows, model.device))
+        pseudo = labeller.update(rows.to(model.device), similarities.detach().float(), done)
+        total, emotion = target_loss(_float(seen), pseudo.labels, pseudo.kept)
+    kept = bool(pseudo.kept.any())
+    if kept:
+        total.backward()
+    return {"target_loss": float(emotion.detach()) if kept else None, "coverage": float(pseudo.kept.float().mean())}
+
+
+def _float(seen: Perception) -> Perception:
+    """Losses are computed in float32 whatever the precision of the network."""
+    return dataclasses.replace(seen, logits=seen.logits.float(), balance=seen.balance.float())
+
+
+def steps_per_epoch(pictures: int, config: Config) -> int:
+    """Whole batches in one pass over the source: the target's size does not matter, so that every variant takes the same steps."""
+    usable = pictures if config.switches.shuffled else max(1, pictures // 2)
+    return max(1, usable // config.sizes.batch_size)
+
+
+def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
+    """Rows of one epoch's batches: shuffled passes one after the other, until `steps` batches are full (small sets give small batches)."""
+    usable = pictures if config.switches.shuffled else max(1, pictures // 2)
+    size = min(config.sizes.batch_size, usable)
+    passes = -(-steps * size // usable)
+    rows = torch.cat([torch.randperm(usable) if config.switches.shuffled else torch.arange(usable) for _ in range(passes)])
+    return list(rows[:steps * size].split(size))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: Config) -> None:
+    """Linear warm-up and cosine decay by optimizer step, or one constant rate, as the recipe says."""
+    rate = config.switches.learning_rate or config.sizes.learning_rate
+    if config.switches.schedule == "cosine":
+        warm = max(1, round(WARM_UP * total))
+        rate *= (step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
+    for group in optimizer.param_groups:
+        group["lr"] = float(rate)
+
+
+def save_checkpoint(path: Path, key: str, epoch: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | None, optimizer) -> None:
+    """One safetensors file, tensors and numbers together, replaced atomically: a checkpoint is whole or it is the one before."""
+    tensors = {f"model.{name}": value for name, value in trainable_state_dict(model).items()}
+    tensors |= {f"labels.{name}": value.contiguous() for name, value in (labeller.state_dict() if labeller else {}).items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value.contiguous() for name, value in state.items()}
+    atomic_write(path, save(tensors, metadata={"key": key, "epoch": str(epoch), "history": json.dumps(history)}))
+
+
+def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | None, optimizer) -> tuple[int, list[dict]]:
+    """Put back the checkpoint if it is of this very training; returns the epochs done and their history (0 and [] if there is none)."""
+    try:
+        with safe_open(path, "pt") as file:
+            about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError):
+        return 0, []
+    if about.get("key") != key:
+        return 0, []
+    load_trainable(model, _under(tensors, "model."))
+    if labeller is not None:
+        labeller.load_state_dict(_under(tensors, "labels."))
+    state: dict[int, dict] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        i, kind = name.split(".", 1)
+        state.setdefault(int(i), {})[kind] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(about["epoch"]), json.loads(about["history"])
+
+
+def _under(tensors: dict, prefix: str) -> dict:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,174 @@
+"""Everything a run can be told: a preset (names and sizes of the models), a recipe (switches of the method) and the parameters of one run.
+
+A preset is nothing but names and numbers, a recipe nothing but switches: `tiny` and `sd15`, `paper` and `released` run through the same lines.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.paths import TINY, resolve
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Where the frozen models lie and how large everything is."""
+    name: str
+    diffusion: str               # a diffusers pipeline: folder or hub id
+    vlm: str                     # open_clip: "local-dir:FOLDER", "hf-hub:ORG/NAME" or an architecture's name
+    vlm_pretrained: str | None   # tag of the weights where `vlm` is an architecture's name, else None
+    variant: str | None          # diffusers' variant of the stored weights ("fp16"), None for the plain files
+    image_size: int              # pixels, side of the square the VAE sees
+    batch_size: int              # pictures of each domain in one optimizer step
+    epochs: int                  # passes over the source's training split
+    fpn_channels: int            # F; the visual feature v has 4 F numbers
+    expert_channels: int         # hidden width of one expert
+    lora_rank: int
+    learning_rate: float         # peak, for everything that is trained
+
+
+PRESETS = {
+    "tiny": Preset(
+        name="tiny", diffusion=str(TINY / "diffusion"), vlm=f"local-dir:{TINY / 'vlm'}", vlm_pretrained=None, variant=None,
+        image_size=64, batch_size=32, epochs=2, fpn_channels=64, expert_channels=128, lora_rank=8, learning_rate=2e-3),
+    "sd15": Preset(
+        name="sd15", diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5", vlm="coca_ViT-L-14",
+        vlm_pretrained="mscoco_finetuned_laion2b_s13b_b90k", variant="fp16",
+        image_size=512, batch_size=8, epochs=3, fpn_channels=256, expert_channels=128, lora_rank=8, learning_rate=1e-4),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The differences between what the paper draws and what the released code computes, one switch each.
+
+    "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
+    """
+    name: str
+    image_range: str              # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied twice
+    latent_scaling: bool          # multiply latents by the VAE's scaling factor (ours)
+    trained: str                  # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet
+    attention_gradient: bool      # do the cross-attention maps carry gradient (figure)
+    context_mask: bool            # is padding hidden from the cross-attention (ours)
+    knowledge_in_moe: bool        # does the predictor see k as well as v (figure)
+    gate_renormalised: bool       # the two chosen gate values sum to one (ours)
+    balance: str                  # "load": experts get equal shares (ours) | "rank_std": standard deviation of rank sums
+    source_loss_count: int        # how often the source cross-entropy enters the sum (figure: once)
+    triplet_text: str             # "spaced": alone, mask-aware mean (ours) | "glued": no spaces, summed with the padding
+    cliea_masked: bool            # is padding hidden from CLIEA's attention and mean (ours)
+    pseudo_labels: str            # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first step
+    schedule: str                 # "cosine": warm-up, then cosine by step (ours) | "constant"
+    learning_rate: float | None   # None: the preset's
+    shuffled: bool                # shuffle all pictures | stored order, first half only
+
+
+RECIPES = {
+    "paper": Recipe(
+        name="paper", image_range="symmetric", latent_scaling=True, trained="lora", attention_gradient=True, context_mask=True,
+        knowledge_in_moe=True, gate_renormalised=True, balance="load", source_loss_count=1, triplet_text="spaced", cliea_masked=True,
+        pseudo_labels="curriculum", schedule="cosine", learning_rate=None, shuffled=True),
+    "released": Recipe(
+        name="released", image_range="imagenet_twice", latent_scaling=False, trained="unet", attention_gradient=False, context_mask=False,
+        knowledge_in_moe=False, gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
+        pseudo_labels="raw", schedule="constant", learning_rate=1e-5, shuffled=False),
+}
+
+SETTINGS = ("da", "uc")
+
+
+@dataclass
+class Config:
+    """Parameters of one run, the same ones as in the tagged cell of `05_adapt.ipynb`. `check()` before use."""
+    source: str = "photos"
+    target: str = "stickers"
+    setting: str = "da"            # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, they are not
+    preset: str = "tiny"
+    recipe: str = "paper"
+    seed: int = 0
+    epochs: int | None = None      # None: the preset's
+    data_root: str | None = None   # folder of downloaded data sets
+    out_dir: str | None = None     # None: runs/05_adapt-<target>
+    device: str | None = None      # None: CUDA if there is one, else CPU
+
+    def check(self) -> Config:
+        """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and what it may be."""
+        _one_of("setting", self.setting, SETTINGS)
+        _one_of("preset", self.preset, PRESETS)
+        _one_of("recipe", self.recipe, RECIPES)
+        if self.data_root is not None and not resolve(self.data_root).is_dir():
+            raise KCDPError(f"data_root={self.data_root!r} is not a folder; give the folder that holds the data sets, or leave it out.")
+        _domain("source", self.source, self.data_root)
+        _domain("target", self.target, self.data_root)
+        if not _is_count(self.seed, 0):
+            raise KCDPError(f"seed={self.seed!r} must be a whole number, 0 or more.")
+        if self.epochs is not None and not _is_count(self.epochs, 1):
+            raise KCDPError(f"epochs={self.epochs!r} must be a whole number, 1 or more, or be left out.")
+        if self.device is not None:
+            _device(self.device)
+        return self
+
+    @property
+    def sizes(self) -> Preset:
+        """The preset itself."""
+        return PRESETS[self.preset]
+
+    @property
+    def switches(self) -> Recipe:
+        """The recipe itself."""
+        return RECIPES[self.recipe]
+
+    @property
+    def run_epochs(self) -> int:
+        """Epochs of this run: its own, or the preset's."""
+        return self.epochs or self.sizes.epochs
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run writes. Runs that differ in the setting or the source get folders of their own."""
+        if self.out_dir is not None:
+            return resolve(self.out_dir)
+        name = f"05_adapt-{Path(self.target).absolute().name}"
+        name += "" if self.setting == "da" else f"-{self.setting}"
+        return resolve(f"runs/{name}")
+
+    def as_dict(self) -> dict:
+        """Plain values, in the order of the parameters."""
+        return asdict(self)
+
+
+def pick_device(name: str | None = None) -> str:
+    """The device a run uses: the one asked for, else CUDA if present, else the CPU."""
+    import torch
+
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _is_count(value, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _one_of(parameter: str, value, known) -> None:
+    if value not in tuple(known):
+        raise KCDPError(f"{parameter}={value!r} is not known; choose one of {', '.join(known)}.")
+
+
+def _domain(parameter: str, value, data_root: str | None) -> None:
+    from kcdp_lib.datasets import DOMAINS  # here, because the data sets need torch and a Config should not
+
+    if not isinstance(value, str) or not value:
+        raise KCDPError(f"{parameter}={value!r} must be one of {', '.join(DOMAINS)}, or a folder of pictures.")
+    folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
+    if value not in DOMAINS and not any(folder.is_dir() for folder in folders):
+        raise KCDPError(f"{parameter}={value!r} is not known and no such folder exists; choose one of {', '.join(DOMAINS)}, or give a folder of pictures.")
+
+
+def _device(name: str) -> None:
+    import torch
+
+    try:
+        usable = torch.device(name).type == "cpu" or (torch.device(name).type == "cuda" and torch.cuda.is_available())
+    except (RuntimeError, TypeError):
+        usable = False
+    if not usable:
+        raise KCDPError(f"device={name!r} is not usable here; leave it out to have one picked, or choose cpu{' or cuda' if torch.cuda.is_available() else ''}.")

@@ -1,0 +1,128 @@
+"""CLIEA: counterfactual-enhanced language-image emotional alignment, and the pseudo-labels it gives (chapter 04).
+
+Causal graph of the paper: X -> K -> E -> Y, P -> E, X -> V -> Y. The knowledge K of a picture is read once under the prompt P of every emotion;
+the prompt of the true emotion is the factual one, the others are interventions P*. Contrastive learning tells them apart.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kcdp_lib.config import Recipe
+from kcdp_lib.tokens import masked_mean, used_positions
+
+PROMPT = "A {} photo of"
+TEMPERATURE = 0.07
+HEADS = 8
+
+
+def prompts(classes: Sequence[str]) -> list[str]:
+    """The emotion prompts P, one for each class."""
+    return [PROMPT.format(name) for name in classes]
+
+
+class CLIEA(nn.Module):
+    """Compares a picture with the six counterfactual readings of its own knowledge (paper, section CLIEA).
+
+    visual_width: numbers in v (4 F); text_width: H of the text encoder.
+    """
+
+    def __init__(self, visual_width: int, text_width: int, recipe: Recipe):
+        super().__init__()
+        self.recipe = recipe
+        self.in_proj = nn.Linear(text_width, 3 * text_width)
+        self.out_proj = nn.Linear(text_width, text_width)
+        self.align = nn.Linear(visual_width, text_width)
+        nn.init.xavier_uniform_(self.in_proj.weight)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def read(self, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
+        """s [B, C, H]: self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
+
+        tokens [B, T, H] with mask [B, T]; prompt_tokens [C, L, H] with prompt_mask [C, L]. Prompt and knowledge are projected once each and
+        only then paired, and the mean is taken before the (linear) output projection: the same numbers for a sixth of the work.
+        """
+        if not self.recipe.cliea_masked:
+            mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
+        used, prompt_used = used_positions(mask), used_positions(prompt_mask)
+        tokens, mask, prompt_tokens, prompt_mask = tokens[:, used], mask[:, used], prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
+        batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]
+        pairs = torch.cat([
+            self.in_proj(prompt_tokens)[None].expand(batch, -1, -1, -1),
+            self.in_proj(tokens)[:, None].expand(-1, classes, -1, -1)], dim=2).flatten(0, 1)        # [B C, L + T, 3 H]
+        valid = torch.cat([prompt_mask[None].expand(batch, -1, -1), mask[:, None].expand(-1, classes, -1)], dim=2).flatten(0, 1)
+        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(2, 0, 3, 1, 4)  # each [B C, heads, L + T, H / heads]
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=None if valid.all() else valid[:, None, None])
+        pooled = masked_mean(seen.transpose(1, 2).flatten(2), valid)
+        return self.out_proj(pooled).unflatten(0, (batch, classes))
+
+    def forward(self, v: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
+        """Cosine similarities [B, C] of the picture's v [B, 4 F] and its counterfactual texts (before the division by the temperature)."""
+        texts = self.read(tokens, mask, prompt_tokens, prompt_mask)
+        return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
+
+
+def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """L_ccl: cross-entropy over the counterfactual texts. similarities [B, C] (cosines), labels [B]."""
+    return F.cross_entropy(similarities / TEMPERATURE, labels)
+
+
+class Pseudo(NamedTuple):
+    """Pseudo-labels of some target pictures."""
+    labels: torch.Tensor       # [B] int64, the most similar emotion
+    kept: torch.Tensor         # [B] bool, whether the label is trusted at this point of the training
+    confidence: torch.Tensor   # [B] probability of that emotion
+
+
+class PseudoLabeller(nn.Module):
+    """Labels for the target from its own similarities: what it has seen before, in class balance, the surest first.
+
+    Every target picture has a row in a memory of probabilities, an exponential moving average over the epochs (no extra pass over the data).
+    Nothing is kept during the warm-up; then the surest fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`:
+    one common threshold would let the classes that are easy to see crowd out the others. Target labels are never seen here.
+    Recipe `raw`: the argmax of the moment, all of it, from the first step.
+    """
+
+    def __init__(self, pictures: int, classes: int, recipe: Recipe, warm_up: float = 0.25, keep: tuple[float, float] = (0.3, 0.8), momentum: float = 0.5):
+        super().__init__()
+        self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
+        self.register_buffer("memory", torch.zeros(pictures, classes))
+        self.register_buffer("seen", torch.zeros(pictures, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
+        """Note the similarities [B, C] of the pictures `rows` [B] and label them. progress: fraction of the training done, 0 to 1."""
+        now = (similarities.float() / TEMPERATURE).softmax(-1)
+        before = torch.where(self.seen[rows, None], self.memory[rows], now)
+        self.memory[rows] = self.momentum * before + (1 - self.momentum) * now
+        self.seen[rows] = True
+        if self.recipe.pseudo_labels == "raw":
+            confidence, labels = now.max(-1)
+            return Pseudo(labels, torch.ones_like(labels, dtype=torch.bool), confidence)
+        confidence, labels = self.memory[rows].max(-1)
+        return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
+
+    @torch.no_grad()
+    def thresholds(self, progress: float) -> torch.Tensor:
+        """Confidence [C] from which a picture of each predicted class is kept; infinite during the warm-up and for a class never predicted."""
+        confidence, labels = self.memory.max(-1)
+        limits = confidence.new_full((self.memory.shape[1],), float("inf"))
+        if progress < self.warm_up:
+            return limits
+        fraction = self.keep[0] + (self.keep[1] - self.keep[0]) * (progress - self.warm_up) / (1 - self.warm_up)
+        for c in range(len(limits)):
+            of_class = confidence[self.seen & (labels == c)]
+            if len(of_class):
+                limits[c] = of_class.quantile(1 - fraction)
+        return limits
+
+    @torch.no_grad()
+    def all(self, progress: float = 1.0) -> Pseudo:
+        """The labels of every target picture [N], from the memory; a picture never seen is not kept."""
+        confidence, labels = self.memory.max(-1)
+        raw = self.recipe.pseudo_labels == "raw"
+        return Pseudo(labels, self.seen & (raw | (confidence >= self.thresholds(progress)[labels])), confidence)

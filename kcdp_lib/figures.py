@@ -1,0 +1,151 @@
+"""Figures of a run. Every function returns a matplotlib figure; `png` turns one into bytes. PNG only: nbval compares SVG and PDF text."""
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import Mapping, Sequence
+
+import matplotlib.figure
+import numpy as np
+import seaborn as sns
+from matplotlib.ticker import PercentFormatter
+
+STYLE = {
+    **sns.axes_style("whitegrid"), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e6e6e6", "axes.edgecolor": "#999999", "font.family": "DejaVu Sans",
+}
+COLOURS = sns.color_palette("colorblind")
+SOURCE, TARGET, GREY = COLOURS[0], COLOURS[1], (0.62, 0.62, 0.62)
+NAMES = {
+    "kcdp": "KCDP", "source_only": "source only", "source_only_no_knowledge": "source only,\nno knowledge",
+    "caption_only": "caption only", "zero_shot_vlm": "zero-shot VLM", "majority": "majority",
+}
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows as PNG without pyplot, and so without its list of open figures."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self, dpi=110)
+
+
+def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
+    """The figure as PNG bytes, without a date or version inside, so that equal figures are equal files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def learning_curves(history: Sequence[Mapping], target_name: str = "target") -> Figure:
+    """Losses, source accuracy and pseudo-label coverage by optimizer step. `history`: one mapping of numbers a step."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+        losses, fit, pseudo = figure.subplots(1, 3)
+        steps = [row["step"] for row in history]
+        _curve(losses, steps, history, "source_loss", SOURCE, "emotion, source")
+        _curve(losses, steps, history, "alignment_loss", COLOURS[2], "counterfactual, source")
+        _curve(losses, steps, history, "target_loss", TARGET, "emotion, pseudo-labels")
+        losses.set(title="Losses", xlabel="optimizer step", ylim=(0, None))
+        losses.legend(frameon=False)
+        _curve(fit, steps, history, "source_accuracy", SOURCE, "source batch")
+        fit.set(title="Accuracy on source batches", xlabel="optimizer step", ylim=(0, 1.02))
+        _curve(pseudo, steps, history, "coverage", TARGET, target_name)
+        pseudo.set(title="Target pictures with a pseudo-label", xlabel="optimizer step", ylim=(0, 1.02))
+        for axes in (fit, pseudo):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        return figure
+
+
+def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Figure:
+    """One matrix for each title in `counts`: colour is the share of the true class, numbers are pictures."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
+        for axes, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(counts))), counts.items()):
+            table = np.asarray(table)
+            share = table / np.maximum(table.sum(1, keepdims=True), 1)
+            sns.heatmap(share, ax=axes, annot=table, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, linewidths=0.5,
+                        linecolor="white", xticklabels=classes, yticklabels=classes, annot_kws={"size": 9})
+            axes.set(title=f"{title} (n = {table.sum()})", xlabel="predicted", ylabel="true")
+            axes.tick_params(axis="x", rotation=35, length=0)
+            axes.tick_params(axis="y", rotation=0, length=0)
+        return figure
+
+
+def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
+    """A horizontal bar with its 95% interval for each entry of `scores` (name -> what `metrics.scores` returned)."""
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
+        axes = figure.subplots()
+        names = [NAMES.get(name, name) for name in scores]
+        values = np.array([entry[metric] for entry in scores.values()])
+        low, high = np.array([entry[f"{metric}_interval"] for entry in scores.values()]).T
+        colours = [TARGET if name == "kcdp" else GREY for name in scores]
+        axes.barh(names, values, color=colours, height=0.62)
+        # a resampled interval need not hold the observed value
+        axes.errorbar(values, names, xerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)], fmt="none", ecolor="#333333", elinewidth=1.2, capsize=3)
+        for name, value, top in zip(names, values, high):
+            axes.text(max(value, top) + 0.012, name, f"{value:.2f}", va="center", fontsize=9)
+        axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        return figure
+
+
+def contact_sheet(images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5) -> Figure:
+    """Pictures [N, 3, H, W] (uint8) in rows, with a title each where given; `size` is inches a picture."""
+    with matplotlib.rc_context({**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}):
+        rows, lines = -(-len(images) // columns), max((title.count("\n") + 1 for title in titles), default=0)
+        figure = Figure(figsize=(columns * size, rows * (size + 0.16 * lines + 0.08 * bool(lines))), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, image in zip(grid, images):
+            axes.imshow(np.asarray(image).transpose(1, 2, 0))
+        for axes, title in zip(grid, titles):
+            axes.set_title(title)
+        return figure
+
+
+def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
+    """One card a picture: the picture, where one word of its caption attends, and what was said and predicted.
+
+    A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if unknown), `word` and `attention` [H, W] in [0, 1].
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}):
+        rows = -(-len(cards) // columns)
+        figure = Figure(figsize=(5.6 * columns, 1.85 * rows), layout="constrained")
+        grid = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=[1, 1, 1.5] * columns).reshape(-1, 3)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for (picture, map_, text), card in zip(grid, cards):
+            image = np.asarray(card["image"]).transpose(1, 2, 0)
+            picture.imshow(image)
+            map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
+            map_.imshow(card["attention"], cmap="magma", alpha=0.65, extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5), interpolation="bilinear")
+            map_.set_title(f"“{card['word'][:20]}”" if card["word"] else "", style="italic")
+            _describe(text, card)
+        return figure
+
+
+def _curve(axes, steps: Sequence[int], history: Sequence[Mapping], key: str, colour, label: str) -> None:
+    """A faint line of raw values under a centred running mean; steps without a value (None) are skipped."""
+    pairs = [(step, row[key]) for step, row in zip(steps, history) if row.get(key) is not None]
+    if not pairs:
+        return
+    x, y = np.array(pairs, dtype=float).T
+    half = len(x) // 30
+    smooth = np.convolve(np.pad(y, half, mode="edge"), np.ones(2 * half + 1) / (2 * half + 1), mode="valid")
+    axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
+    axes.plot(x, smooth, color=colour, linewidth=1.8, label=label)
+
+
+def _describe(axes, card: Mapping) -> None:
+    """Predicted and true emotion, then the caption, beside a picture."""
+    right = card["label"] is None or card["label"] == card["predicted"]
+    caption = card["caption"].removesuffix(".").strip().replace(" ,", ",")
+    colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
+    lines = [(0.97, f"{card['predicted']}  {card['probability']:.0%}", {"weight": "bold", "fontsize": 11, "color": colour}),
+             (0.79, "no label" if card["label"] is None else f"true: {card['label']}", {"fontsize": 9, "color": "#555555"}),
+             (0.58, textwrap.fill(caption, 28), {"fontsize": 8, "linespacing": 1.3})]
+    for height, line, look in lines:
+        axes.text(0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look)    # long text must not shrink the pictures

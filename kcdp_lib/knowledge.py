@@ -1,0 +1,423 @@
+"""Knowledge: what a vision-language model says about a picture, as tokens (chapter 02; paper, figure 2, left).
+
+Picture -> caption (CoCa) -> (subject, verb, object) triplets -> k = [caption ; triplets] by the diffusion model's own text encoder.
+All of it is frozen, so it is computed once for a set of pictures and cached.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
+from kcdp_lib import datasets, paths
+from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.perception import encode_images, first_line, load_part, load_vae
+
+Triplet = tuple[str, str, str]
+ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
+
+
+class VLM(NamedTuple):
+    """A frozen open_clip CoCa. start, end: the token ids around a caption; forbidden: ids that no caption may hold."""
+    model: torch.nn.Module
+    tokenizer: object
+    start: int
+    end: int
+    forbidden: list[int]
+
+
+class TextEncoder(NamedTuple):
+    """The diffusion model's frozen CLIP text encoder; the tokenizer's model_max_length is L."""
+    tokenizer: CLIPTokenizer
+    model: CLIPTextModel
+
+
+class Knowledge(NamedTuple):
+    tokens: torch.Tensor  # [N, 2 L, H] float32
+    mask: torch.Tensor    # [N, 2 L] bool, True = a real token
+
+
+class Foundations(NamedTuple):
+    """Every frozen model that looks at a picture before training."""
+    vlm: VLM
+    text_encoder: TextEncoder
+    vae: torch.nn.Module
+
+
+@dataclass
+class Frozen:
+    """All that is known of N pictures before training; rows in the pictures' order, tensors on the CPU."""
+    latents: torch.Tensor           # [N, 4, h, w] float32
+    tokens: torch.Tensor            # [N, 2 L, H] float32
+    mask: torch.Tensor              # [N, 2 L] bool
+    image_embeddings: torch.Tensor  # [N, D] float32, normalised
+    captions: list[str]
+    triplets: list[list[Triplet]]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+# ------------------------------------------------------------------------------------------------------------------- picture -> caption
+
+def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
+    """The preset's CoCa in float32. KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean nothing."""
+    try:
+        model = open_clip.create_model(preset.vlm, pretrained=preset.vlm_pretrained, require_pretrained=True, device=device)
+        tokenizer = open_clip.get_tokenizer(preset.vlm)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise KCDPError(f"The vision-language model {preset.vlm} could not be loaded with its weights ({first_line(error)}); check the files of preset {preset.name}.") from error
+    if not hasattr(model, "text_decoder"):
+        raise KCDPError(f"The vision-language model {preset.vlm} cannot write captions; choose a CoCa.")
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise KCDPError(f"The weights of the vision-language model {preset.vlm} hold numbers that are not finite; get the files again.")
+    words = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip wraps Hugging Face's tokenizers, its own it does not
+    start, end = (words.sot_token_id, words.eot_token_id) if words is tokenizer else (words.bos_token_id, words.eos_token_id)
+    return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden=[i for i in {start, model.pad_id} if i != end])
+
+
+def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 3, S, S] -> what the image tower was trained on."""
+    config = vlm.model.visual.preprocess_cfg
+    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    pixels = images.to(next(vlm.model.parameters()).device).float() / 255
+    if pixels.shape[-1] != size:
+        pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return (pixels - pixels.new_tensor(config["mean"]).view(3, 1, 1)) / pixels.new_tensor(config["std"]).view(3, 1, 1)
+
+
+@torch.no_grad()
+def _see(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised embedding [N, D] and image tokens [N, P, W]: one pass of the image tower serves captions and embeddings."""
+    seen = vlm.model(_vlm_pixels(vlm, images))
+    return seen["image_features"], seen["image_embs"]
+
+
+@torch.no_grad()
+def _write(vlm: VLM, image_tokens: torch.Tensor) -> list[str]:
+    """Greedy decoding for a batch. A row leaves the batch with its end token, the loop ends with the last row or at the context length."""
+    ids = torch.full((len(image_tokens), 1), vlm.start, device=image_tokens.device)
+    captions, rows = [""] * len(ids), torch.arange(len(ids), device=ids.device)
+    for _ in range(vlm.model.context_length - 1):
+        if not len(rows):
+            break
+        # image_latent is only handed through by open_clip; given, it saves a second look at the image
+        scores = vlm.model(None, ids, image_latent=image_tokens, image_embs=image_tokens[rows], output_labels=False)["logits"][:, -1]
+        scores[:, vlm.forbidden] = -torch.inf
+        ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
+        going = ids[:, -1] != vlm.end
+        for row, words in zip(rows[~going].tolist(), ids[~going].tolist()):
+            captions[row] = _text(vlm, words[1:-1])
+        rows, ids = rows[going], ids[going]
+    for row, words in zip(rows.tolist(), ids.tolist()):
+        captions[row] = _text(vlm, words[1:])
+    return captions
+
+
+def _text(vlm: VLM, ids: list[int]) -> str:
+    return " ".join(getattr(vlm.tokenizer, "tokenizer", vlm.tokenizer).decode(ids).split())
+
+
+def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
+    """One caption for each of the uint8 images [N, 3, S, S]. The model sees pixels only, never a file's name: in some data sets it holds the label."""
+    return _write(vlm, _see(vlm, images)[1])
+
+
+def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], normalised."""
+    return _see(vlm, images)[0]
+
+
+@torch.no_grad()
+def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
+    """Contrastive embeddings [N, D] of texts, normalised."""
+    device = next(vlm.model.parameters()).device
+    return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
+
+
+@torch.no_grad()
+def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
+    """Class probabilities [N, C] without training: each class is the mean embedding of a few prompts that name it."""
+    texts = embed_texts(vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS])
+    centres = F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
+    return (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T).softmax(-1).cpu()
+
+
+# ------------------------------------------------------------------------------------------------------------------- caption -> triplets
+
+_MEDIUM = (r"(?:(?:a|an|the|this)\s+)?(?:(?:black and white|close up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
+           r"(?:photo|photograph|picture|image|sticker|icon|drawing|sketch|illustration|cartoon|emoji|painting|close up|close-up)\s+(?:of|showing)\s+")
+_LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
+_CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
+_PHRASES = ("on top of", "in front of", "in the middle of", "next to", "close to", "out of", "inside of", "outside of", "away from")
+_PREPOSITIONS = set(_PHRASES) | set(
+    "with without at in on under over above below beside behind near by inside outside between among around through across along into onto from to toward towards "
+    "against during before after beneath underneath past upon off for like as".split())
+_DETERMINERS = set("a an the his her its their my your our some this these those".split())
+_PARTICLES = set("up down away back together out".split())
+_BE = set("is are was were be been being".split())
+_FINITE = set(
+    "has have had stands sits holds wears looks shows smiles runs rides plays walks eats flies lies hangs jumps cries laughs screams stares faces watches carries sleeps "
+    "feels seems appears makes gets takes drinks talks sings dances waits points reads leans floats swims contains features stand sit hold wear look walk run play eat".split())
+_NOUNS_IN_ING = set(
+    "thing something nothing anything everything morning evening wedding ceiling building clothing wing ring king string spring earring painting sibling duckling "
+    "lightning pudding stocking swing".split())
+_RELATIVE = {"that", "who", "which"}
+
+
+def parse_triplets(caption: str) -> list[Triplet]:
+    """(subject, verb, object) of a caption, by rules and word lists alone; no model, so it works offline and never fails.
+
+    Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives (girl, has, smile), (girl, at, party).
+    What the rules do not understand is left inside a noun phrase; a caption without subject and relation gives an empty list.
+    """
+    text = " ".join(caption.lower().split())
+    found: dict[Triplet, None] = {}  # a dict, as a set that keeps its order
+    subject = ""
+    for clause in _CLAUSES.split(text):
+        triplets, subject = _parse_clause(_words(_LEAD.sub("", clause.strip())), subject)
+        found.update(dict.fromkeys(triplets))
+    return list(found)
+
+
+def _words(clause: str) -> list[str]:
+    """Words and commas; a preposition of several words is one word."""
+    for phrase in _PHRASES:
+        clause = re.sub(rf"\b{phrase}\b", phrase.replace(" ", "_"), clause)
+    return [word.replace("_", " ") for word in re.findall(r"[\w'-]+|,", clause)]
+
+
+def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
+    """Triplets of one clause and its subject; `subject` is the one before, for a clause that has none ("while holding a cup")."""
+    triplets: list[Triplet] = []
+    relation, is_verb, chunk, own_subject = "", False, [], ""
+
+    def close() -> None:
+        """End a noun phrase: it is the subject, or the object of the relation that is open."""
+        nonlocal own_subject, chunk, is_verb
+        phrase = _strip(chunk)
+        subject_now = own_subject or subject
+        if not relation:
+            own_subject = f"{own_subject} and {phrase}" if own_subject and phrase else phrase or own_subject
+        elif phrase and subject_now:
+            triplets.append((subject_now, relation, phrase))
+            is_verb = False
+        elif is_verb and subject_now and relation not in _BE:
+            triplets.append((subject_now, "is" if _participle(relation) else "does", relation))
+            is_verb = False
+        chunk = []
+
+    after_joint = True  # at the start, after a comma or after "and": a verb may stand here
+    for word, following in zip(words, [*words[1:], ""]):
+        has_noun = bool(_strip(chunk))
+        if word in (",", "and") or (word in _RELATIVE and has_noun):
+            close()
+            if word == "," and relation and not (own_subject or subject):
+                relation = ""  # "in a field , a man ...": the subject is still to come
+            after_joint = True
+            continue
+        if word in _BE and (has_noun or after_joint):
+            close()
+            relation, is_verb = word, True
+        elif _is_verb(word, following, has_noun or after_joint or (relation in _BE and not chunk), not relation or after_joint):
+            if not (relation in _BE and not chunk):
+                close()
+            relation, is_verb = word, True
+        elif is_verb and not chunk and relation not in _BE and (word in _PREPOSITIONS or word in _PARTICLES):
+            relation = f"{relation} {word}"
+        elif word in _PREPOSITIONS:
+            close()
+            relation, is_verb = ("has" if word == "with" else word), False
+        else:
+            chunk.append(word)
+        after_joint = False
+    close()
+    return triplets, own_subject or subject
+
+
+def _is_verb(word: str, following: str, may_be: bool, may_be_finite: bool) -> bool:
+    """Whether `word` opens a relation. After a determiner or a preposition it is an adjective ("a growling dog", "with raised eyebrows")."""
+    if not may_be:
+        return False
+    if word.endswith("ing") and len(word) > 4:
+        return word not in _NOUNS_IN_ING
+    return (word in _FINITE and may_be_finite) or (word.endswith("ed") and following in {"by", "in", "with", "on", "to", "at", "as", "into", "around"})
+
+
+def _participle(relation: str) -> bool:
+    return relation.split()[0].endswith(("ing", "ed"))
+
+
+def _strip(chunk: list[str]) -> str:
+    """The noun phrase without determiners."""
+    return " ".join(word for word in chunk if word not in _DETERMINERS)
+
+
+# --------------------------------------------------------------------------------------------------------------------- text -> tokens
+
+def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
+    """Tokenizer and text encoder of the preset's diffusion model, in float32. KCDPError if they cannot be loaded whole."""
+    model = load_part(CLIPTextModel, preset, "text_encoder").to(device)
+    try:
+        return TextEncoder(CLIPTokenizer.from_pretrained(preset.diffusion, subfolder="tokenizer"), model)
+    except (OSError, ValueError) as error:
+        raise KCDPError(f"The tokenizer of {preset.diffusion} could not be loaded; check that the folder or hub id of preset {preset.name} is complete.") from error
+
+
+@torch.no_grad()
+def encode_texts(texts: Sequence[str], text_encoder: TextEncoder, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [N, L, H] and mask [N, L] (True from the start to the end token), on the CPU. Each distinct text is encoded once, in batches."""
+    distinct, rows = _distinct(texts)
+    tokenizer, model = text_encoder
+    length = tokenizer.model_max_length
+    tokens, masks = [torch.zeros(0, length, model.config.hidden_size)], [torch.zeros(0, length, dtype=torch.bool)]
+    for i in range(0, len(distinct), batch_size):
+        batch = tokenizer(distinct[i:i + batch_size], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        tokens.append(model(batch.input_ids.to(model.device)).last_hidden_state.float().cpu())
+        masks.append(batch.attention_mask.bool())
+    return torch.cat(tokens)[rows], torch.cat(masks)[rows]
+
+
+def _distinct(items: Sequence) -> tuple[list, torch.Tensor]:
+    """The different items in order of appearance, and for each item the row of its like."""
+    places = {item: row for row, item in enumerate(dict.fromkeys(items))}
+    return list(places), torch.tensor([places[item] for item in items], dtype=torch.long)
+
+
+def token_words(text: str, text_encoder: TextEncoder) -> list[str]:
+    """The L pieces the text encoder sees, as text: to find which positions belong to a word."""
+    tokenizer = text_encoder.tokenizer
+    ids = tokenizer(text, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
+    return [piece.replace("</w>", "") for piece in tokenizer.convert_ids_to_tokens(ids)]
+
+
+def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triplet]], recipe: Recipe, text_encoder: TextEncoder) -> Knowledge:
+    """k = [c ; t] of N pictures (paper, figure 2): the caption's L tokens, then the L tokens of all its triplets together.
+
+    "spaced": each triplet is encoded alone and the encodings are averaged position by position over the triplets that reach it; the mask is their
+    union, empty without triplets. "glued": written without spaces and summed, padding included; without triplets the caption stands in again.
+    """
+    caption_tokens, caption_mask = encode_texts(captions, text_encoder)
+    glued = recipe.triplet_text == "glued"
+    owners = torch.tensor([row for row, of_row in enumerate(triplets) for _ in of_row], dtype=torch.long)
+    texts, places = _distinct([("" if glued else " ").join(triplet) for of_row in triplets for triplet in of_row])
+    tokens, mask = encode_texts(texts, text_encoder)
+    # A picture's triplets are summed by one product with the sparse [N, texts] table of who holds what; no [triplets, L, H] copy is made.
+    holds = torch.sparse_coo_tensor(torch.stack([owners, places]), torch.ones(len(places)), (len(captions), len(texts)), check_invariants=True).coalesce()
+    reach = _sparse_product(holds, mask.float())
+    none = torch.tensor([not of_row for of_row in triplets], dtype=torch.bool)[:, None]
+    if glued:
+        summed, reached = _sparse_product(holds, tokens), (reach > 0) | (none & caption_mask)
+        summed = torch.where(none[..., None], caption_tokens, summed)
+    else:
+        summed, reached = _sparse_product(holds, tokens * mask[..., None]) / reach.clamp(min=1)[..., None], reach > 0
+    return Knowledge(torch.cat([caption_tokens, summed], 1), torch.cat([caption_mask, reached], 1))
+
+
+def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """[N, M] sparse times [M, ...] -> [N, ...]."""
+    if not len(values):
+        return values.new_zeros(table.shape[0], *values.shape[1:])
+    return torch.sparse.mm(table, values.flatten(1)).unflatten(1, values.shape[1:])
+
+
+def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
+    """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything."""
+    captions, triplets = [""] * len(frozen), [[] for _ in range(len(frozen))]
+    tokens, mask = knowledge_tokens(captions, triplets, recipe, text_encoder)
+    return replace(frozen, tokens=tokens, mask=mask, captions=captions, triplets=triplets)
+
+
+# ------------------------------------------------------------------------------------------------------------------- once for each picture
+
+def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
+    """All frozen models but the UNet."""
+    return Foundations(load_vlm(preset, device), load_text_encoder(preset, device), load_vae(preset, device))
+
+
+def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
+    """Everything there is to know of uint8 images [N, 3, S, S], without the cache: one batch."""
+    return _with_knowledge([_look(images, foundations, recipe)], foundations, recipe)
+
+
+def _look(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Latents, embeddings and captions of a batch."""
+    embeddings, image_tokens = _see(foundations.vlm, images)
+    return encode_images(foundations.vae, images, recipe).cpu(), embeddings.cpu(), _write(foundations.vlm, image_tokens)
+
+
+def _with_knowledge(looks: list[tuple], foundations: Foundations, recipe: Recipe) -> Frozen:
+    """Join the batches and add triplets and tokens, every distinct text of the whole set encoded once."""
+    latents, embeddings, captions = zip(*looks)
+    captions = [text for batch in captions for text in batch]
+    triplets = [parse_triplets(text) for text in captions]
+    tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
+    return Frozen(torch.cat(latents), tokens, mask, torch.cat(embeddings), captions, triplets)
+
+
+def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
+    """`describe` for a whole set of pictures (datasets.Pictures), from the cache if it was ever computed by the same code, models and pictures.
+
+    Labels and names of the pictures are not looked at. KCDPError for a set without pictures.
+    """
+    if not len(pictures.files):
+        raise KCDPError(f"There is no picture in {pictures.name} ({pictures.split}); give a data set or folder with at least one.")
+    path = paths.CACHE / "frozen" / f"{frozen_key(pictures, preset, recipe)}.safetensors"
+    frozen = _load_frozen(path)
+    if frozen is None:
+        foundations = load_foundations(preset, device)
+        batches = [pictures.files[i:i + preset.batch_size] for i in range(0, len(pictures.files), preset.batch_size)]
+        bar = paths.progress(batches, f"knowledge of {pictures.name} {pictures.split}") if progress else batches
+        looks = [_look(datasets.read_images(files, preset.image_size), foundations, recipe) for files in bar]
+        frozen = _with_knowledge(looks, foundations, recipe)
+        _save_frozen(path, frozen)
+    return frozen
+
+
+def frozen_key(pictures, preset: Preset, recipe: Recipe) -> str:
+    """Name of the cache entry: the pictures' bytes, the models' bytes, the numbers and switches that matter, and the code that computes it."""
+    return paths.sha(pictures.key, model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.variant), str(preset.image_size),
+                     recipe.image_range, str(recipe.latent_scaling), recipe.triplet_text, paths.code_key("knowledge.py", "perception.py", "datasets/__init__.py"))
+
+
+def model_key(name: str) -> str:
+    """SHA over a model folder's files; of a hub id, which names its content, the id itself."""
+    folder = Path(name.removeprefix("local-dir:"))
+    if not folder.is_dir():
+        return paths.sha(name)
+    parts = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()]
+    return paths.sha(*parts)
+
+
+_TENSORS = ("latents", "tokens", "mask", "image_embeddings")
+
+
+def _save_frozen(path: Path, frozen: Frozen) -> None:
+    texts = json.dumps({"captions": frozen.captions, "triplets": frozen.triplets})
+    paths.atomic_write(path, to_safetensors({name: getattr(frozen, name).contiguous() for name in _TENSORS}, metadata={"texts": texts}))
+
+
+def _load_frozen(path: Path) -> Frozen | None:
+    """The cache entry, or None if there is none that can be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            texts = json.loads(file.metadata()["texts"])
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return Frozen(**tensors, captions=texts["captions"], triplets=[[tuple(triplet) for triplet in of_row] for of_row in texts["triplets"]])

@@ -1,0 +1,52 @@
+"""Where things lie. Every path of the project is resolved here, because papermill, nbval and the book each run in another working directory."""
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Iterable
+
+from tqdm.auto import tqdm
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd()
+CACHE = Path(os.environ.get("KCDP_CACHE") or (ROOT / ".cache" if (ROOT / "pyproject.toml").exists() else Path.home() / ".cache" / "kcdp"))
+TINY = PACKAGE / "models" / "tiny"
+
+
+def resolve(path: str | Path) -> Path:
+    """Absolute path of `path`: as seen from the working directory if it exists there, else from the checkout's root."""
+    path = Path(path).expanduser()
+    if path.is_absolute() or path.exists():
+        return path.absolute()
+    return ROOT / path
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write `content` so that a killed run leaves the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sha(*parts: bytes | str) -> str:
+    """Hex SHA-256 over the parts; the length of each is hashed too, so that no two lists of parts collide."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def code_key(*modules: str) -> str:
+    """SHA over the source of package files (`"datasets/world.py"`): a cache made by other code is never reused."""
+    return sha(*[(PACKAGE / module).read_bytes() for module in modules])
+
+
+def progress(items: Iterable, desc: str, total: int | None = None):
+    """A progress bar at a terminal or in JupyterLab; silent in pipes, saved notebooks (KCDP_QUIET=1) and tests."""
+    quiet = os.environ.get("KCDP_QUIET") == "1" or not sys.stderr.isatty()
+    return tqdm(items, desc=desc, total=total, disable=quiet, leave=False)

@@ -1,0 +1,237 @@
+"""KADAP: knowledge-aligned diffusion affective perception (chapter 03; paper, section KADAP / figure 2).
+
+One pass of the diffusion model's UNet at t = 1, with the knowledge tokens k as its context, gives four feature maps; the two middle ones get the
+cross-attention probabilities as further channels. A feature pyramid pools them into v, a mixture of experts reads the emotion from v and k.
+"""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft import LoraConfig
+from safetensors import SafetensorError
+from torch import nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.tokens import masked_mean, used_positions
+
+TIMESTEP = 1
+EXPERTS, CHOSEN = 4, 2
+LORA_TARGETS = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
+# Finest first, by diffusers' names.
+MAPS = ("up_blocks.3.attentions.2", "up_blocks.2.attentions.1", "up_blocks.1.attentions.1", "up_blocks.0.resnets.1")
+# The cross-attention layers on the grids of MAPS[1] and MAPS[2]; the middle block and the finest grid are not used.
+GRIDS = (("down_blocks.1.", "up_blocks.2."), ("down_blocks.2.", "up_blocks.1."))
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Perception:
+    """What KADAP sees in a batch."""
+    v: torch.Tensor                # [B, 4 F] visual feature
+    logits: torch.Tensor           # [B, C]
+    gates: torch.Tensor            # [B, E] weight of each expert, zero unless chosen
+    balance: torch.Tensor          # [] balance loss of the experts
+    maps: list[torch.Tensor]       # four maps [B, channels, h, w], finest first, attention channels included
+    attention: list[torch.Tensor]  # cross-attention of the two middle maps, [B, T, h, w] each; sums to one over T
+
+
+# ---------------------------------------------------------------------------------------------------------------- the frozen image models
+
+def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
+    """The preset's UNet in float32, frozen. KCDPError if it cannot be loaded whole."""
+    return load_part(UNet2DConditionModel, preset, "unet").to(device)
+
+
+def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
+    """The preset's VAE in float32, frozen. KCDPError if it cannot be loaded whole."""
+    return load_part(AutoencoderKL, preset, "vae").to(device)
+
+
+def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
+    """One model of a diffusers pipeline folder (or hub id) in float32, in eval mode, without gradients."""
+    try:
+        model, info = kind.from_pretrained(
+            preset.diffusion, subfolder=subfolder, variant=preset.variant, torch_dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise KCDPError(f"The {subfolder} of {preset.diffusion} could not be loaded ({first_line(error)}); check that the folder or hub id of preset {preset.name} is complete.") from error
+    if info["missing_keys"]:
+        raise KCDPError(f"The {subfolder} of {preset.diffusion} lacks {len(info['missing_keys'])} of its weights; get the complete files, or run `make pretrain` for the built-in ones.")
+    return model.eval().requires_grad_(False)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its name: what fits into a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@torch.no_grad()
+def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Latents [N, 4, h, w] float32 of uint8 images [N, 3, S, S]: the mode of the posterior, so no noise."""
+    pixels = images.to(vae.device).float() / 255
+    if recipe.image_range == "symmetric":
+        pixels = 2 * pixels - 1
+    else:
+        mean, std = pixels.new_tensor(IMAGENET_MEAN).view(3, 1, 1), pixels.new_tensor(IMAGENET_STD).view(3, 1, 1)
+        pixels = ((pixels - mean) / std - mean) / std
+    latents = vae.encode(pixels).latent_dist.mode()
+    return latents * vae.config.scaling_factor if recipe.latent_scaling else latents
+
+
+# ----------------------------------------------------------------------------------------------------------------------------------- KADAP
+
+class StoringProcessor:
+    """Cross-attention that keeps its probabilities, averaged over the heads: [B, h w, T]. The fused kernel never forms them, hence the longhand.
+
+    `attn.to_q` and its like may be plain or LoRA layers; the mask comes as diffusers' additive bias [B, 1, T] or not at all.
+    """
+
+    def __init__(self):
+        self.probabilities = None
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        query, key, value = (
+            layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, encoder_hidden_states), (attn.to_v, encoder_hidden_states)))
+        scores = query @ key.transpose(-1, -2) * attn.scale
+        if attention_mask is not None:
+            scores = scores + attention_mask[:, None]
+        probabilities = scores.softmax(-1)
+        self.probabilities = probabilities.mean(1)
+        hidden_states = attn.to_out[0]((probabilities @ value).transpose(1, 2).flatten(2))
+        return attn.to_out[1](hidden_states)
+
+
+class Experts(nn.Module):
+    """Mixture of experts: a gate chooses 2 of 4 two-layer perceptrons for each picture (paper, figure 2, right).
+
+    All experts run on the whole batch in one product; the gate's zeros do the choosing. At this size that is faster than sorting pictures by expert.
+    """
+
+    def __init__(self, width: int, hidden: int, classes: int, recipe: Recipe):
+        super().__init__()
+        self.recipe = recipe
+        self.gate = nn.Linear(width, EXPERTS)
+        self.first = nn.Linear(width, EXPERTS * hidden)
+        self.second = nn.Parameter(torch.empty(EXPERTS, hidden, classes).uniform_(-hidden ** -0.5, hidden ** -0.5))
+        self.bias = nn.Parameter(torch.empty(EXPERTS, classes).uniform_(-hidden ** -0.5, hidden ** -0.5))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x [B, width] -> logits [B, C], gates [B, E], balance loss []."""
+        values, chosen = self.gate(x).softmax(-1).topk(CHOSEN)
+        if self.recipe.gate_renormalised:
+            values = values / values.sum(-1, keepdim=True)
+        gates = torch.zeros_like(values[:, :1]).repeat(1, EXPERTS).scatter(1, chosen, values)
+        hidden = self.first(x).relu().unflatten(-1, (EXPERTS, -1))
+        logits = torch.einsum("be,beh,ehc->bc", gates, hidden, self.second) + gates @ self.bias
+        return logits, gates, balance_loss(gates, values, self.recipe, logits.shape[1])
+
+
+def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, classes: int) -> torch.Tensor:
+    """How unevenly the experts are used. gates [B, E]; values [B, 2], the chosen gates in order of rank.
+
+    "load": squared coefficient of variation of the experts' total weight (Shazeer et al. 2017, importance loss), 0 when all weigh the same.
+    "rank_std": standard deviation over the sums of rank one and rank two, repeated for every class; it only asks the two to be equal.
+    """
+    if recipe.balance == "load":
+        load = gates.sum(0)
+        return load.var(unbiased=False) / load.mean().square()
+    return values.sum(0)[:, None].expand(-1, classes).std()
+
+
+class KADAP(nn.Module):
+    """The perception. unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the context width H is the UNet's."""
+
+    def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6):
+        super().__init__()
+        self.recipe, self.positions = recipe, positions
+        self.unet = unet.requires_grad_(recipe.trained == "unet")
+        self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()  # no map lies behind them
+        if recipe.trained == "lora":
+            self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
+        self._stores = [self._store(grid) for grid in GRIDS]
+        self._seen: dict[str, torch.Tensor] = {}
+        for name in MAPS:
+            self.unet.get_submodule(name).register_forward_hook(self._keep(name))
+        fine, upper, lower, coarse = unet.config.block_out_channels
+        self.fpn = FeaturePyramidNetwork([fine, upper + positions, lower + positions, coarse], fpn_channels)
+        self.visual_width, self.text_width = 4 * fpn_channels, unet.config.cross_attention_dim
+        self.experts = Experts(self.visual_width + self.text_width * recipe.knowledge_in_moe, expert_channels, classes, recipe)
+
+    def _store(self, blocks: tuple[str, ...]) -> list[StoringProcessor]:
+        """A storing processor for every attn2 inside `blocks`; all other attention keeps its fused kernel."""
+        layers = [layer for name, layer in self.unet.named_modules() if name.startswith(blocks) and name.endswith(".attn2")]
+        for layer in layers:
+            layer.set_processor(StoringProcessor())
+        return [layer.processor for layer in layers]
+
+    def _keep(self, name: str):
+        def hook(module, inputs, output):
+            self._seen[name] = output[0] if isinstance(output, tuple) else output
+        return hook
+
+    def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The four maps, finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w]."""
+        used = used_positions(mask) if self.recipe.context_mask else torch.arange(mask.shape[1], device=mask.device)
+        self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used] if self.recipe.context_mask else None, return_dict=False)
+        maps = [self._seen.pop(name) for name in MAPS]
+        attention = [self._attention(stores, used, map_.shape[-2:]) for stores, map_ in zip(self._stores, maps[1:3])]
+        maps[1:3] = [torch.cat(pair, dim=1) for pair in zip(maps[1:3], attention)]
+        return maps, attention
+
+    def _attention(self, stores: list[StoringProcessor], used: torch.Tensor, grid: torch.Size) -> torch.Tensor:
+        """Mean over heads and the five layers of one grid, [B, T, h, w]; zero at the positions that were left out."""
+        mean = torch.stack([store.probabilities for store in stores]).mean(0).transpose(1, 2).unflatten(-1, grid)
+        for store in stores:
+            store.probabilities = None  # else the graph lives until the next batch
+        if not self.recipe.attention_gradient:
+            mean = mean.detach()
+        return mean.new_zeros(len(mean), self.positions, *grid).index_copy(1, used, mean)
+
+    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> Perception:
+        """latents [B, 4, h, w], tokens [B, T, H], mask [B, T] (True = a real token). KCDPError if T is not the T this model was built for."""
+        if tokens.shape[1] != self.positions:
+            raise KCDPError(f"This model reads {self.positions} knowledge tokens a picture but got {tokens.shape[1]}; freeze the pictures with the preset of the model.")
+        maps, attention = self.look(latents, tokens, mask)
+        pyramid = self.fpn(OrderedDict(enumerate(maps)))
+        v = torch.cat([level.mean((2, 3)) for level in pyramid.values()], dim=1)
+        known = [masked_mean(tokens, mask)] if self.recipe.knowledge_in_moe else []
+        logits, gates, balance = self.experts(torch.cat([v, *known], dim=1))
+        return Perception(v, logits, gates, balance, maps, attention)
+
+
+def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cpu", classes: int = 6) -> KADAP:
+    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before). positions: T = 2 L, as in `Frozen.tokens`."""
+    return KADAP(load_unet(preset), positions, recipe, preset.fpn_channels, preset.expert_channels, preset.lora_rank, classes).to(device)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- what is trained
+
+def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Everything that is trained, by name: detached copies on the CPU. The frozen weights are not in it."""
+    return {name: p.detach().cpu().clone().contiguous() for name, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `trainable_state_dict` gave; KCDPError if a name or a shape differs."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    wrong = sorted(trained.keys() ^ state.keys()) or sorted(name for name, p in trained.items() if p.shape != state[name].shape)
+    if wrong:
+        raise KCDPError(f"The saved weights belong to another model ({len(wrong)} tensors differ, first {wrong[0]}); load them with the preset and recipe they were trained with.")
+    for name, p in trained.items():
+        p.copy_(state[name])
+
+
+# ------------------------------------------------------------------------------------------------------------------------- to look at
+
+def word_attention(attention: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Where one picture attends to a word: attention [T, h, w], positions [n] of the word's tokens -> [size, size] between 0 and 1."""
+    heat = attention[positions].detach().float().sum(0)
+    heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)
+    return F.interpolate(heat[None, None], size=(size, size), mode="bilinear", align_corners=False)[0, 0]

@@ -1,0 +1,24 @@
+"""`python -m kcdp_lib.pretrain.blank DIR`: the miniature stack with random weights, in the layouts of the real one; for tests and development."""
+import sys
+from pathlib import Path
+
+import torch
+
+from . import stack
+
+
+def write_blank(folder: str | Path, seed: int = 0) -> Path:
+    """Write DIR/diffusion and DIR/vlm with random weights (a few seconds); returns the folder."""
+    folder = Path(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        stack.lay_out(folder)
+        coca = stack.new_coca(folder)
+        stack.save_coca(coca, folder)
+        for name, part in (("vae", stack.new_vae()), ("text_encoder", stack.new_text_encoder(coca.text.vocab_size)), ("unet", stack.new_unet())):
+            stack.save_diffusion(part, name, folder)
+    return folder
+
+
+if __name__ == "__main__":
+    print(write_blank(sys.argv[1]))

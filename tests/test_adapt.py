@@ -1,0 +1,360 @@
+"""The whole run on a miniature stack with random weights: what is learnt does not matter here, what is read, kept and repeated does."""
+import dataclasses
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import kcdp_lib
+from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths
+from kcdp_lib.adapt import adapt, baselines, record, training
+from kcdp_lib.adapt.model import KCDP
+from kcdp_lib.datasets import load
+from kcdp_lib.perception import trainable_state_dict
+from kcdp_lib.pretrain.blank import write_blank
+
+SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_recall", "confusion"}
+
+
+# ---------------------------------------------------------------- a small world
+
+def draw(seed: int) -> Image.Image:
+    """A picture of its own: random disks on a random ground."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (64, 64), tuple(rng.integers(0, 256, 3)))
+    for _ in range(4):
+        x, y, r = rng.integers(8, 56, 3) * (1, 1, 0.4)
+        ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3)))
+    return picture
+
+
+def image_folder(folder, per_class: int, first_seed: int, classes=EMOTIONS):
+    """A labelled folder: one subfolder for each class."""
+    for c, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            draw(first_seed + 100 * c + i).save(folder / name / f"{name}_{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """Folders of pictures, and the preset `blank`: tiny's sizes on a stack with random weights, smaller pictures and batches."""
+    root = tmp_path_factory.mktemp("adapt")
+    stack = write_blank(root / "stack")
+    blank = dataclasses.replace(config.PRESETS["tiny"], name="blank", diffusion=str(stack / "diffusion"), vlm=f"local-dir:{stack / 'vlm'}",
+                                image_size=32, batch_size=6, epochs=2)
+    image_folder(root / "source", 3, 0)
+    image_folder(root / "target", 2, 10_000)
+    (root / "bare").mkdir()
+    for i in range(5):
+        draw(20_000 + i).save(root / "bare" / f"{i}.png")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config.PRESETS, "blank", blank)
+        yield root
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(world, finished, monkeypatch):
+    """Nothing is read from or left in the user's cache, and no figure is drawn but those of the run `finished`, to save time."""
+    monkeypatch.setattr(record, "draw", lambda *args: {})
+    monkeypatch.setattr(paths, "CACHE", world / "cache")
+    monkeypatch.setenv("KCDP_QUIET", "1")
+
+
+def run(world, out: str, target: str = "target", **parameters) -> dict:
+    return adapt(Config(**{"source": str(world / "source"), "target": str(world / target), "preset": "blank", "out_dir": str(world / out)} | parameters))
+
+
+@pytest.fixture(scope="session")
+def finished(world):
+    """One finished run: its metrics and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "CACHE", world / "cache")
+        return run(world, "first"), world / "first"
+
+
+def predictions(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def without(results: dict, *names: str) -> dict:
+    return {name: value for name, value in results.items() if name not in names}
+
+
+# ---------------------------------------------------------------- what a run leaves behind
+
+def test_metrics_hold_what_is_promised(finished):
+    results, folder = finished
+    assert json.loads((folder / "metrics.json").read_text()) == results
+    assert results["config"]["seed"] == 0 and results["config"]["epochs"] == 2
+    assert {"commit", "versions", "seed", "device", "wall_seconds", "peak_memory_bytes"} <= results["provenance"].keys()
+    assert results["source"]["test"]["n"] == 18 and results["target"]["test"]["n"] == 12
+    assert results["target"]["transductive"] is True
+    assert set(results["baselines"]) == {"majority", "source_only", "source_only_no_knowledge", "caption_only", "zero_shot_vlm"} == set(results["differences"])
+    for scores in (results["target"]["test"], *results["baselines"].values()):
+        assert SCORE_FIELDS <= scores.keys() and np.sum(scores["confusion"]) == 12
+    assert results["baselines"]["majority"]["accuracy"] == pytest.approx(1 / 6, abs=1e-6)
+    assert set(results["pseudo_labels"]) >= {"coverage", "accuracy"} and results["pseudo_labels"]["coverage"] > 0
+
+
+def test_predictions_hold_every_target_picture(finished):
+    _, folder = finished
+    rows = predictions(folder)
+    assert len(rows) == 12 and {row["split"] for row in rows} == {"train+test"}
+    for row in rows:
+        assert row["label"] in row["file"] and sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["predicted"] == max(row["probabilities"], key=row["probabilities"].get)
+        assert row["pseudo_label"] in (None, *EMOTIONS) and isinstance(row["caption"], str) and isinstance(row["triplets"], list)
+
+
+def test_folder_holds_no_pickle_and_no_leftovers(finished):
+    _, folder = finished
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"metrics.json", "predictions.jsonl", "model/model.safetensors", "model/config.json", "model/history.json", "figures/learning_curves.png",
+                     "figures/confusion.png", "figures/predictions.png", "figures/baselines.png"}
+
+
+def test_saved_model_predicts_what_the_run_predicted(finished, world):
+    _, folder = finished
+    rows = predictions(folder)
+    model = kcdp_lib.KCDP.from_pretrained(folder / "model")
+    files = [row["file"] for row in rows]
+    said = model.predict([*files[:5], *[Image.open(file) for file in files[5:]]])
+    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4)
+    assert said.labels == [row["predicted"] for row in rows] and said.captions == [row["caption"] for row in rows]
+    assert [[list(t) for t in triplets] for triplets in said.triplets] == [row["triplets"] for row in rows]
+
+
+def test_a_folder_without_a_model_gets_a_sentence(world):
+    with pytest.raises(KCDPError, match="does not hold a model"):
+        KCDP.from_pretrained(world / "source")
+
+
+# ---------------------------------------------------------------- the same numbers again
+
+def test_same_seed_gives_the_same_run_from_an_empty_cache(finished, world, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", world / "cache2")
+    again = run(world, "again")
+    assert without(again, "provenance") == without(finished[0], "provenance")
+    assert predictions(world / "again") == predictions(finished[1])
+
+
+def test_another_seed_gives_another_model(world):
+    pictures = load(str(world / "source"), "train")
+    models = [baselines.learn(Config(source=str(world / "source"), preset="blank", epochs=1, seed=seed), "source_only", pictures, None, world / f"seed{seed}", "cpu").model
+              for seed in (0, 1)]
+    weights = [torch.cat([value.flatten() for value in trainable_state_dict(model).values()]) for model in models]
+    assert not torch.equal(*weights)
+
+
+def test_killed_run_resumes_to_the_same_numbers(finished, world, monkeypatch):
+    save, epochs = training.save_checkpoint, []
+
+    def killed(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, "killed")
+    assert (world / "killed" / "checkpoint.safetensors").exists() and not (world / "killed" / "metrics.json").exists()
+    monkeypatch.setattr(training, "save_checkpoint", lambda path, key, epoch, *rest: epochs.append(epoch) or save(path, key, epoch, *rest))
+    resumed = run(world, "killed")
+    assert epochs == [2], "the first epoch was trained again"
+    assert without(resumed, "provenance") == without(finished[0], "provenance")
+    assert predictions(world / "killed") == predictions(finished[1])
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_used(finished, world):
+    path = world / "checkpoint.safetensors"
+    model = KCDP.from_pretrained(finished[1] / "model")
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    training.save_checkpoint(path, "this run", 1, [{"step": 0}], model, None, optimizer)
+    assert training.resume(path, "this run", model, None, optimizer) == (1, [{"step": 0}])
+    assert training.resume(path, "another run", model, None, optimizer) == (0, [])
+    path.write_bytes(path.read_bytes()[:1000])
+    assert training.resume(path, "this run", model, None, optimizer) == (0, [])
+    assert training.resume(world / "none.safetensors", "this run", model, None, optimizer) == (0, [])
+
+
+# ---------------------------------------------------------------- blindness
+
+def test_labels_and_names_of_the_target_change_nothing(finished, world):
+    """Rotate the labels, and rename every file and the folder: each picture keeps its probabilities and its pseudo-label, to the last bit."""
+    for i, file in enumerate(sorted((world / "target").rglob("*.png"), key=lambda file: file.read_bytes())):
+        moved = world / "anders" / EMOTIONS[(EMOTIONS.index(file.parent.name) + 2) % 6] / f"{97 - i} ångström.png"
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, moved)
+    run(world, "blind", "anders")
+
+    def by_content(folder):
+        pictures = {(world / row["file"]).read_bytes(): row for row in predictions(folder)}
+        return {content: (row["probabilities"], row["pseudo_label"], row["caption"]) for content, row in pictures.items()}
+
+    first, blind = by_content(finished[1]), by_content(world / "blind")
+    assert len(first) == 12 and first == blind
+    labels = [[row["label"] for row in predictions(folder)] for folder in (finished[1], world / "blind")]
+    assert labels[0] != labels[1], "the labels were meant to differ"
+
+
+def test_universal_setting_does_not_see_the_target(finished, world):
+    results, other = run(world, "uc1", setting="uc"), run(world, "uc2", "bare", setting="uc")
+    assert results["source"]["test"] == other["source"]["test"]
+    assert results["target"]["test"] == finished[0]["baselines"]["source_only"] and results["pseudo_labels"]["coverage"] == 0
+    assert results["target"]["transductive"] is False
+
+
+def test_adapting_uses_the_target(finished, world):
+    adapted, source_only = (without(finished[0][part], "n") for part in ("target", "baselines"))
+    assert adapted["test"] != source_only["source_only"]
+    weights = trainable_state_dict(KCDP.from_pretrained(finished[1] / "model"))
+    run(world, "adapted-to-bare", "bare")
+    others = trainable_state_dict(KCDP.from_pretrained(world / "adapted-to-bare" / "model"))
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+
+
+# ---------------------------------------------------------------- baselines
+
+def test_second_target_trains_nothing_but_itself(finished, world, monkeypatch):
+    trained, train = [], baselines.train
+    monkeypatch.setattr(baselines, "train", lambda *args, **kw: trained.append(args[-1]) or train(*args, **kw))
+    image_folder(world / "second", 1, 30_000)
+    results = run(world, "second-run", "second")
+    assert trained == ["full"] and results["baselines"]["source_only"]["n"] == 6
+    assert results["source"]["pictures"] == 18
+
+
+def test_without_knowledge_no_word_is_read(world):
+    settings = Config(source=str(world / "source"), preset="blank")
+    pictures = load(str(world / "source"), "train")
+    full, empty = (baselines.frozen_for(variant, pictures, settings, "cpu") for variant in ("source_only", "source_only_no_knowledge"))
+    assert torch.equal(full.latents, empty.latents) and set(empty.captions) == {""} and not any(empty.triplets)
+    assert torch.equal(empty.tokens, empty.tokens[:1].expand_as(empty.tokens)) and not torch.equal(full.tokens, empty.tokens)
+
+
+def test_caption_classifier_reads_captions():
+    captions = ["a cat crying", "a dog at a party", "a girl crying", "a boy at a party", "no label here"]
+    probs = baselines.caption_classifier(captions, np.array([4, 1, 4, 1, -1]), ["a man crying", "a man at a party"])
+    assert probs.argmax(1).tolist() == [4, 1] and probs.sum(1) == pytest.approx(1) and probs[:, 0].max() == 0
+
+
+def test_majority_is_the_sources():
+    assert baselines.majority(np.array([3, 3, 1, -1, -1, -1]), 2).argmax(1).tolist() == [3, 3]
+
+
+# ---------------------------------------------------------------- other inputs
+
+def test_unlabelled_target_has_predictions_but_no_scores(world):
+    results = run(world, "unlabelled", "bare", epochs=1)
+    assert "test" not in results["target"] and results["baselines"] == {} and results["pseudo_labels"]["accuracy"] is None
+    rows = predictions(world / "unlabelled")
+    assert len(rows) == 5 and {row["label"] for row in rows} == {None} and {row["split"] for row in rows} == {"train"}
+
+
+def test_unlabelled_test_folder_has_predictions_but_no_scores(world):
+    for split in ("train", "test"):
+        (world / "divided" / split).mkdir(parents=True)
+        draw(50_000 + len(split)).save(world / "divided" / split / "a.png")
+    results = run(world, "divided-run", "divided", epochs=1)
+    assert "test" not in results["target"] and results["target"]["transductive"] is False and results["baselines"] == {}
+    assert [row["split"] for row in predictions(world / "divided-run")] == ["train", "test"]
+
+
+def test_source_class_without_pictures(world):
+    image_folder(world / "five", 2, 40_000, EMOTIONS[:5])
+    assert run(world, "five-run", "bare", source=str(world / "five"), epochs=1)["source"]["test"]["per_class_recall"]["anger"] is None
+
+
+def test_unlabelled_source_gets_a_sentence(world):
+    with pytest.raises(KCDPError, match="fewer than two emotions"):
+        run(world, "nothing", "target", source=str(world / "bare"))
+
+
+def test_released_recipe_runs_through_the_same_lines(world):
+    results = run(world, "released", recipe="released", epochs=1)
+    assert results["config"]["recipe"] == "released"
+    history = json.loads((world / "released" / "model" / "history.json").read_text())
+    assert {row["coverage"] for row in history} == {1.0}, "raw pseudo-labels are all used from the first step"
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    ({"target": "stikers"}, "stikers.* photos, stickers"),
+    ({"source": ""}, "source="),
+    ({"setting": "both"}, "setting='both' is not known; choose one of da, uc"),
+    ({"preset": "huge"}, "choose one of tiny, sd15"),
+    ({"recipe": "soup"}, "choose one of paper, released"),
+    ({"seed": -1}, "seed=-1 must be a whole number"),
+    ({"seed": "0"}, "seed='0' must be a whole number"),
+    ({"epochs": 0}, "epochs=0"),
+    ({"epochs": 1.5}, "epochs=1.5"),
+    ({"device": "tpu9"}, "device='tpu9' is not usable"),
+    ({"data_root": "/no/such/folder"}, "data_root='/no/such/folder' is not a folder"),
+])
+def test_a_wrong_parameter_gets_a_sentence(wrong, sentence):
+    with pytest.raises(KCDPError, match=sentence):
+        Config(**wrong).check()
+
+
+def test_out_dir_that_cannot_be_written_gets_a_sentence(world, monkeypatch):
+    (world / "a file").write_text("")
+    with pytest.raises(KCDPError, match="cannot be written.*choose another out_dir"):
+        run(world, "a file/below")
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(record, "atomic_write", full)
+    with pytest.raises(KCDPError, match="No space left on device.*free some space"):
+        run(world, "full")
+
+
+def test_little_disk_space_is_told_before_the_training(world, monkeypatch):
+    monkeypatch.setattr(record.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(KCDPError, match="free some space"):
+        run(world, "little")
+
+
+# ---------------------------------------------------------------- parts of the loop
+
+def test_batches_are_shuffled_and_cover_all(world):
+    settings = Config(preset="blank")
+    torch.manual_seed(0)
+    rows = torch.cat(training.batches(24, training.steps_per_epoch(24, settings), settings))
+    assert sorted(rows.tolist()) == list(range(24)) != rows.tolist()
+    assert [len(batch) for batch in training.batches(5, 3, settings)] == [5, 5, 5]
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    settings, optimizer, rates = Config(), torch.optim.AdamW([torch.zeros(1, requires_grad=True)]), []
+    for step in range(100):
+        training.set_learning_rate(optimizer, step, 100, settings)
+        rates.append(optimizer.param_groups[0]["lr"])
+    top = settings.sizes.learning_rate
+    assert rates[0] == pytest.approx(top / 10) and max(rates) == pytest.approx(top) and rates[-1] < top / 100
+    assert np.all(np.diff(rates[:10]) > 0) and np.all(np.diff(rates[10:]) < 0)
+
+
+def test_target_loss_counts_trusted_labels_only():
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    seen = type("Seen", (), {"logits": logits, "balance": torch.tensor(2.0)})
+    labels, kept = torch.tensor([0, 1, 2, 3]), torch.tensor([True, False, False, True])
+    total, emotion = training.target_loss(seen, labels, kept)
+    by_hand = -(logits.log_softmax(-1)[0, 0] + logits.log_softmax(-1)[3, 3]) / 4
+    assert emotion.item() == pytest.approx(by_hand.item()) and total.item() == pytest.approx(by_hand.item() + 0.2)
+
+
+def test_content_word_is_found_among_the_tokens(world):
+    tokenizer = knowledge.load_text_encoder(config.PRESETS["blank"]).tokenizer
+    word, positions = record.content_word("a sticker of a cat , crying big tears .", [("cat", "crying", "big tears")], tokenizer)
+    assert word == "tears"
+    ids = tokenizer("a sticker of a cat , crying big tears .")["input_ids"]
+    assert tokenizer.decode([ids[i] for i in positions]).strip() == "tears"
+    assert record.content_word("", [], tokenizer)[0] == ""

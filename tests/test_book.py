@@ -1,0 +1,152 @@
+"""The notebooks' outputs are there, clean, and compared; the pages build; the three lists of dependencies agree."""
+import ast
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
+IGNORED = "nbval-ignore-output"
+GLUE = "application/papermill.record/text/plain"
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+# ---------------------------------------------------------------- dependencies
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def constraints() -> dict[str, str]:
+    """Name -> exact version."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;@]+)", line) for line in lines]
+    assert all(pairs), "a constraint is one name==version, without an address"
+    return {canonicalize_name(pair[1]): pair[2] for pair in pairs}
+
+
+def test_pyproject_and_constraints_agree():
+    pins = constraints()
+    for requirement in map(Requirement, project()["dependencies"]):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_environment_yml_agrees():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{project()['requires-python']}", "pip"]
+    assert pip == {"pip": ["-c constraints.txt", "-e ."]}
+
+
+def test_constraints_hold_the_whole_closure():
+    """Every package that the dependencies pull in here is pinned, at the version that is installed."""
+    pins, wanted, seen = constraints(), [(Requirement(text), "") for text in project()["dependencies"]], set()
+    while wanted:
+        requirement, extra = wanted.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                assert importlib.metadata.version(name) == pins.get(name), f"{name} is not pinned at its installed version in constraints.txt"
+                wanted += [(Requirement(text), extra) for text in importlib.metadata.requires(name) or []]
+    assert len(seen) > 100
+
+
+def test_python_in_the_readme_is_the_packages():
+    assert SpecifierSet(project()["requires-python"]) == SpecifierSet(">=3.11")
+    assert "Python 3.11 or newer" in (ROOT / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- layout
+
+def test_chapter_notebook_module_and_test_carry_the_same_name():
+    assert tuple(path.stem for path in NOTEBOOKS) == CHAPTERS
+    for chapter in CHAPTERS:
+        name = chapter.split("_", 1)[1]
+        assert (ROOT / "kcdp_lib" / f"{name}.py").exists() or (ROOT / "kcdp_lib" / name / "__init__.py").exists()
+        assert (ROOT / "tests" / f"test_{name}.py").exists()
+
+
+# ---------------------------------------------------------------- notebooks
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def shows(source: str) -> bool:
+    """Whether a cell is written to show something: it prints, or ends in an expression that is no assignment."""
+    body = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%"))).body
+    return "print(" in source or (bool(body) and isinstance(body[-1], ast.Expr))
+
+
+@each_notebook
+def test_every_cell_was_run_in_order_and_shows_its_output(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    silent = [cell.source for cell in cells if shows(cell.source) and not cell.outputs]
+    assert not silent, f"run `make notebooks`; these cells show nothing: {silent}"
+    assert any("text" in output for cell in cells for output in cell.outputs), "no text for nbval to compare"
+
+
+@each_notebook
+def test_only_figures_and_times_are_exempt_from_comparison(path):
+    for cell in code_cells(path):
+        tags = set(cell.metadata.get("tags", []))
+        assert not tags & {"nbval-skip", "nbval-raises-exception", "raises-exception"} and "NBVAL" not in cell.source
+        if IGNORED in tags:
+            drawn = [output for output in cell.outputs if output.output_type in ("display_data", "execute_result") and {"image/png", GLUE} & set(output.data)]
+            assert "timing" in tags or drawn == cell.outputs, f"only figures and times may be ignored:\n{cell.source}"
+
+
+@each_notebook
+def test_outputs_are_clean(path):
+    for cell in code_cells(path):
+        assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell.outputs)
+        text = json.dumps([{**output, "data": {kind: data for kind, data in output.get("data", {}).items() if kind != "image/png"}} for output in cell.outputs])
+        assert not re.search(r"(?<![\w.<])/(?:work|root|home|Users|tmp|usr|opt)/", text), f"an absolute path in the output of:\n{cell.source}"
+        assert "image/svg+xml" not in text, "nbval compares SVG byte by byte: use PNG"
+
+
+@each_notebook
+def test_nbval_notices_one_altered_result(path, tmp_path):
+    """In a copy, the first printed result is changed; nbval must stop there (-x: what comes after it is not run again)."""
+    notebook = nbformat.read(path, as_version=4)
+    printed = next(output for cell in notebook.cells if cell.cell_type == "code" and IGNORED not in cell.metadata.get("tags", [])
+                   for output in cell.outputs if output.output_type == "stream")
+    printed.text = alter(printed.text)
+    nbformat.write(notebook, tmp_path / path.name)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", str(tmp_path / path.name)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert run.returncode == 1 and "Cell outputs differ" in run.stdout, run.stdout[-3000:] + run.stderr[-3000:]
+
+
+def alter(text: str) -> str:
+    """The text with one character changed: its last digit, or else its last letter."""
+    place = [match.start() for match in re.finditer(r"\d", text)] or [match.start() for match in re.finditer(r"[a-z]", text)]
+    i = place[-1]
+    new = str((int(text[i]) + 1) % 10) if text[i].isdigit() else ("a" if text[i] != "a" else "b")
+    return text[:i] + new + text[i + 1:]
+
+
+# ---------------------------------------------------------------- the book
+
+def test_the_book_builds_without_a_warning(tmp_path):
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going", "--path-output", str(tmp_path), str(ROOT)]
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    pages = tmp_path / "_build" / "html"
+    assert all((pages / "notebooks" / f"{chapter}.html").exists() for chapter in CHAPTERS)

@@ -1,0 +1,160 @@
+"""Chapter 04: counterfactual prompts, similarities, pseudo-labels."""
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kcdp_lib.config import RECIPES
+from kcdp_lib.counterfactuals import CLIEA, TEMPERATURE, PseudoLabeller, counterfactual_loss, prompts
+
+PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
+B, C, L, T, H, V = 4, 6, 7, 12, 64, 256
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    mask = torch.arange(T) < torch.tensor([[3], [12], [5], [1]])
+    return dict(v=torch.randn(B, V), tokens=torch.randn(B, T, H), mask=mask, prompt_tokens=torch.randn(C, L, H),
+                prompt_mask=torch.arange(L) < torch.tensor([[5], [5], [6], [5], [7], [5]]))
+
+
+def make(recipe=PAPER):
+    torch.manual_seed(1)
+    return CLIEA(V, H, recipe)
+
+
+def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
+    """One pair at a time through torch's own multi-head attention, without padding: [B, C, H]."""
+    attention = nn.MultiheadAttention(H, 8, batch_first=True)
+    attention.load_state_dict({"in_proj_weight": cliea.in_proj.weight, "in_proj_bias": cliea.in_proj.bias,
+                               "out_proj.weight": cliea.out_proj.weight, "out_proj.bias": cliea.out_proj.bias})
+    rows = []
+    for k, m in zip(tokens, mask):
+        for p, n in zip(prompt_tokens, prompt_mask):
+            sequence = torch.cat([p[n], k[m]])[None]
+            rows.append(attention(sequence, sequence, sequence)[0].mean(1)[0])
+    return torch.stack(rows).unflatten(0, (len(tokens), -1))
+
+
+def test_prompts():
+    assert prompts(["happy", "fear"]) == ["A happy photo of", "A fear photo of"]
+
+
+def test_reading_is_self_attention_over_prompt_and_knowledge(batch):
+    cliea = make()
+    v = batch.pop("v")
+    expected = reference(cliea, **batch)
+    torch.testing.assert_close(cliea.read(**batch), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cliea(v, **batch), F.cosine_similarity(cliea.align(v)[:, None], expected, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_released_recipe_reads_the_padding_too(batch):
+    cliea = make(RELEASED)
+    v = batch.pop("v")
+    everything = {**batch, "mask": torch.ones(B, T, dtype=torch.bool), "prompt_mask": torch.ones(C, L, dtype=torch.bool)}
+    torch.testing.assert_close(cliea.read(**batch), reference(cliea, **everything), atol=1e-5, rtol=1e-4)
+
+
+def test_padding_never_changes_a_similarity(batch):
+    cliea = make()
+    expected = cliea(**batch)
+    noisy = {**batch, "tokens": torch.where(batch["mask"][..., None], batch["tokens"], 1e3 * torch.randn(B, T, H)),
+             "prompt_tokens": torch.where(batch["prompt_mask"][..., None], batch["prompt_tokens"], 1e3)}
+    torch.testing.assert_close(cliea(**noisy), expected, atol=1e-5, rtol=0)
+    one_by_one = torch.cat([cliea(batch["v"][i:i + 1], batch["tokens"][i:i + 1], batch["mask"][i:i + 1], batch["prompt_tokens"], batch["prompt_mask"]) for i in range(B)])
+    torch.testing.assert_close(one_by_one, expected, atol=1e-5, rtol=0)  # batch of one, and trimmed differently
+
+
+def test_similarities_are_cosines_of_the_intervened_prompt(batch):
+    cliea = make()
+    similarities = cliea(**batch)
+    assert similarities.shape == (B, C) and similarities.abs().max() <= 1
+    torch.testing.assert_close(cliea(**{**batch, "v": 7 * batch["v"]}) - similarities, torch.zeros(B, C), atol=0.2, rtol=0)
+    order = torch.tensor([3, 1, 0, 5, 4, 2])
+    swapped = {**batch, "prompt_tokens": batch["prompt_tokens"][order], "prompt_mask": batch["prompt_mask"][order]}
+    torch.testing.assert_close(cliea(**swapped), similarities[:, order], atol=1e-6, rtol=0)  # the prompt alone tells the classes apart
+    alike = cliea(**{**batch, "prompt_tokens": batch["prompt_tokens"][:1].expand(C, -1, -1), "prompt_mask": batch["prompt_mask"][:1].expand(C, -1)})
+    torch.testing.assert_close(alike, alike[:, :1].expand(-1, C), atol=1e-6, rtol=0)
+    assert (similarities - alike).abs().max() > 1e-3
+
+
+def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(batch):
+    cliea, labels = make(), torch.tensor([0, 3, 5, 1])
+    optimiser = torch.optim.AdamW(cliea.parameters(), 3e-3)
+    first = counterfactual_loss(cliea(**batch), labels)
+    torch.testing.assert_close(first, F.cross_entropy(cliea(**batch) / TEMPERATURE, labels))
+    for _ in range(60):
+        optimiser.zero_grad()
+        counterfactual_loss(cliea(**batch), labels).backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in cliea.parameters())
+        optimiser.step()
+    assert counterfactual_loss(cliea(**batch), labels) < 0.1 and (cliea(**batch).argmax(1) == labels).all()
+
+
+# -- pseudo-labels
+
+def similar(labels, strength):
+    """Similarities whose softmax peaks at `labels`, the more so the larger `strength`."""
+    return TEMPERATURE * strength[:, None] * F.one_hot(labels, 6)
+
+
+def test_nothing_is_kept_during_the_warm_up():
+    labeller, rows = PseudoLabeller(60, 6, PAPER, warm_up=0.25), torch.arange(60)
+    labels, strength = rows % 6, torch.linspace(1, 9, 60)
+    pseudo = labeller.update(rows, similar(labels, strength), progress=0.24)
+    assert torch.equal(pseudo.labels, labels) and not pseudo.kept.any()
+    assert labeller.update(rows, similar(labels, strength), progress=0.26).kept.any()
+
+
+def test_the_surest_of_every_class_are_kept_and_more_of_them_with_time():
+    """Class 0 is easy and frequent, class 1 rare and unsure: a common threshold would drop it altogether."""
+    labels = torch.tensor([0] * 80 + [1] * 20)
+    strength = torch.cat([torch.linspace(6, 9, 80), torch.linspace(1, 2, 20)])
+    labeller, rows = PseudoLabeller(100, 6, PAPER, warm_up=0.2, keep=(0.25, 0.75)), torch.arange(100)
+    coverages = []
+    for progress in (0.2, 0.6, 1.0):
+        kept = labeller.update(rows, similar(labels, strength), progress).kept
+        share = torch.stack([kept[labels == c].float().mean() for c in (0, 1)])
+        torch.testing.assert_close(share[0], share[1], atol=0.06, rtol=0)
+        coverages.append(float(kept.float().mean()))
+        assert strength[kept & (labels == 0)].min() > strength[~kept & (labels == 0)].max()
+    torch.testing.assert_close(torch.tensor(coverages), torch.tensor([0.25, 0.5, 0.75]), atol=0.06, rtol=0)
+    assert torch.equal(labeller.all().kept, kept) and torch.equal(labeller.all().labels, labels)
+
+
+def test_memory_smooths_over_the_epochs():
+    labeller, row = PseudoLabeller(3, 6, PAPER, momentum=0.5), torch.tensor([1])
+    for _ in range(3):
+        labeller.update(row, similar(torch.tensor([2]), torch.tensor([8.])), 0.5)
+    flipped = labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.])), 0.5)
+    assert flipped.labels.item() == 2  # one contrary look does not overturn three
+    assert labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.])), 0.5).labels.item() == 4
+    assert labeller.seen.tolist() == [False, True, False] and not labeller.all().kept[[0, 2]].any()
+
+
+def test_a_batch_labels_alike_in_any_order_and_the_state_can_be_saved():
+    torch.manual_seed(0)
+    similarities, order = torch.rand(40, 6) / 5, torch.randperm(40)
+    straight, mixed = PseudoLabeller(40, 6, PAPER), PseudoLabeller(40, 6, PAPER)
+    one = straight.update(torch.arange(40), similarities, 0.7)
+    other = mixed.update(order, similarities[order], 0.7)
+    assert torch.equal(one.kept[order], other.kept) and torch.equal(one.labels[order], other.labels) and 0 < one.kept.sum() < 40
+    restored = PseudoLabeller(40, 6, PAPER)
+    restored.load_state_dict(straight.state_dict())
+    assert torch.equal(restored.all(0.7).kept, one.kept) and not list(straight.parameters())
+
+
+def test_raw_labels_are_the_argmax_from_the_first_step():
+    labeller = PseudoLabeller(4, 6, RELEASED)
+    rows, first = torch.arange(4), similar(torch.tensor([0, 1, 2, 3]), torch.full((4,), .1))
+    assert labeller.update(rows, first, 0.0).kept.all()
+    later = labeller.update(rows, first.flip(0), 0.0)
+    assert later.labels.tolist() == [3, 2, 1, 0] and later.kept.all()
+
+
+def test_one_picture_alone_and_similarities_without_gradient():
+    labeller = PseudoLabeller(1, 6, PAPER)
+    similarities = torch.rand(1, 6, requires_grad=True)
+    pseudo = labeller.update(torch.tensor([0]), similarities, 1.0)
+    assert pseudo.kept.all() and not pseudo.confidence.requires_grad

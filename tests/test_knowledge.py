@@ -1,0 +1,245 @@
+"""Chapter 02: captions, triplets, tokens, and the cache."""
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from blank import blank_preset
+from safetensors.torch import load_file, save_file
+
+from kcdp_lib import KCDPError, knowledge, paths
+from kcdp_lib.config import RECIPES
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens, parse_triplets
+
+PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
+
+
+@pytest.fixture(scope="module")
+def foundations():
+    return knowledge.load_foundations(blank_preset())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """At this size a second thread only waits, the more so when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+# -- captions
+
+def greedy_by_hand(vlm, image):
+    """The same decoding, one picture at a time and without leaving rows out."""
+    ids, seen = [vlm.start], vlm.model(knowledge._vlm_pixels(vlm, image[None]))
+    while len(ids) < vlm.model.context_length and (len(ids) == 1 or ids[-1] != vlm.end):
+        scores = vlm.model(None, torch.tensor([ids]), image_latent=seen["image_features"], image_embs=seen["image_embs"], output_labels=False)["logits"][0, -1]
+        scores[vlm.forbidden] = -torch.inf
+        ids.append(int(scores.argmax()))
+    return " ".join(vlm.tokenizer.tokenizer.decode([i for i in ids[1:] if i != vlm.end]).split())
+
+
+@torch.no_grad()
+def test_captions_of_a_batch_are_those_of_each_picture(foundations, images):
+    captions = knowledge.caption(foundations.vlm, images)
+    assert captions[:2] == [greedy_by_hand(foundations.vlm, image) for image in images[:2]]
+    assert knowledge.caption(foundations.vlm, images[2:3]) == captions[2:3]
+
+
+def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
+    """A decoder that ends one row early and the others late: no row hears of another, and the batch shrinks."""
+    vlm, sizes = foundations.vlm, []
+    assert {vlm.start, vlm.model.pad_id} == set(vlm.forbidden) and vlm.end not in vlm.forbidden
+    word = vlm.tokenizer.tokenizer.convert_tokens_to_ids("photo</w>")
+
+    def decoder(image_tokens, text_tokens):
+        sizes.append(len(text_tokens))
+        scores = torch.zeros(*text_tokens.shape[:2], vlm.model.text.vocab_size)
+        scores[..., word] = 1
+        scores[..., vlm.forbidden] = 5                                        # start and padding are no words
+        scores[image_tokens[:, 0, 0] < text_tokens.shape[1], :, vlm.end] = 2  # row r ends after r words
+        return scores
+
+    monkeypatch.setattr(vlm.model.text_decoder, "forward", decoder)
+    rows = torch.tensor([3., 1., 2.])[:, None, None].expand(3, 4, 128)
+    assert knowledge._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
+    assert sizes == [3, 3, 2, 1]
+
+
+def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images):
+    embeddings = knowledge.embed_images(foundations.vlm, images)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
+    texts = knowledge.embed_texts(foundations.vlm, ["a happy cat", "a sad cat"])
+    torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
+    probs = knowledge.zero_shot(foundations.vlm, embeddings, ["happy", "fear", "anger"])
+    assert probs.shape == (5, 3)
+    torch.testing.assert_close(probs.sum(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "lacking", "nan"])
+def test_unloaded_weights_are_refused(tmp_path, damage):
+    folder = shutil.copytree(blank_preset().vlm.removeprefix("local-dir:"), tmp_path / "vlm")
+    weights = folder / "open_clip_model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    else:
+        state = load_file(weights)
+        name = "text_decoder.text_projection"
+        state = {k: v for k, v in state.items() if k != name} if damage == "lacking" else {**state, name: state[name] * torch.nan}
+        save_file(state, weights)
+    with pytest.raises(KCDPError, match="weights"):
+        knowledge.load_vlm(replace(blank_preset(), vlm=f"local-dir:{folder}"))
+
+
+def test_missing_folder_is_a_sentence(tmp_path):
+    with pytest.raises(KCDPError, match="could not be loaded"):
+        knowledge.load_vlm(replace(blank_preset(), vlm=f"local-dir:{tmp_path / 'nowhere'}"))
+    with pytest.raises(KCDPError, match="could not be loaded"):
+        knowledge.load_text_encoder(replace(blank_preset(), diffusion=str(tmp_path / "nowhere")))
+
+
+# -- triplets
+
+@pytest.mark.parametrize("caption, expected", [
+    ("a photo of a girl with a slight smile at a birthday party .", [("girl", "has", "slight smile"), ("girl", "at", "birthday party")]),
+    ("a sticker of a cat with a wide open mouth and raised eyebrows , crying big tears .",
+     [("cat", "has", "wide open mouth"), ("cat", "has", "raised eyebrows"), ("cat", "crying", "big tears")]),
+    ("an icon of a dog with a frown , sweating .", [("dog", "has", "frown"), ("dog", "is", "sweating")]),
+    ("a drawing of an egg , surrounded by hearts , under fireworks .", [("egg", "surrounded by", "hearts"), ("egg", "under", "fireworks")]),
+    ("a photo of a man facing a growling dog .", [("man", "facing", "growling dog")]),
+    ("a man riding a wave on top of a surfboard .", [("man", "riding", "wave"), ("man", "on top of", "surfboard")]),
+    ("A black and white photo of a man and a woman standing in the rain.", [("man and woman", "standing in", "rain")]),
+    ("There is a cat sitting on a chair and looking at a dog", [("cat", "sitting on", "chair"), ("cat", "looking at", "dog")]),
+    ("A cat sits on a chair while a dog sleeps on the floor.", [("cat", "sits on", "chair"), ("dog", "sleeps on", "floor")]),
+    ("a woman who is holding a cup while smiling at the camera", [("woman", "holding", "cup"), ("woman", "smiling at", "camera")]),
+    ("a smiling girl in a living room", [("smiling girl", "in", "living room")]),
+    ("a bathroom with a toilet, sink and bathtub .", [("bathroom", "has", "toilet"), ("bathroom", "has", "sink"), ("bathroom", "has", "bathtub")]),
+    ("two people are happy", [("two people", "are", "happy")]),
+    ("a girl with a hat and a girl with a hat", [("girl", "has", "hat"), ("girl", "has", "girl")]),
+    ("a photo of a boy .", []), ("crying", []), ("", []), (" , . and with of ; ", []), ("ÄÖ 漢字 \n 😀", []),
+])
+def test_triplets(caption, expected):
+    assert parse_triplets(caption) == expected
+
+
+# -- tokens
+
+def test_encoded_texts_are_those_of_the_encoder_each_once(foundations, monkeypatch):
+    tokenizer, model = foundations.text_encoder
+    texts = ["a photo of a cat .", "", "a dog", "a photo of a cat ."] + ["long " * 60]
+    ids = tokenizer(texts, padding="max_length", truncation=True, max_length=32, return_tensors="pt")
+    expected = model(ids.input_ids).last_hidden_state
+    seen = []
+    monkeypatch.setattr(model, "forward", lambda ids, _real=model.forward: seen.append(len(ids)) or _real(ids))
+    tokens, mask = encode_texts(texts, foundations.text_encoder, batch_size=3)
+    torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
+    assert seen == [3, 1]
+    assert torch.equal(mask, ids.attention_mask.bool()) and mask[1].sum() == 2 and mask[4].all()
+
+
+CAPTIONS = ["a cat with a hat .", "a dog", "a girl at a party with a cake ."]
+TRIPLETS = [[("cat", "has", "hat")], [], [("girl", "at", "party"), ("girl", "has", "cake on a table")]]
+
+
+def test_knowledge_of_the_paper_recipe(foundations):
+    tokens, mask = knowledge_tokens(CAPTIONS, TRIPLETS, PAPER, foundations.text_encoder)
+    captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
+    assert tokens.shape == (3, 64, 64) and mask.shape == (3, 64)
+    assert torch.equal(tokens[:, :32], captions) and torch.equal(mask[:, :32], caption_mask)
+    alone, alone_mask = encode_texts(["cat has hat", "girl at party", "girl has cake on a table"], foundations.text_encoder)
+    n = [int(m.sum()) for m in alone_mask]
+    assert n[1] < n[2]
+    torch.testing.assert_close(tokens[0, 32:32 + n[0]], alone[0, :n[0]])
+    torch.testing.assert_close(tokens[2, 32:32 + n[1]], (alone[1] + alone[2])[:n[1]] / 2)          # both reach here
+    torch.testing.assert_close(tokens[2, 32 + n[1]:32 + n[2]], alone[2, n[1]:n[2]])                # only the longer one
+    assert not mask[1, 32:].any() and not tokens[1, 32:].any()                                      # none: masked out
+    assert torch.equal(mask[2, 32:], alone_mask[1] | alone_mask[2])
+
+
+def test_knowledge_of_the_released_recipe(foundations):
+    tokens, mask = knowledge_tokens(CAPTIONS, TRIPLETS, RELEASED, foundations.text_encoder)
+    alone, _ = encode_texts(["cathashat", "girlatparty", "girlhascake on a table"], foundations.text_encoder)
+    captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
+    torch.testing.assert_close(tokens[:, 32:], torch.stack([alone[0], captions[1], alone[1] + alone[2]]))
+    assert torch.equal(mask[1, 32:], caption_mask[1])
+
+
+def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
+    many = [("cat", "has", f"hat {i}") for i in range(30)]
+    one, _ = knowledge_tokens(["a cat"], [many[:1]], PAPER, foundations.text_encoder)
+    tokens, mask = knowledge_tokens(["a cat"], [many], PAPER, foundations.text_encoder)
+    assert tokens.shape == (1, 64, 64) and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
+    glued, _ = knowledge_tokens(["a cat"], [many], RELEASED, foundations.text_encoder)
+    assert glued[:, 32:].norm() > 10 * tokens[:, 32:].norm()
+    nobody, mask = knowledge_tokens([], [], PAPER, foundations.text_encoder)
+    assert nobody.shape == (0, 64, 64) and mask.shape == (0, 64)
+
+
+# -- the cache
+
+@pytest.fixture
+def pictures(tmp_path, images, monkeypatch):
+    """Five pictures without files, a fresh cache, and a reader that counts how often it is asked."""
+    calls = []
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setattr(knowledge.datasets, "read_images", lambda files, size: calls.append(len(files)) or images[[int(f.name) for f in files]], raising=False)
+    return SimpleNamespace(name="five", split="test", key="k", files=[Path(str(i)) for i in range(5)], calls=calls)
+
+
+def test_freeze_equals_describe_and_computes_once(pictures, foundations, images, monkeypatch):
+    preset = replace(blank_preset(), batch_size=3)
+    first = knowledge.freeze(pictures, preset, PAPER)
+    assert pictures.calls == [3, 2] and len(first) == 5
+    monkeypatch.setattr(knowledge, "load_foundations", None)  # a second call must not even load the models
+    again = knowledge.freeze(pictures, preset, PAPER)
+    assert pictures.calls == [3, 2]
+    described = knowledge.describe(images, foundations, PAPER)
+    for name in ("latents", "tokens", "mask", "image_embeddings"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        torch.testing.assert_close(getattr(first, name), getattr(described, name), atol=1e-4, rtol=1e-4)
+    assert first.captions == again.captions == described.captions and first.triplets == again.triplets == described.triplets
+    assert not list(paths.CACHE.rglob("*.part*"))
+
+
+def test_freeze_survives_a_damaged_cache_entry(pictures):
+    knowledge.freeze(pictures, blank_preset(), PAPER)
+    entry, = (paths.CACHE / "frozen").iterdir()
+    entry.write_bytes(entry.read_bytes()[:1000])
+    assert len(knowledge.freeze(pictures, blank_preset(), PAPER)) == 5
+
+
+def test_cache_key_changes_with_what_matters_and_with_nothing_else(pictures, tmp_path):
+    preset = blank_preset()
+    key = knowledge.frozen_key(pictures, preset, PAPER)
+    assert key == knowledge.frozen_key(SimpleNamespace(key="k", name="other", split="train"), replace(preset, learning_rate=1., epochs=99), replace(PAPER, balance="rank_std"))
+    moved = shutil.copytree(preset.diffusion, tmp_path / "moved")
+    assert key == knowledge.frozen_key(pictures, replace(preset, diffusion=str(moved)), PAPER)
+    others = [knowledge.frozen_key(SimpleNamespace(key="other"), preset, PAPER)]
+    others += [knowledge.frozen_key(pictures, preset, replace(PAPER, **{name: getattr(RELEASED, name)})) for name in ("image_range", "latent_scaling", "triplet_text")]
+    others.append(knowledge.frozen_key(pictures, replace(preset, image_size=128), PAPER))
+    (moved / "unet" / "config.json").write_text("{}")
+    others.append(knowledge.frozen_key(pictures, replace(preset, diffusion=str(moved)), PAPER))
+    assert len({key, *others}) == len(others) + 1
+
+
+def test_no_pictures_is_a_sentence(pictures):
+    pictures.files = []
+    with pytest.raises(KCDPError, match="no picture"):
+        knowledge.freeze(pictures, blank_preset(), PAPER)
+
+
+def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, images):
+    frozen = knowledge.describe(images, foundations, PAPER)
+    empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
+    assert torch.equal(empty.latents, frozen.latents) and empty.mask.sum(1).tolist() == [2] * 5 and set(empty.captions) == {""}
+    assert torch.equal(empty.tokens[0], empty.tokens[4])

@@ -1,0 +1,276 @@
+"""Chapter 03: one UNet pass, four maps with attention, LoRA, pyramid, experts."""
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from blank import blank_preset
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from kcdp_lib import KCDPError
+from kcdp_lib.config import RECIPES
+from kcdp_lib.perception import (CHOSEN, EXPERTS, KADAP, Experts, StoringProcessor, encode_images, load_kadap, load_trainable, load_unet, load_vae,
+                                 trainable_state_dict, word_attention)
+
+PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
+B, T, H = 3, 64, 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """At this size a second thread only waits, the more so when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def kadap():
+    torch.manual_seed(0)
+    model = load_kadap(blank_preset(), PAPER, T)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p.data.normal_(std=0.02)  # fresh LoRA is zero: it would hide what the adapters do
+    return model
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    valid = torch.tensor([[9, 5], [14, 0], [4, 20]])  # caption and triplet tokens; picture 1 has no triplet
+    place = torch.arange(T // 2)
+    mask = torch.cat([place < valid[:, :1], place < valid[:, 1:]], 1)
+    return torch.randn(B, 4, 16, 16), torch.randn(B, T, H), mask
+
+
+def objective(seen):
+    return seen.logits.square().mean() + seen.v.mean() + seen.balance
+
+
+def test_shapes_finest_map_first(kadap, batch):
+    seen = kadap(*batch)
+    fine, upper, lower, coarse = kadap.unet.config.block_out_channels
+    assert [tuple(m.shape) for m in seen.maps] == [(B, fine, 16, 16), (B, upper + T, 8, 8), (B, lower + T, 4, 4), (B, coarse, 2, 2)]
+    assert seen.v.shape == (B, 4 * 64) and seen.logits.shape == (B, 6) and seen.gates.shape == (B, EXPERTS) and seen.balance.shape == ()
+    assert [tuple(a.shape) for a in seen.attention] == [(B, T, 8, 8), (B, T, 4, 4)]
+    assert torch.equal(seen.maps[1][:, upper:], seen.attention[0]) and torch.equal(seen.maps[2][:, lower:], seen.attention[1])
+
+
+def test_maps_are_the_plain_unets(batch):
+    """The pass equals an untouched diffusers UNet with its own attention: same features at the same places."""
+    latents, tokens, mask = batch
+    kept, plain = {}, load_unet(blank_preset())
+    for name, module in (("fine", plain.up_blocks[3].attentions[2]), ("upper", plain.up_blocks[2].attentions[1]),
+                         ("lower", plain.up_blocks[1].attentions[1]), ("coarse", plain.up_blocks[0].resnets[1])):
+        module.register_forward_hook(lambda m, i, o, name=name: kept.update({name: o[0] if isinstance(o, tuple) else o}))
+    with torch.no_grad():
+        plain(latents, 1, tokens, encoder_attention_mask=mask)
+        maps, _ = load_kadap(blank_preset(), PAPER, T).look(*batch)
+    for mine, name in zip(maps, ("fine", "upper", "lower", "coarse")):
+        torch.testing.assert_close(mine[:, :kept[name].shape[1]], kept[name], atol=2e-4, rtol=1e-3)
+
+
+def test_attention_rows_sum_to_one_and_padding_gets_nothing(kadap, batch):
+    mask = batch[2]
+    for attention in kadap(*batch).attention:
+        torch.testing.assert_close(attention.sum(1), torch.ones_like(attention.sum(1)))
+        assert attention.transpose(0, 1)[~mask.T].abs().max() == 0 and (attention.transpose(0, 1)[mask.T] > 0).all()
+
+
+def test_attention_is_the_mean_over_heads_and_five_layers(kadap, batch):
+    """Recomputed from what each of the five layers was given."""
+    latents, tokens, mask = batch
+    grid, expected = [], []
+    for name, layer in kadap.unet.named_modules():
+        if name.endswith(".attn2") and name.startswith(("down_blocks.2.", "up_blocks.1.")):
+            grid.append(layer.register_forward_hook(
+                lambda m, args, kwargs, out: expected.append(probabilities(m, args[0], tokens, mask)), with_kwargs=True))
+    attention = kadap(*batch).attention[1]
+    for hook in grid:
+        hook.remove()
+    assert len(expected) == 5
+    torch.testing.assert_close(attention.flatten(2).transpose(1, 2), torch.stack(expected).mean(0), atol=1e-6, rtol=1e-4)
+
+
+def probabilities(layer, hidden, tokens, mask):
+    q, k = (part(x).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for part, x in ((layer.to_q, hidden), (layer.to_k, tokens)))
+    return (q @ k.mT / q.shape[-1] ** .5).masked_fill(~mask[:, None, None], -torch.inf).softmax(-1).mean(1)
+
+
+def test_only_five_layers_a_grid_leave_the_fused_kernel(kadap):
+    stored = [name for name, layer in kadap.unet.named_modules() if isinstance(getattr(layer, "processor", None), StoringProcessor)]
+    assert len(stored) == 10 and all(name.endswith("attn2") for name in stored)
+    assert {".".join(name.split(".")[:2]) for name in stored} == {"down_blocks.1", "down_blocks.2", "up_blocks.1", "up_blocks.2"}
+
+
+def test_padding_never_changes_an_output(kadap, batch):
+    latents, tokens, mask = batch
+    noisy = torch.where(mask[..., None], tokens, 100 * torch.randn_like(tokens))
+    with torch.no_grad():
+        seen, again = kadap(*batch), kadap(latents, noisy, mask)
+        alone = [kadap(latents[i:i + 1], tokens[i:i + 1], mask[i:i + 1]) for i in range(B)]  # batch of one, trimmed differently
+        cut = kadap(latents[:1], tokens[1:2], mask[1:2])
+    torch.testing.assert_close(again.logits, seen.logits, atol=1e-5, rtol=0)
+    for i, one in enumerate(alone):
+        torch.testing.assert_close(one.logits[0], seen.logits[i], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one.maps[1][0], seen.maps[1][i], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(cut.logits, alone[0].logits, atol=1e-4)  # while other words do
+
+
+def test_only_lora_on_attn2_fpn_and_experts_are_trained(kadap):
+    trained = {name for name, p in kadap.named_parameters() if p.requires_grad}
+    in_unet = {name for name in trained if name.startswith("unet.")}
+    assert len(in_unet) == 16 * 4 * 2 and all(".attn2." in name and ".lora_" in name for name in in_unet)
+    assert {name.split(".")[0] for name in trained - in_unet} == {"fpn", "experts"}
+    assert all(p.requires_grad for p in kadap.fpn.parameters()) and all(p.requires_grad for p in kadap.experts.parameters())
+    whole = load_kadap(blank_preset(), RELEASED, T)
+    assert all(p.requires_grad for p in whole.parameters()) and not any("lora" in name for name, _ in whole.named_parameters())
+
+
+def test_gradients_reach_everything_trained_and_nothing_frozen(kadap, batch):
+    kadap.zero_grad(set_to_none=True)
+    objective(kadap(*batch)).backward()
+    for name, p in kadap.named_parameters():
+        assert (p.grad is not None and p.grad.abs().sum() > 0) if p.requires_grad else p.grad is None, name
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_gradient_through_the_attention_maps(batch, carries):
+    """The appended probabilities alone move the queries' LoRA, unless the recipe cuts them off."""
+    torch.manual_seed(0)
+    kadap = load_kadap(blank_preset(), replace(PAPER, attention_gradient=carries), T)
+    attention = kadap(*batch).attention
+    assert attention[0].requires_grad == attention[1].requires_grad == carries
+    if carries:
+        (attention[0] * torch.randn_like(attention[0])).sum().backward()
+        grads = {name: p.grad for name, p in kadap.named_parameters() if "to_q.lora_B" in name and p.grad is not None}
+        assert grads["unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.lora_B.default.weight"].abs().max() > 0
+
+
+def test_no_graph_is_left_behind(kadap, batch):
+    kadap(*batch)
+    assert not kadap._seen and all(store.probabilities is None for stores in kadap._stores for store in stores)
+
+
+def test_wrong_number_of_tokens_is_a_sentence(kadap, batch):
+    latents, tokens, mask = batch
+    with pytest.raises(KCDPError, match="64 knowledge tokens"):
+        kadap(latents, tokens[:, :60], mask[:, :60])
+
+
+def test_predictor_sees_the_knowledge_only_in_the_paper_recipe():
+    assert load_kadap(blank_preset(), PAPER, T).experts.gate.in_features == 4 * 64 + H
+    assert load_kadap(blank_preset(), replace(PAPER, knowledge_in_moe=False), T).experts.gate.in_features == 4 * 64
+
+
+# -- experts
+
+def test_experts_equal_a_loop_over_pictures_and_chosen_experts():
+    torch.manual_seed(0)
+    for recipe in (PAPER, RELEASED):
+        experts, x = Experts(20, 8, 6, recipe), torch.randn(16, 20)
+        logits, gates, _ = experts(x)
+        weights = experts.first.weight.view(EXPERTS, 8, 20), experts.first.bias.view(EXPERTS, 8)
+        for i in range(16):
+            p = experts.gate(x[i]).softmax(-1)
+            top = p.argsort(descending=True)[:CHOSEN]
+            share = p[top] / p[top].sum() if recipe is PAPER else p[top]
+            expected = sum(s * ((weights[0][e] @ x[i] + weights[1][e]).relu() @ experts.second[e] + experts.bias[e]) for s, e in zip(share, top))
+            torch.testing.assert_close(logits[i], expected, atol=1e-6, rtol=1e-4)
+        assert (gates > 0).sum(1).tolist() == [CHOSEN] * 16
+        sums = gates.sum(1)
+        assert torch.allclose(sums, torch.ones(16)) if recipe is PAPER else (sums < 1).all()
+
+
+def test_balance_is_least_when_the_experts_share_alike():
+    experts = Experts(4, 8, 6, PAPER)
+    experts.gate.weight.data.copy_(5 * torch.eye(4))
+    experts.gate.bias.data.zero_()
+    even = torch.eye(4) + 0.5 * torch.eye(4).roll(1, 0)            # every expert first once and second once
+    assert experts(even.repeat(3, 1))[2].item() == pytest.approx(0, abs=1e-6)
+    skewed = torch.cat([even, even[:1].repeat(4, 1)])
+    collapsed = even[:1].repeat(8, 1)
+    assert 0.01 < experts(skewed)[2] < experts(collapsed)[2]
+    experts(skewed)[2].backward()
+    assert experts.gate.bias.grad.abs().max() > 0
+    assert torch.isfinite(experts(even[:1])[2])                    # one picture alone
+
+
+def test_experts_learn_to_balance():
+    torch.manual_seed(0)
+    experts, x = Experts(10, 8, 6, PAPER), torch.randn(64, 10)
+    experts.gate.bias.data[0] = 3
+    before = experts(x)[2].item()
+    optimiser = torch.optim.Adam(experts.parameters(), 0.05)
+    for _ in range(40):
+        optimiser.zero_grad()
+        experts(x)[2].backward()
+        optimiser.step()
+    assert experts(x)[2] < 0.1 * before
+
+
+# -- what is trained, what is loaded
+
+def test_trainable_state_round_trip(kadap, batch):
+    torch.manual_seed(5)
+    other = load_kadap(blank_preset(), PAPER, T)
+    state = trainable_state_dict(kadap)
+    assert sum(t.numel() for t in state.values()) < 0.1 * sum(p.numel() for p in kadap.parameters())
+    with torch.no_grad():
+        assert not torch.allclose(other(*batch).logits, kadap(*batch).logits, atol=1e-4)
+        load_trainable(other, state)
+        torch.testing.assert_close(other(*batch).logits, kadap(*batch).logits)
+    first = next(iter(state))
+    for wrong in ({k: v for k, v in state.items() if k != first}, {**state, "more": state[first]}, {**state, first: state[first][:1]}):
+        with pytest.raises(KCDPError, match="another model"):
+            load_trainable(other, wrong)
+
+
+def test_incomplete_weights_are_refused(tmp_path):
+    preset = replace(blank_preset(), diffusion=str(shutil.copytree(blank_preset().diffusion, tmp_path / "diffusion")))
+    path = tmp_path / "diffusion" / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    del state["conv_in.weight"]
+    save_file(state, path)
+    with pytest.raises(KCDPError, match="lacks 1 of its weights"):
+        load_unet(preset)
+    path.unlink()
+    with pytest.raises(KCDPError, match="could not be loaded"):
+        load_unet(preset)
+
+
+@pytest.mark.parametrize("recipe", [PAPER, RELEASED])
+def test_latents(recipe):
+    vae = load_vae(blank_preset())
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    latents = encode_images(vae, images, recipe)
+    assert latents.shape == (2, 4, 16, 16) and latents.dtype == torch.float32
+    assert torch.equal(latents, encode_images(vae, images, recipe))  # the mode: no noise
+    pixels = images / 255
+    if recipe is PAPER:
+        expected = vae.encode(2 * pixels - 1).latent_dist.mean * vae.config.scaling_factor
+    else:
+        mean, std = torch.tensor([.485, .456, .406]).view(3, 1, 1), torch.tensor([.229, .224, .225]).view(3, 1, 1)
+        expected = vae.encode(((pixels - mean) / std - mean) / std).latent_dist.mean
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_word_attention_points_at_the_word():
+    attention = torch.zeros(T, 8, 8)
+    attention[5, 2, 6] = attention[6, 2, 6] = 0.4
+    heat = word_attention(attention, torch.tensor([5, 6]), 64)
+    assert heat.shape == (64, 64) and 0 <= heat.min() and heat.max() <= 1 and heat[20, 52] > 0.8 and heat[50, 10] == 0
+    assert torch.isfinite(word_attention(attention, torch.tensor([7]), 64)).all()
+
+
+def test_stable_diffusion_size_goes_through_the_same_lines():
+    """On the meta device, which computes shapes only. Its mask cannot be looked into there, so the recipe goes without."""
+    config = dict(sample_size=64, cross_attention_dim=768, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=8)
+    recipe = replace(PAPER, context_mask=False)
+    with torch.device("meta"):
+        kadap = KADAP(UNet2DConditionModel(**config), 154, recipe, fpn_channels=256, expert_channels=128, lora_rank=8)
+        seen = kadap(torch.empty(2, 4, 64, 64), torch.empty(2, 154, 768), torch.ones(2, 154, dtype=torch.bool))
+    assert [tuple(m.shape[1:]) for m in seen.maps] == [(320, 64, 64), (640 + 154, 32, 32), (1280 + 154, 16, 16), (1280, 8, 8)]
+    assert seen.v.shape == (2, 1024) and seen.logits.shape == (2, 6)
