@@ -1,15 +1,11 @@
 """Knowledge-aligned counterfactual-enhanced diffusion perception (KCDP) for unsupervised cross-domain visual emotion recognition."""
 import importlib
-import os
-import sys
 import warnings
 
 __version__ = "0.1.0"
 
-# In a notebook the libraries' bars, and tqdm's plea for ipywidgets, would stay in the saved outputs. `paths.progress` shows ours where someone looks.
+# tqdm's plea for ipywidgets would stay in every saved notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
-if not sys.stderr.isatty():
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 _HOMES = {"adapt": "kcdp_lib.adapt", "KCDP": "kcdp_lib.adapt", "Config": "kcdp_lib.config", "EMOTIONS": "kcdp_lib.datasets", "KCDPError": "kcdp_lib.errors"}
 __all__ = [*_HOMES, "__version__"]

@@ -15,10 +15,13 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
+from transformers.utils import logging as transformers_logging
 
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.tokens import masked_mean, used_positions
+
+transformers_logging.disable_progress_bar()  # "Loading weights", once for every model, would fill the notebooks
 
 TIMESTEP = 1
 EXPERTS, CHOSEN = 4, 2

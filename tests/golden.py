@@ -1,6 +1,5 @@
 """The released code's own numbers (golden tensors), and our modules with the weights they were computed with."""
 import importlib.util
-import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +12,7 @@ from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import CLIEA, counterfactual_loss
 from kcdp_lib.perception import EXPERTS, KADAP
 
-HERE = Path(__file__).resolve().parent
-FOLDER = next((folder for folder in (Path(os.environ.get("KCDP_GOLDEN", "")), HERE / "golden", HERE.parents[1] / "shared" / "golden")
-               if (folder / "weights_rule.py").exists()), None)
+FOLDER = Path(__file__).resolve().parent / "golden"
 POSITIONS, FPN, HIDDEN, WIDTH = 154, 64, 128, 64
 NAMES = {"in_proj.weight": "mul_attn.in_proj_weight", "in_proj.bias": "mul_attn.in_proj_bias", "out_proj.weight": "mul_attn.out_proj.weight",
          "out_proj.bias": "mul_attn.out_proj.bias", "align.weight": "v_align.weight", "align.bias": "v_align.bias"}

@@ -9,8 +9,6 @@ from kcdp_lib import knowledge
 from kcdp_lib.config import RECIPES
 from kcdp_lib.perception import Experts
 
-pytestmark = pytest.mark.skipif(golden.FOLDER is None, reason="no golden tensors here; set KCDP_GOLDEN to their folder")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():

@@ -11,7 +11,7 @@ import shutil
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +28,7 @@ from .world import EMOTIONS
 
 BUILT_IN = ("photos", "stickers", "sketches")
 DOMAINS = (*BUILT_IN, "noto")
-SIZES = {"train": 1500, "test": 1200}     # pictures in a built-in domain's splits
+SIZES = {"train": 1200, "test": 1200}     # pictures in a built-in domain's splits
 SOURCE_SIDE = 64                          # pixels at which the built-in pictures are stored
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 # words that folders and metadata use for the six emotions; anything else is an unlabelled picture
@@ -67,7 +67,7 @@ def load(name: str | Path, split: str, data_root: str | Path | None = None, seed
     if split not in SIZES:
         raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
     if name in BUILT_IN:
-        return from_folder(build(str(name), split, seed, size), str(name), split)
+        return replace(from_folder(build(str(name), split, seed, size), str(name), split), transductive=False)
     if name == "noto":
         return from_folder(Path(__file__).parent / "noto", "noto", split)
     folder = Path(data_root, name) if data_root and Path(data_root, name).is_dir() else paths.resolve(name)
