@@ -31,7 +31,7 @@ class Preset:
 PRESETS = {
     "tiny": Preset(
         name="tiny", diffusion=str(TINY / "diffusion"), vlm=f"local-dir:{TINY / 'vlm'}", vlm_pretrained=None, variant=None,
-        image_size=64, batch_size=32, epochs=3, fpn_channels=64, expert_channels=128, lora_rank=8, learning_rate=5e-3),
+        image_size=64, batch_size=32, epochs=4, fpn_channels=64, expert_channels=128, lora_rank=8, learning_rate=5e-3),
     "sd15": Preset(
         name="sd15", diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5", vlm="coca_ViT-L-14",
         vlm_pretrained="mscoco_finetuned_laion2b_s13b_b90k", variant="fp16",
