@@ -213,12 +213,15 @@ def test_universal_setting_does_not_see_the_target(finished, world):
 
 
 def test_adapting_uses_the_target(finished, world):
-    adapted, source_only = (without(finished[0][part], "n") for part in ("target", "baselines"))
-    assert adapted["test"] != source_only["source_only"]
-    weights = trainable_state_dict(KCDP.from_pretrained(finished[1] / "model"))
+    """Weights are compared, not scores: on twelve pictures two different models may answer alike."""
+    def weights(folder):
+        return trainable_state_dict(KCDP.from_pretrained(folder / "model"))
+
+    run(world, "source-alone", setting="uc")
     run(world, "adapted-to-bare", "bare")
-    others = trainable_state_dict(KCDP.from_pretrained(world / "adapted-to-bare" / "model"))
-    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+    adapted = weights(finished[1])
+    for other in (weights(world / "source-alone"), weights(world / "adapted-to-bare")):
+        assert any(not torch.equal(adapted[name], other[name]) for name in adapted)
 
 
 # ---------------------------------------------------------------- baselines
