@@ -4,7 +4,7 @@ A preset is nothing but names and numbers, a recipe nothing but switches: `tiny`
 """
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from kcdp_lib.errors import KCDPError
@@ -43,36 +43,52 @@ PRESETS = {
 class Recipe:
     """The differences between what the paper draws and what the released code computes, one switch each.
 
-    "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
+    "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent. The chapter "Paper, released code, this book" measures each.
     """
-    name: str
-    image_range: str              # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied twice
-    latent_scaling: bool          # multiply latents by the VAE's scaling factor (ours)
-    trained: str                  # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet
-    attention_gradient: bool      # do the cross-attention maps carry gradient (figure)
-    context_mask: bool            # is padding hidden from the cross-attention (ours)
-    knowledge_in_moe: bool        # does the predictor see k as well as v (figure)
-    gate_renormalised: bool       # the two chosen gate values sum to one (ours)
-    balance: str                  # "load": experts get equal shares (ours) | "rank_std": standard deviation of rank sums
-    source_loss_count: int        # how often the source cross-entropy enters the sum (figure: once)
-    triplet_text: str             # "spaced": alone, mask-aware mean (ours) | "glued": no spaces, summed with the padding
-    cliea_masked: bool            # is padding hidden from CLIEA's attention and mean (ours)
-    pseudo_labels: str            # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first step
-    schedule: str                 # "cosine": warm-up, then cosine by step (ours) | "constant"
-    learning_rate: float | None   # None: the preset's
-    shuffled: bool                # shuffle all pictures | stored order, first half only
+    name: str                # as the user wrote it, see `read_recipe`
+    image_range: str         # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied twice
+    latent_scaling: bool     # multiply latents by the VAE's scaling factor (ours)
+    trained: str             # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet
+    attention_gradient: bool # do the cross-attention maps carry gradient (figure)
+    knowledge_in_moe: bool   # does the predictor see k as well as v (figure)
+    gate_renormalised: bool  # the two chosen gate values sum to one (ours)
+    balance: str             # "load": experts get equal shares (ours) | "rank_std": standard deviation of rank sums
+    source_loss_count: int   # how often the source cross-entropy enters the sum (figure: once)
+    triplet_text: str        # "spaced": alone, mask-aware mean, padding hidden everywhere (ours) | "glued": no spaces, summed, padding is text like any other
+    cliea_masked: bool       # is padding hidden from CLIEA's attention and mean (ours)
+    pseudo_labels: str       # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first step
+    learning_rate: str       # "cosine": warm-up to the preset's rate, then cosine by step (ours) | "constant": 1e-5 throughout
+    shuffled: bool           # shuffle all pictures (ours) | stored order, first half only
 
 
 RECIPES = {
     "paper": Recipe(
-        name="paper", image_range="symmetric", latent_scaling=True, trained="lora", attention_gradient=True, context_mask=True,
-        knowledge_in_moe=True, gate_renormalised=True, balance="load", source_loss_count=1, triplet_text="spaced", cliea_masked=True,
-        pseudo_labels="curriculum", schedule="cosine", learning_rate=None, shuffled=True),
+        name="paper", image_range="symmetric", latent_scaling=True, trained="lora", attention_gradient=True, knowledge_in_moe=True,
+        gate_renormalised=True, balance="load", source_loss_count=1, triplet_text="spaced", cliea_masked=True,
+        pseudo_labels="curriculum", learning_rate="cosine", shuffled=True),
     "released": Recipe(
-        name="released", image_range="imagenet_twice", latent_scaling=False, trained="unet", attention_gradient=False, context_mask=False,
-        knowledge_in_moe=False, gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
-        pseudo_labels="raw", schedule="constant", learning_rate=1e-5, shuffled=False),
+        name="released", image_range="imagenet_twice", latent_scaling=False, trained="unet", attention_gradient=False, knowledge_in_moe=False,
+        gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
+        pseudo_labels="raw", learning_rate="constant", shuffled=False),
 }
+SWITCHES = tuple(field.name for field in fields(Recipe) if field.name != "name")
+
+
+def read_recipe(text: str) -> Recipe:
+    """A recipe by name, with single switches set otherwise where wanted: "paper", or "paper, balance=rank_std, shuffled=False".
+
+    Raises KCDPError naming what is not known and what it may be.
+    """
+    name, *changes = (part.strip() for part in str(text).split(","))
+    _one_of("recipe", name, RECIPES)
+    told = {}
+    for switch, _, value in (change.partition("=") for change in changes):
+        _one_of("switch of the recipe", switch.strip(), SWITCHES)
+        values = {str(value): value for value in (getattr(recipe, switch.strip()) for recipe in RECIPES.values())}
+        _one_of(switch.strip(), value.strip(), values)
+        told[switch.strip()] = values[value.strip()]
+    return replace(RECIPES[name], name=str(text), **told)
+
 
 SETTINGS = ("da", "uc")
 
@@ -84,7 +100,7 @@ class Config:
     target: str = "stickers"
     setting: str = "da"            # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, they are not
     preset: str = "tiny"
-    recipe: str = "paper"
+    recipe: str = "paper"          # or "released", or one of the two with single switches set: "paper, balance=rank_std"
     seed: int = 0
     epochs: int | None = None      # None: the preset's
     data_root: str | None = None   # folder of downloaded data sets
@@ -95,7 +111,7 @@ class Config:
         """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and what it may be."""
         _one_of("setting", self.setting, SETTINGS)
         _one_of("preset", self.preset, PRESETS)
-        _one_of("recipe", self.recipe, RECIPES)
+        read_recipe(self.recipe)
         if self.data_root is not None and not resolve(self.data_root).is_dir():
             raise KCDPError(f"data_root={self.data_root!r} is not a folder; give the folder that holds the data sets, or leave it out.")
         _domain("source", self.source, self.data_root)
@@ -116,7 +132,7 @@ class Config:
     @property
     def switches(self) -> Recipe:
         """The recipe itself."""
-        return RECIPES[self.recipe]
+        return read_recipe(self.recipe)
 
     @property
     def run_epochs(self) -> int:

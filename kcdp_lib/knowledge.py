@@ -9,8 +9,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import open_clip
 import torch
@@ -42,9 +43,11 @@ class TextEncoder(NamedTuple):
     """The diffusion model's frozen CLIP text encoder; the tokenizer's model_max_length is L."""
     tokenizer: CLIPTokenizer
     model: CLIPTextModel
+    known: dict[str, tuple[torch.Tensor, torch.Tensor]]  # text -> tokens [L, H] and mask [L], of all that was encoded so far
 
 
 class Knowledge(NamedTuple):
+    """k = [c ; t] of N pictures, as `knowledge_tokens` makes it."""
     tokens: torch.Tensor  # [N, 2 L, H] float32
     mask: torch.Tensor    # [N, 2 L] bool, True = a real token
 
@@ -267,27 +270,33 @@ def _strip(chunk: list[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------- text -> tokens
 
+@lru_cache(maxsize=1)
 def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
-    """Tokenizer and text encoder of the preset's diffusion model, in float32. KCDPError if they cannot be loaded whole."""
+    """Tokenizer and text encoder of the preset's diffusion model, in float32. KCDPError if they cannot be loaded whole.
+
+    The last one stays loaded, and with it what it has read: in a whole run no text is encoded twice.
+    """
     model = load_part(CLIPTextModel, preset, "text_encoder").to(device)
     try:
-        return TextEncoder(CLIPTokenizer.from_pretrained(preset.diffusion, subfolder="tokenizer"), model)
+        return TextEncoder(CLIPTokenizer.from_pretrained(preset.diffusion, subfolder="tokenizer"), model, known={})
     except (OSError, ValueError) as error:
         raise KCDPError(f"The tokenizer of {preset.diffusion} could not be loaded; check that the folder or hub id of preset {preset.name} is complete.") from error
 
 
 @torch.no_grad()
 def encode_texts(texts: Sequence[str], text_encoder: TextEncoder, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [N, L, H] and mask [N, L] (True from the start to the end token), on the CPU. Each distinct text is encoded once, in batches."""
+    """Tokens [N, L, H] and mask [N, L] (True from the start to the end token), on the CPU. What was encoded before is not encoded again."""
+    tokenizer, model, known = text_encoder
     distinct, rows = _distinct(texts)
-    tokenizer, model = text_encoder
-    length = tokenizer.model_max_length
-    tokens, masks = [torch.zeros(0, length, model.config.hidden_size)], [torch.zeros(0, length, dtype=torch.bool)]
-    for i in range(0, len(distinct), batch_size):
-        batch = tokenizer(distinct[i:i + batch_size], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        tokens.append(model(batch.input_ids.to(model.device)).last_hidden_state.float().cpu())
-        masks.append(batch.attention_mask.bool())
-    return torch.cat(tokens)[rows], torch.cat(masks)[rows]
+    new, length = [text for text in distinct if text not in known], tokenizer.model_max_length
+    for i in range(0, len(new), batch_size):
+        batch = tokenizer(new[i:i + batch_size], padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        tokens = model(batch.input_ids.to(model.device)).last_hidden_state.float().cpu()
+        known.update(zip(new[i:i + batch_size], zip(tokens, batch.attention_mask.bool())))
+    if not distinct:
+        return torch.zeros(0, length, model.config.hidden_size), torch.zeros(0, length, dtype=torch.bool)
+    tokens, masks = zip(*(known[text] for text in distinct))
+    return torch.stack(tokens)[rows], torch.stack(masks)[rows]
 
 
 def _distinct(items: Sequence) -> tuple[list, torch.Tensor]:
@@ -307,7 +316,8 @@ def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triple
     """k = [c ; t] of N pictures (paper, figure 2): the caption's L tokens, then the L tokens of all its triplets together.
 
     "spaced": each triplet is encoded alone and the encodings are averaged position by position over the triplets that reach it; the mask is their
-    union, empty without triplets. "glued": written without spaces and summed, padding included; without triplets the caption stands in again.
+    union, empty without triplets. "glued": written without spaces and summed, padding included; without triplets the caption stands in again,
+    and nothing is masked, because padding is text like any other there.
     """
     caption_tokens, caption_mask = encode_texts(captions, text_encoder)
     glued = recipe.triplet_text == "glued"
@@ -316,12 +326,12 @@ def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triple
     tokens, mask = encode_texts(texts, text_encoder)
     # A picture's triplets are summed by one product with the sparse [N, texts] table of who holds what; no [triplets, L, H] copy is made.
     holds = torch.sparse_coo_tensor(torch.stack([owners, places]), torch.ones(len(places)), (len(captions), len(texts)), check_invariants=True).coalesce()
-    reach = _sparse_product(holds, mask.float())
-    none = torch.tensor([not of_row for of_row in triplets], dtype=torch.bool)[:, None]
     if glued:
-        summed, reached = _sparse_product(holds, tokens), (reach > 0) | (none & caption_mask)
-        summed = torch.where(none[..., None], caption_tokens, summed)
+        none = torch.tensor([not of_row for of_row in triplets], dtype=torch.bool)[:, None, None]
+        summed = torch.where(none, caption_tokens, _sparse_product(holds, tokens))
+        caption_mask = reached = torch.ones_like(caption_mask)
     else:
+        reach = _sparse_product(holds, mask.float())
         summed, reached = _sparse_product(holds, tokens * mask[..., None]) / reach.clamp(min=1)[..., None], reach > 0
     return Knowledge(torch.cat([caption_tokens, summed], 1), torch.cat([caption_mask, reached], 1))
 
@@ -349,47 +359,53 @@ def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
     """Everything there is to know of uint8 images [N, 3, S, S], without the cache: one batch."""
-    return _with_knowledge([_look(images, foundations, recipe)], foundations, recipe)
-
-
-def _look(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Latents, embeddings and captions of a batch."""
     embeddings, image_tokens = _see(foundations.vlm, images)
-    return encode_images(foundations.vae, images, recipe).cpu(), embeddings.cpu(), _write(foundations.vlm, image_tokens)
-
-
-def _with_knowledge(looks: list[tuple], foundations: Foundations, recipe: Recipe) -> Frozen:
-    """Join the batches and add triplets and tokens, every distinct text of the whole set encoded once."""
-    latents, embeddings, captions = zip(*looks)
-    captions = [text for batch in captions for text in batch]
+    captions = _write(foundations.vlm, image_tokens)
     triplets = [parse_triplets(text) for text in captions]
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
-    return Frozen(torch.cat(latents), tokens, mask, torch.cat(embeddings), captions, triplets)
+    return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings.cpu(), captions, triplets)
 
 
 def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
-    """`describe` for a whole set of pictures (datasets.Pictures), from the cache if it was ever computed by the same code, models and pictures.
+    """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever computed by the same code, models and pictures.
 
-    Labels and names of the pictures are not looked at. KCDPError for a set without pictures.
+    Captions, latents and tokens are cached apart, so that a recipe that changes one of them finds the others. Labels and names of the pictures
+    are not looked at. KCDPError for a set without pictures.
     """
     if not len(pictures.files):
         raise KCDPError(f"There is no picture in {pictures.name} ({pictures.split}); give a data set or folder with at least one.")
-    path = paths.CACHE / "frozen" / f"{frozen_key(pictures, preset, recipe)}.safetensors"
-    frozen = _load_frozen(path)
-    if frozen is None:
-        foundations = load_foundations(preset, device)
-        batches = [pictures.files[i:i + preset.batch_size] for i in range(0, len(pictures.files), preset.batch_size)]
-        bar = paths.progress(batches, f"knowledge of {pictures.name} {pictures.split}") if progress else batches
-        looks = [_look(datasets.read_images(files, preset.image_size), foundations, recipe) for files in bar]
-        frozen = _with_knowledge(looks, foundations, recipe)
-        _save_frozen(path, frozen)
-    return frozen
+    keys = frozen_keys(pictures, preset, recipe)
+
+    def batches(what: str):
+        files = [pictures.files[i:i + preset.batch_size] for i in range(0, len(pictures.files), preset.batch_size)]
+        bar = paths.progress(files, f"{what} of {pictures.name} {pictures.split}") if progress else files
+        return (datasets.read_images(some, preset.image_size) for some in bar)
+
+    def captions():
+        vlm = load_vlm(preset, device)
+        embeddings, written = zip(*((seen[0].cpu(), _write(vlm, seen[1])) for seen in (_see(vlm, images) for images in batches("captions"))))
+        return {"image_embeddings": torch.cat(embeddings)}, [text for batch in written for text in batch]
+
+    def latents():
+        vae = load_vae(preset, device)
+        return {"latents": torch.cat([encode_images(vae, images, recipe).cpu() for images in batches("latents")])}, []
+
+    def tokens():
+        triplets = [parse_triplets(text) for text in said]
+        return knowledge_tokens(said, triplets, recipe, load_text_encoder(preset, device))._asdict(), triplets
+
+    embeddings, said = _once(keys["captions"], captions)
+    pixels, _ = _once(keys["latents"], latents)
+    knowledge, triplets = _once(keys["tokens"], tokens)
+    return Frozen(**pixels, **knowledge, **embeddings, captions=said, triplets=[[tuple(triplet) for triplet in of_row] for of_row in triplets])
 
 
-def frozen_key(pictures, preset: Preset, recipe: Recipe) -> str:
-    """Name of the cache entry: the pictures' bytes, the models' bytes, the numbers and switches that matter, and the code that computes it."""
-    return paths.sha(pictures.key, model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.variant), str(preset.image_size),
-                     recipe.image_range, str(recipe.latent_scaling), recipe.triplet_text, paths.code_key("knowledge.py", "perception.py", "datasets/__init__.py"))
+def frozen_keys(pictures, preset: Preset, recipe: Recipe) -> dict[str, str]:
+    """Names of the cache entries: each the pictures' bytes, the model's bytes, the numbers and switches that matter, and the code that computes it."""
+    code, diffusion = paths.code_key("knowledge.py", "towers.py", "datasets/__init__.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
+    captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.image_size), code)
+    latents = paths.sha(pictures.key, diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
+    return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text)}"}
 
 
 def model_key(name: str) -> str:
@@ -404,20 +420,13 @@ def model_key(name: str) -> str:
     return paths.sha(*parts)
 
 
-_TENSORS = ("latents", "tokens", "mask", "image_embeddings")
-
-
-def _save_frozen(path: Path, frozen: Frozen) -> None:
-    texts = json.dumps({"captions": frozen.captions, "triplets": frozen.triplets})
-    paths.atomic_write(path, to_safetensors({name: getattr(frozen, name).contiguous() for name in _TENSORS}, metadata={"texts": texts}))
-
-
-def _load_frozen(path: Path) -> Frozen | None:
-    """The cache entry, or None if there is none that can be read."""
+def _once(name: str, compute: Callable[[], tuple[dict, list]]) -> tuple[dict[str, torch.Tensor], list]:
+    """Tensors and texts of a cache entry; computed and kept if there is none that can be read."""
+    path = paths.CACHE / "frozen" / f"{name}.safetensors"
     try:
         with safe_open(path, "pt") as file:
-            texts = json.loads(file.metadata()["texts"])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            return {tensor: file.get_tensor(tensor) for tensor in file.keys()}, json.loads(file.metadata()["texts"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-    return Frozen(**tensors, captions=texts["captions"], triplets=[[tuple(triplet) for triplet in of_row] for of_row in texts["triplets"]])
+        tensors, texts = compute()
+    paths.atomic_write(path, to_safetensors({tensor: value.contiguous() for tensor, value in tensors.items()}, metadata={"texts": json.dumps(texts)}))
+    return tensors, texts

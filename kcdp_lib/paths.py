@@ -1,4 +1,5 @@
 """Where things lie. Every path of the project is resolved here, because papermill, nbval and the book each run in another working directory."""
+import ast
 import hashlib
 import os
 import sys
@@ -42,8 +43,17 @@ def sha(*parts: bytes | str) -> str:
 
 
 def code_key(*modules: str) -> str:
-    """SHA over the source of package files (`"datasets/world.py"`): a cache made by other code is never reused."""
-    return sha(*[(PACKAGE / module).read_bytes() for module in modules])
+    """SHA over what package files (`"datasets/world.py"`) compute: their syntax trees without docstrings. A cache made by other code is never reused."""
+    return sha(*[_without_docstrings((PACKAGE / module).read_text(encoding="utf-8")) for module in modules])
+
+
+def _without_docstrings(source: str) -> str:
+    """The syntax tree of a source as text. Comments are not in it to begin with."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
 
 
 def progress(items: Iterable, desc: str, total: int | None = None):

@@ -180,8 +180,8 @@ class KADAP(nn.Module):
 
     def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The four maps, finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w]."""
-        used = used_positions(mask) if self.recipe.context_mask else torch.arange(mask.shape[1], device=mask.device)
-        self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used] if self.recipe.context_mask else None, return_dict=False)
+        used = used_positions(mask)
+        self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used], return_dict=False)
         maps = [self._seen.pop(name) for name in MAPS]
         attention = [self._attention(stores, used, map_.shape[-2:]) for stores, map_ in zip(self._stores, maps[1:3])]
         maps[1:3] = [torch.cat(pair, dim=1) for pair in zip(maps[1:3], attention)]

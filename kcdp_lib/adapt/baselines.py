@@ -18,7 +18,7 @@ from kcdp_lib.adapt.model import KCDP, evaluate
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import EMOTIONS, Pictures
-from kcdp_lib.knowledge import Frozen, freeze, frozen_key, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.knowledge import Frozen, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
 from kcdp_lib.paths import atomic_write, code_key, sha
 
 VARIANTS = ("full", "source_only", "source_only_no_knowledge")
@@ -101,5 +101,5 @@ def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str
 def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str) -> str:
     """SHA over everything a training depends on: sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version."""
     settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, variant, device, torch.__version__]
-    pictures = [pictures and frozen_key(pictures, config.sizes, config.switches) for pictures in (source, target)]
+    pictures = [pictures and frozen_keys(pictures, config.sizes, config.switches) for pictures in (source, target)]
     return sha(json.dumps([settings, pictures, source.labels.tolist()]), code_key(*TRAINING_CODE))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kcdp_lib import datasets
-from kcdp_lib.config import PRESETS, RECIPES, Preset, Recipe, pick_device
+from kcdp_lib.config import PRESETS, Preset, Recipe, pick_device, read_recipe
 from kcdp_lib.counterfactuals import CLIEA, prompts
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
@@ -85,8 +85,8 @@ class KCDP(nn.Module):
         try:
             about = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
-            preset, recipe = PRESETS[about["preset"]], RECIPES[about["recipe"]]
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            preset, recipe = PRESETS[about["preset"]], read_recipe(about["recipe"])
+        except (OSError, KeyError, ValueError, SafetensorError, KCDPError) as error:
             raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
         if about["stack"] != stack_key(preset):
             raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, or bring back the weights it was trained on.")

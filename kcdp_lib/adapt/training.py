@@ -25,6 +25,7 @@ from kcdp_lib.paths import atomic_write, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 
 BALANCE_WEIGHT = 0.1
+CONSTANT_RATE = 1e-5  # the released code's, which never moves
 WARM_UP = 0.1        # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 CLIP = 1.0           # largest norm of the gradient; ours, the paper is silent
@@ -134,10 +135,10 @@ def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: Config) -> None:
     """Linear warm-up and cosine decay by optimizer step, or one constant rate, as the recipe says."""
-    rate = config.switches.learning_rate or config.sizes.learning_rate
-    if config.switches.schedule == "cosine":
+    rate = CONSTANT_RATE
+    if config.switches.learning_rate == "cosine":
         warm = max(1, round(WARM_UP * total))
-        rate *= (step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
+        rate = config.sizes.learning_rate * ((step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm))))
     for group in optimizer.param_groups:
         group["lr"] = float(rate)
 
