@@ -159,14 +159,18 @@ def draw_file(job: tuple[str, str, int, int], folder: Path, size: int) -> dict:
     return {"file_name": name, "label": scene.emotion, **world.metadata(scene, domain)}
 
 
+def world_key() -> str:
+    """The built-in world's version: 12 hex digits of a SHA over the code that draws it (chapter 01)."""
+    return paths.code_key("datasets/world.py", "datasets/render.py")[:12]
+
+
 def build(domain: str, split: str, seed: int = 0, size: int = SOURCE_SIDE, count: int | None = None, workers: int | None = None) -> Path:
     """Draw a split of the built-in world with all cores, once; returns its folder (`metadata.jsonl` and PNGs).
 
     The folder appears only when it is complete. The same arguments give the same bytes whatever `workers` is.
     """
     count = count or SIZES[split]
-    version = paths.code_key("datasets/world.py", "datasets/render.py")[:12]
-    folder = paths.CACHE / "world" / version / f"{domain}-{split}-{seed}-{size}-{count}"
+    folder = paths.CACHE / "world" / world_key() / f"{domain}-{split}-{seed}-{size}-{count}"
     if (folder / "metadata.jsonl").exists():
         return folder
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
