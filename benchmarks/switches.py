@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from kcdp_lib import metrics, paths
+from kcdp_lib import metrics, paths, results
 from kcdp_lib.adapt import load_all
 from kcdp_lib.adapt.baselines import baseline, learn
 from kcdp_lib.adapt.model import evaluate, stack_key
@@ -18,18 +18,12 @@ from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.datasets import world_key
 from kcdp_lib.knowledge import freeze
 
-RESULTS = paths.ROOT / "results" / "switches.jsonl"
+RESULTS = results.FOLDER / "switches.jsonl"
 
 
 def recipes() -> list[str]:
     """The paper's, the released one, and the paper's with each single switch as released."""
     return ["paper", "released", *(f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES)]
-
-
-def read(results=RESULTS) -> list[dict]:
-    """The runs that were made with the world and the miniatures of this checkout."""
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    return [row for row in rows if (row["world"], row["stack"]) == (world_key(), stack_key(Config().sizes))]
 
 
 def run(method: str, recipe: str, seed: int) -> dict:
@@ -52,9 +46,10 @@ def main(seeds: list[int]) -> None:
     """Every run that lacks, seed by seed."""
     jobs = [(method, recipe, seed) for seed in seeds for method, recipe in (*(("kcdp", recipe) for recipe in recipes()), ("source_only", "paper"))]
     for job in paths.progress(jobs, "switches"):
-        if job in [(row["method"], row["recipe"], row["seed"]) for row in read()]:
+        if job in [(row["method"], row["recipe"], row["seed"]) for row in results.read("switches")]:
             continue
         row = run(*job)
+        RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:    # one short write: two processes cannot mix their lines
             file.write(json.dumps(row) + "\n")
         print(f"{row['method']:12} {row['recipe']:40} seed {row['seed']}: {row['metrics']['target.test']['macro_f1']:.3f}, {row['seconds']:.0f} s", flush=True)

@@ -4,6 +4,7 @@ A preset is nothing but names and numbers, a recipe nothing but switches: `tiny`
 """
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from kcdp_lib.paths import TINY, resolve
 
 @dataclass(frozen=True)
 class Preset:
-    """Where the frozen models lie and how large everything is."""
+    """Where the frozen models lie and how large everything is (chapters 02 and 03).
+
+    `sd15` takes F and the experts' width from the released code. LoRA's rank, batches, epochs and rates are ours: the paper's are not known to us.
+    """
     name: str
     diffusion: str               # a diffusers pipeline: folder or hub id
     vlm: str                     # open_clip: "local-dir:FOLDER", "hf-hub:ORG/NAME" or an architecture's name
@@ -49,7 +53,7 @@ class Recipe:
     image_range: str         # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied twice
     latent_scaling: bool     # multiply latents by the VAE's scaling factor (ours)
     trained: str             # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet
-    attention_gradient: bool # do the cross-attention maps carry gradient (figure)
+    attention_gradient: bool # do the cross-attention maps carry gradient (ours)
     knowledge_in_moe: bool   # does the predictor see k as well as v (figure)
     gate_renormalised: bool  # the two chosen gate values sum to one (ours)
     balance: str             # "load": experts get equal shares (ours) | "rank_std": standard deviation of rank sums
@@ -108,7 +112,7 @@ class Config:
     device: str | None = None      # None: CUDA if there is one, else CPU
 
     def check(self) -> Config:
-        """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and what it may be."""
+        """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and what it may be (chapter 05)."""
         _one_of("setting", self.setting, SETTINGS)
         _one_of("preset", self.preset, PRESETS)
         read_recipe(self.recipe)
@@ -131,7 +135,7 @@ class Config:
 
     @property
     def switches(self) -> Recipe:
-        """The recipe itself."""
+        """The recipe itself; KCDPError if its text cannot be read."""
         return read_recipe(self.recipe)
 
     @property
@@ -141,12 +145,14 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        """Where the run writes. Runs that differ in the setting or the source get folders of their own."""
+        """Where the run writes: `out_dir`, or a folder of runs/ named by the target and by what else is not at its default."""
         if self.out_dir is not None:
             return resolve(self.out_dir)
-        name = f"05_adapt-{Path(self.target).absolute().name}"
-        name += "" if self.setting == "da" else f"-{self.setting}"
-        return resolve(f"runs/{name}")
+        names = [Path(self.target).absolute().name]
+        names += [f"from-{Path(self.source).absolute().name}"] if self.source != Config.source else []
+        names += [re.sub(r"[^\w.=]+", "-", getattr(self, name)) for name in ("setting", "preset", "recipe") if getattr(self, name) != getattr(Config, name)]
+        names += [f"seed{self.seed}"] if self.seed != Config.seed else []
+        return resolve(f"runs/05_adapt-{'-'.join(names)}")
 
     def as_dict(self) -> dict:
         """Plain values, in the order of the parameters."""
@@ -154,7 +160,7 @@ class Config:
 
 
 def pick_device(name: str | None = None) -> str:
-    """The device a run uses: the one asked for, else CUDA if present, else the CPU."""
+    """The device a run uses, as torch writes it: the one asked for (not checked here), else "cuda" if present, else "cpu"."""
     import torch
 
     return name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,8 @@
 """CLIEA: counterfactual-enhanced language-image emotional alignment, and the pseudo-labels it gives (chapter 04).
 
-Causal graph of the paper: X -> K -> E -> Y, P -> E, X -> V -> Y. The knowledge K of a picture is read once under the prompt P of every emotion;
-the prompt of the true emotion is the factual one, the others are interventions P*. Contrastive learning tells them apart.
+Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V -> Y.
+The knowledge K of a picture is read once under the prompt P of every emotion; the prompt of the true emotion is the factual one,
+the others are interventions P*. Contrastive learning tells them apart.
 """
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ HEADS = 8
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
-    """The emotion prompts P, one for each class."""
+    """The emotion prompts P of the causal graph, one for each class (method chapter, eq-graph; paper, section CLIEA)."""
     return [PROMPT.format(name) for name in classes]
 
 
 class CLIEA(nn.Module):
-    """Compares a picture with the six counterfactual readings of its own knowledge (paper, section CLIEA).
+    """Compares a picture with the six counterfactual readings of its own knowledge (method chapter, eq-cliea; paper, section CLIEA).
 
-    visual_width: numbers in v (4 F); text_width: H of the text encoder.
+    visual_width: numbers in v (4 F); text_width: H of the text encoder, a multiple of the 8 heads.
     """
 
     def __init__(self, visual_width: int, text_width: int, recipe: Recipe):
@@ -41,10 +42,11 @@ class CLIEA(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def read(self, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """s [B, C, H]: self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
+        """s [B, C, H] of eq-cliea (method chapter): self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
 
-        tokens [B, T, H] with mask [B, T]; prompt_tokens [C, L, H] with prompt_mask [C, L]. Prompt and knowledge are projected once each and
-        only then paired, and the mean is taken before the (linear) output projection: the same numbers for a sixth of the work.
+        tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with prompt_mask [C, L].
+        Prompt and knowledge are projected once each and only then paired, and the mean is taken before the (linear) output projection:
+        the same numbers for a sixth of the work.
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
@@ -61,30 +63,36 @@ class CLIEA(nn.Module):
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 
     def forward(self, v: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """Cosine similarities [B, C] of the picture's v [B, 4 F] and its counterfactual texts (before the division by the temperature)."""
+        """Cosine similarities [B, C], -1 to 1, of the picture's v [B, 4 F] and its counterfactual texts (before the division by the temperature).
+
+        The second half of eq-cliea; tokens, masks and prompts as in `read`.
+        """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask)
         return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """L_ccl: cross-entropy over the counterfactual texts. similarities [B, C] (cosines), labels [B]."""
+    """L_ccl of eq-ccl (method chapter): cross-entropy over the counterfactual texts, with the temperature 0.07.
+
+    similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in nats.
+    """
     return F.cross_entropy(similarities / TEMPERATURE, labels)
 
 
 class Pseudo(NamedTuple):
-    """Pseudo-labels of some target pictures."""
+    """Pseudo-labels of some target pictures (method chapter, eq-pseudo)."""
     labels: torch.Tensor       # [B] int64, the most similar emotion
     kept: torch.Tensor         # [B] bool, whether the label is trusted at this point of the training
     confidence: torch.Tensor   # [B] probability of that emotion
 
 
 class PseudoLabeller(nn.Module):
-    """Labels for the target from its own similarities: what it has seen before, in class balance, the surest first.
+    """Labels for the target from its own similarities: what it has seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter 04).
 
     Every target picture has a row in a memory of probabilities, an exponential moving average over the epochs (no extra pass over the data).
     Nothing is kept during the warm-up; then the surest fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`:
     one common threshold would let the classes that are easy to see crowd out the others. Target labels are never seen here.
-    Recipe `raw`: the argmax of the moment, all of it, from the first step.
+    Recipe `raw`: the argmax of the moment, all of it, from the first step. warm_up is a share of the training, keep are shares of each class.
     """
 
     def __init__(self, pictures: int, classes: int, recipe: Recipe, warm_up: float = 0.25, keep: tuple[float, float] = (0.3, 0.8), momentum: float = 0.5):
@@ -95,7 +103,7 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
-        """Note the similarities [B, C] of the pictures `rows` [B] and label them. progress: fraction of the training done, 0 to 1."""
+        """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them. progress: fraction of the training done, 0 to 1."""
         now = (similarities.float() / TEMPERATURE).softmax(-1)
         before = torch.where(self.seen[rows, None], self.memory[rows], now)
         self.memory[rows] = self.momentum * before + (1 - self.momentum) * now
@@ -108,7 +116,10 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
-        """Confidence [C] from which a picture of each predicted class is kept; infinite during the warm-up and for a class never predicted."""
+        """Confidence [C], a probability, from which a picture of each predicted class is kept; infinite during the warm-up and for a class never predicted.
+
+        progress: fraction of the training done, 0 to 1.
+        """
         confidence, labels = self.memory.max(-1)
         limits = confidence.new_full((self.memory.shape[1],), float("inf"))
         if progress < self.warm_up:

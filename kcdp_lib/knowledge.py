@@ -40,14 +40,14 @@ class VLM(NamedTuple):
 
 
 class TextEncoder(NamedTuple):
-    """The diffusion model's frozen CLIP text encoder; the tokenizer's model_max_length is L."""
+    """The diffusion model's frozen CLIP text encoder, tau of eq-knowledge (method chapter); the tokenizer's model_max_length is L."""
     tokenizer: CLIPTokenizer
     model: CLIPTextModel
     known: dict[str, tuple[torch.Tensor, torch.Tensor]]  # text -> tokens [L, H] and mask [L], of all that was encoded so far
 
 
 class Knowledge(NamedTuple):
-    """k = [c ; t] of N pictures, as `knowledge_tokens` makes it."""
+    """k = [c ; t] of N pictures, as `knowledge_tokens` makes it (method chapter, eq-knowledge)."""
     tokens: torch.Tensor  # [N, 2 L, H] float32
     mask: torch.Tensor    # [N, 2 L] bool, True = a real token
 
@@ -61,7 +61,7 @@ class Foundations(NamedTuple):
 
 @dataclass
 class Frozen:
-    """All that is known of N pictures before training; rows in the pictures' order, tensors on the CPU."""
+    """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU."""
     latents: torch.Tensor           # [N, 4, h, w] float32
     tokens: torch.Tensor            # [N, 2 L, H] float32
     mask: torch.Tensor              # [N, 2 L] bool
@@ -76,7 +76,10 @@ class Frozen:
 # ------------------------------------------------------------------------------------------------------------------- picture -> caption
 
 def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
-    """The preset's CoCa in float32. KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean nothing."""
+    """The preset's CoCa in float32, the VLM of eq-caption (method chapter).
+
+    KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean nothing.
+    """
     try:
         model = open_clip.create_model(preset.vlm, pretrained=preset.vlm_pretrained, require_pretrained=True, device=device)
         tokenizer = open_clip.get_tokenizer(preset.vlm)
@@ -134,25 +137,31 @@ def _text(vlm: VLM, ids: list[int]) -> str:
 
 
 def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
-    """One caption for each of the uint8 images [N, 3, S, S]. The model sees pixels only, never a file's name: in some data sets it holds the label."""
+    """One caption for each of the uint8 images [N, 3, S, S], decoded greedily (method chapter, eq-caption; paper, figure 2, left).
+
+    The model sees pixels only, never a file's name: in some data sets it holds the label.
+    """
     return _write(vlm, _see(vlm, images)[1])
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], normalised."""
+    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one: a product with `embed_texts` is a cosine. For the zero-shot baseline."""
     return _see(vlm, images)[0]
 
 
 @torch.no_grad()
 def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of texts, normalised."""
+    """Contrastive embeddings [N, D] of N texts, of length one, on the model's device. For the zero-shot baseline."""
     device = next(vlm.model.parameters()).device
     return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
 
 
 @torch.no_grad()
 def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
-    """Class probabilities [N, C] without training: each class is the mean embedding of a few prompts that name it."""
+    """Class probabilities [N, C] without training, on the CPU: each class is the mean embedding of a few prompts that name it.
+
+    image_embeddings [N, D] as `embed_images` gives them. A baseline of chapter 05, no part of the method.
+    """
     texts = embed_texts(vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS])
     centres = F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
     return (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T).softmax(-1).cpu()
@@ -181,7 +190,7 @@ _RELATIVE = {"that", "who", "which"}
 
 
 def parse_triplets(caption: str) -> list[Triplet]:
-    """(subject, verb, object) of a caption, by rules and word lists alone; no model, so it works offline and never fails.
+    """(subject, verb, object) of a caption, by rules and word lists alone; no model, so it works offline and never fails (method chapter, eq-caption).
 
     Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives (girl, has, smile), (girl, at, party).
     What the rules do not understand is left inside a noun phrase; a caption without subject and relation gives an empty list.
@@ -285,7 +294,10 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
 
 @torch.no_grad()
 def encode_texts(texts: Sequence[str], text_encoder: TextEncoder, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [N, L, H] and mask [N, L] (True from the start to the end token), on the CPU. What was encoded before is not encoded again."""
+    """Tokens [N, L, H] float32 and bool mask [N, L] (True from the start to the end token) of N texts, on the CPU: tau of eq-knowledge (method chapter).
+
+    What is longer than L tokens is cut. What was encoded before is not encoded again.
+    """
     tokenizer, model, known = text_encoder
     distinct, rows = _distinct(texts)
     new, length = [text for text in distinct if text not in known], tokenizer.model_max_length
@@ -313,8 +325,9 @@ def token_words(text: str, text_encoder: TextEncoder) -> list[str]:
 
 
 def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triplet]], recipe: Recipe, text_encoder: TextEncoder) -> Knowledge:
-    """k = [c ; t] of N pictures (paper, figure 2): the caption's L tokens, then the L tokens of all its triplets together.
+    """k = [c ; t] of N pictures, tokens [N, 2 L, H] and mask [N, 2 L] (method chapter, eq-knowledge; paper, figure 2, left).
 
+    First the caption's L tokens, then the L tokens of all its triplets together.
     "spaced": each triplet is encoded alone and the encodings are averaged position by position over the triplets that reach it; the mask is their
     union, empty without triplets. "glued": written without spaces and summed, padding included; without triplets the caption stands in again,
     and nothing is masked, because padding is text like any other there.
@@ -344,7 +357,7 @@ def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
-    """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything."""
+    """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything. A baseline of chapter 05."""
     captions, triplets = [""] * len(frozen), [[] for _ in range(len(frozen))]
     tokens, mask = knowledge_tokens(captions, triplets, recipe, text_encoder)
     return replace(frozen, tokens=tokens, mask=mask, captions=captions, triplets=triplets)
@@ -353,12 +366,15 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
 # ------------------------------------------------------------------------------------------------------------------- once for each picture
 
 def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
-    """All frozen models but the UNet."""
+    """All frozen models but the UNet (paper, figure 2, left). KCDPError if one cannot be loaded whole."""
     return Foundations(load_vlm(preset, device), load_text_encoder(preset, device), load_vae(preset, device))
 
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
-    """Everything there is to know of uint8 images [N, 3, S, S], without the cache: one batch."""
+    """Everything there is to know of uint8 images [N, 3, S, S], without the cache: one batch (eq-caption, eq-knowledge, eq-latents).
+
+    S is the preset's image_size; `datasets.read_images` makes such images.
+    """
     embeddings, image_tokens = _see(foundations.vlm, images)
     captions = _write(foundations.vlm, image_tokens)
     triplets = [parse_triplets(text) for text in captions]
@@ -367,7 +383,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
 
 
 def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
-    """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever computed by the same code, models and pictures.
+    """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever computed by the same code, models and pictures (chapter 02).
 
     Captions, latents and tokens are cached apart, so that a recipe that changes one of them finds the others. Labels and names of the pictures
     are not looked at. KCDPError for a set without pictures.

@@ -35,7 +35,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass
 class Perception:
-    """What KADAP sees in a batch."""
+    """What KADAP sees in a batch: v of eq-v, maps and attention of eq-maps, logits and gates of eq-experts, balance of eq-balance (method chapter)."""
     v: torch.Tensor                # [B, 4 F] visual feature
     logits: torch.Tensor           # [B, C]
     gates: torch.Tensor            # [B, E] weight of each expert, zero unless chosen
@@ -47,17 +47,17 @@ class Perception:
 # ---------------------------------------------------------------------------------------------------------------- the frozen image models
 
 def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
-    """The preset's UNet in float32, frozen. KCDPError if it cannot be loaded whole."""
+    """The preset's UNet in float32, frozen as in the paper's figure 2. KCDPError if it cannot be loaded whole."""
     return load_part(UNet2DConditionModel, preset, "unet").to(device)
 
 
 def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
-    """The preset's VAE in float32, frozen. KCDPError if it cannot be loaded whole."""
+    """The preset's VAE in float32, frozen as in the paper's figure 2. KCDPError if it cannot be loaded whole."""
     return load_part(AutoencoderKL, preset, "vae").to(device)
 
 
 def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
-    """One model of a diffusers pipeline folder (or hub id) in float32, in eval mode, without gradients."""
+    """One model of a diffusers pipeline folder (or hub id) in float32, in eval mode, without gradients. KCDPError if it, or any of its weights, is missing."""
     try:
         model, info = kind.from_pretrained(
             preset.diffusion, subfolder=subfolder, variant=preset.variant, torch_dtype=torch.float32, output_loading_info=True)
@@ -75,7 +75,11 @@ def first_line(error: Exception) -> str:
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Latents [N, 4, h, w] float32 of uint8 images [N, 3, S, S]: the mode of the posterior, so no noise."""
+    """Latents [N, 4, h, w] float32 of uint8 images [N, 3, S, S]: the mode of the posterior, so no noise (method chapter, eq-latents; paper, section KADAP).
+
+    S is a side in pixels; h and w are S over the VAE's own factor, 4 for the miniature and 8 for Stable Diffusion. The recipe says whether the VAE
+    sees values in [-1, 1], and whether the latents are scaled as the UNet expects.
+    """
     pixels = images.to(vae.device).float() / 255
     if recipe.image_range == "symmetric":
         pixels = 2 * pixels - 1
@@ -89,8 +93,9 @@ def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> t
 # ----------------------------------------------------------------------------------------------------------------------------------- KADAP
 
 class StoringProcessor:
-    """Cross-attention that keeps its probabilities, averaged over the heads: [B, h w, T]. The fused kernel never forms them, hence the longhand.
+    """Cross-attention that keeps its probabilities A, averaged over the heads: [B, h w, T]. The fused kernel never forms them, hence the longhand.
 
+    Knowledge-guided cross-attention of the paper's figure 2 (method chapter, eq-attention): a row sums to one over the T tokens it was given.
     `attn.to_q` and its like may be plain or LoRA layers; the mask comes as diffusers' additive bias [B, 1, T] or not at all.
     """
 
@@ -111,8 +116,9 @@ class StoringProcessor:
 
 
 class Experts(nn.Module):
-    """Mixture of experts: a gate chooses 2 of 4 two-layer perceptrons for each picture (paper, figure 2, right).
+    """Mixture of experts: a gate chooses 2 of E = 4 two-layer perceptrons for each picture (method chapter, eq-experts; paper, figure 2, right).
 
+    width: numbers in [v ; mean of k], 4 F + H, or 4 F in a recipe without knowledge; hidden: width of one expert.
     All experts run on the whole batch in one product; the gate's zeros do the choosing. At this size that is faster than sorting pictures by expert.
     """
 
@@ -125,7 +131,7 @@ class Experts(nn.Module):
         self.bias = nn.Parameter(torch.empty(EXPERTS, classes).uniform_(-hidden ** -0.5, hidden ** -0.5))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x [B, width] -> logits [B, C], gates [B, E], balance loss []."""
+        """x [B, width] -> logits [B, C] (before the softmax), gates [B, E] (0 to 1, two not zero, together one if renormalised), balance loss []."""
         values, chosen = self.gate(x).softmax(-1).topk(CHOSEN)
         if self.recipe.gate_renormalised:
             values = values / values.sum(-1, keepdim=True)
@@ -136,7 +142,7 @@ class Experts(nn.Module):
 
 
 def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, classes: int) -> torch.Tensor:
-    """How unevenly the experts are used. gates [B, E]; values [B, 2], the chosen gates in order of rank.
+    """How unevenly the experts are used (method chapter, eq-balance). gates [B, E]; values [B, 2], the chosen gates in order of rank -> loss [], 0 or more.
 
     "load": squared coefficient of variation of the experts' total weight (Shazeer et al. 2017, importance loss), 0 when all weigh the same.
     "rank_std": standard deviation over the sums of rank one and rank two, repeated for every class; it only asks the two to be equal.
@@ -148,7 +154,10 @@ def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, clas
 
 
 class KADAP(nn.Module):
-    """The perception. unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the context width H is the UNet's."""
+    """The perception (method chapter, eq-attention to eq-balance; paper, section KADAP / figure 2).
+
+    unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the context width H is the UNet's.
+    """
 
     def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6):
         super().__init__()
@@ -179,7 +188,11 @@ class KADAP(nn.Module):
         return hook
 
     def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The four maps, finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w]."""
+        """The four maps [B, channels, h, w], finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w].
+
+        One pass of the UNet at t = 1 (method chapter, eq-maps). latents [B, 4, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token).
+        Attention is a probability over T: zero on padding where the mask hides it, one in sum.
+        """
         used = used_positions(mask)
         self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used], return_dict=False)
         maps = [self._seen.pop(name) for name in MAPS]
@@ -197,7 +210,10 @@ class KADAP(nn.Module):
         return mean.new_zeros(len(mean), self.positions, *grid).index_copy(1, used, mean)
 
     def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> Perception:
-        """latents [B, 4, h, w], tokens [B, T, H], mask [B, T] (True = a real token). KCDPError if T is not the T this model was built for."""
+        """latents [B, 4, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token) -> what is seen (method chapter, eq-maps, eq-v and eq-experts).
+
+        KCDPError if T is not the T this model was built for.
+        """
         if tokens.shape[1] != self.positions:
             raise KCDPError(f"This model reads {self.positions} knowledge tokens a picture but got {tokens.shape[1]}; freeze the pictures with the preset of the model.")
         maps, attention = self.look(latents, tokens, mask)
@@ -209,20 +225,23 @@ class KADAP(nn.Module):
 
 
 def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cpu", classes: int = 6) -> KADAP:
-    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before). positions: T = 2 L, as in `Frozen.tokens`."""
+    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before). positions: T = 2 L, as in `Frozen.tokens`.
+
+    KCDPError if the UNet cannot be loaded whole.
+    """
     return KADAP(load_unet(preset), positions, recipe, preset.fpn_channels, preset.expert_channels, preset.lora_rank, classes).to(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- what is trained
 
 def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything that is trained, by name: detached copies on the CPU. The frozen weights are not in it."""
+    """Everything that is trained, by name, as in `cliea.align.weight` [H, 4 F]: detached copies on the CPU. The frozen weights are not in it (chapter 03)."""
     return {name: p.detach().cpu().clone().contiguous() for name, p in module.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `trainable_state_dict` gave; KCDPError if a name or a shape differs."""
+    """Put back what `trainable_state_dict` gave, as in `cliea.align.weight` [H, 4 F]; KCDPError if a name or a shape differs."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     wrong = sorted(trained.keys() ^ state.keys()) or sorted(name for name, p in trained.items() if p.shape != state[name].shape)
     if wrong:
@@ -234,7 +253,31 @@ def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
 # ------------------------------------------------------------------------------------------------------------------------- to look at
 
 def word_attention(attention: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Where one picture attends to a word: attention [T, h, w], positions [n] of the word's tokens -> [size, size] between 0 and 1."""
+    """Where one picture attends to a word (chapter 03): attention [T, h, w], int64 positions [n] of the word's tokens -> [size, size] between 0 and 1.
+
+    size in pixels; 0 and 1 are the least and the most attended place of this picture, so pictures cannot be compared by it.
+    """
     heat = attention[positions].detach().float().sum(0)
     heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)
     return F.interpolate(heat[None, None], size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+
+
+def word_positions(caption: str, word: str, tokenizer) -> torch.Tensor:
+    """Which positions of k hold a word of the caption, its first occurrence (chapter 03): int64 [n], below L; empty if it is not there or was cut off at L tokens."""
+    words = caption.split()
+    if word not in words:
+        return torch.arange(0)
+    before = words[:words.index(word)]
+    start, stop = (len(tokenizer(" ".join(part), truncation=True)["input_ids"]) - 1 for part in (before, [*before, word]))  # less the end mark
+    return torch.arange(start, stop)
+
+
+def word_focus(attention: torch.Tensor, positions: torch.Tensor, region) -> float:
+    """How much more a word is attended to inside a region than the region's size would give (chapter 03): attention [T, h, w], positions [n], region [S, S] of 0 and 1, tensor or array.
+
+    The share of the word's attention that falls inside, over the region's share of the picture: 1 is chance, 2 twice as much, 0 none at all. The attention
+    to all tokens together is the same everywhere, so some words can only be above 1 where others are below. NaN for an empty region or a word without positions.
+    """
+    heat = attention[positions].sum(0)
+    inside = F.adaptive_avg_pool2d(torch.as_tensor(region, dtype=heat.dtype, device=heat.device)[None], heat.shape)[0]
+    return float((heat * inside).sum() / heat.sum() / inside.mean())

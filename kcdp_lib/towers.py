@@ -9,7 +9,10 @@ from torch import nn
 
 
 class ConvTokens(nn.Module):
-    """A plain residual CNN: images [B, 3, S, S] -> (pooled [B, D], tokens [B, (S/8)^2 + 1, D]); the first token is the pooled one."""
+    """A plain residual CNN: images [B, 3, S, S] -> (pooled [B, D], tokens [B, (S/8)^2 + 1, D]); the first token is the pooled one.
+
+    For the miniature VLM only (chapter "The miniature models"): the full-size CoCa has its own ViT.
+    """
 
     def __init__(self, width: int = 32, embed_dim: int = 128):
         super().__init__()
@@ -21,6 +24,7 @@ class ConvTokens(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """float images [B, 3, S, S], as preprocess_cfg normalises them -> pooled [B, D], tokens [B, (S/8)^2 + 1, D]. D is 128, S a multiple of 8 pixels."""
         tokens = self.project(self.stages(self.stem(images))).flatten(2).transpose(1, 2)
         # mean and max: the mean says what the picture is about, the max keeps a tear of three pixels
         pooled = self.norm(tokens.mean(1) + tokens.amax(1))
@@ -37,6 +41,7 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if stride == 1 and c_in == c_out else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, C_in, H, W] -> [B, C_out, H / stride, W / stride], 0 or more."""
         return torch.relu(self.skip(x) + self.body(x))
 
 

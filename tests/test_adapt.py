@@ -306,6 +306,13 @@ def test_a_wrong_parameter_gets_a_sentence(wrong, sentence):
         Config(**wrong).check()
 
 
+def test_runs_that_differ_write_into_different_folders():
+    others = ({}, {"target": "noto"}, {"source": "sketches"}, {"setting": "uc"}, {"recipe": "released"}, {"recipe": "paper, balance=rank_std"}, {"seed": 1})
+    folders = [Config(**other).run_dir for other in others]
+    assert len(set(folders)) == len(folders) and all(folder.parent == paths.ROOT / "runs" for folder in folders)
+    assert folders[0].name == "05_adapt-stickers" and Config(target="my pictures").run_dir.name == "05_adapt-my pictures", "the names that `make adapt` expects"
+
+
 def test_out_dir_that_cannot_be_written_gets_a_sentence(world, monkeypatch):
     (world / "a file").write_text("")
     with pytest.raises(KCDPError, match="cannot be written.*choose another out_dir"):

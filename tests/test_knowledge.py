@@ -13,21 +13,13 @@ from kcdp_lib import KCDPError, knowledge, paths
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens, parse_triplets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 
 
 @pytest.fixture(scope="module")
 def foundations():
     return knowledge.load_foundations(blank_preset())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """At this size a second thread only waits, the more so when the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,9 @@ __all__ = ["KCDP", "Prediction", "adapt"]
 
 
 def adapt(config: Config | None = None, **parameters) -> dict:
-    """Adapt to the target, compare with the baselines, write everything into the run's folder and return its metrics.
+    """Adapt to the target, compare with the baselines, write everything into the run's folder and return its metrics (chapter 05; method chapter, eq-total).
 
+    What is returned is what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds, bytes.
     Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run that was killed goes on from its last epoch.
     Raises KCDPError with one sentence for bad input and for a folder that cannot be written.
     """

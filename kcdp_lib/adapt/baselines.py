@@ -26,9 +26,9 @@ TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/baselines.py", "p
 
 
 def learn(config: Config, variant: str, source: Pictures, target: Pictures | None, checkpoint: Path, device: str) -> Trained:
-    """Freeze the pictures and train one variant; "full" uses the target's pictures, the others only the source.
+    """Freeze the pictures and train one variant by eq-total (method chapter); "full" uses the target's pictures, the others only the source.
 
-    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the knowledge is gone.
+    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the knowledge is gone. KCDPError as `freeze` raises it.
     """
     labelled = source.labels >= 0
     frozen = frozen_for(variant, source, config, device)
@@ -54,7 +54,7 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
 
 
 def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) -> Frozen:
-    """The pictures as this variant sees them."""
+    """The pictures as this variant sees them: with knowledge, or as `without_knowledge` leaves them. KCDPError for a set without pictures."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
     if variant == "source_only_no_knowledge":
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
@@ -62,18 +62,18 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
-    """Some rows of a frozen set."""
+    """Some rows of a frozen set: int64 rows [n], any order."""
     picked = {name: getattr(frozen, name)[rows] for name in ("latents", "tokens", "mask", "image_embeddings")}
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
 def majority(labels: np.ndarray, pictures: int) -> np.ndarray:
-    """Probabilities [N, C] that always answer the source's most frequent class."""
+    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class; labels [M] are the source's (-1: none), `pictures` is N."""
     return np.eye(len(EMOTIONS))[np.full(pictures, np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).argmax())]
 
 
 def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Sequence[str]) -> np.ndarray:
-    """Probabilities [N, C] for `asked` captions by a logistic regression on the source's captions; no picture is seen.
+    """Probabilities [N, C] for N `asked` captions by a logistic regression on the source's M captions and labels [M] (-1: left out); no picture is seen.
 
     TF-IDF of words and word pairs. No class weights: every model here fits the source's own class shares with a plain cross-entropy.
     """
@@ -86,7 +86,7 @@ def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Seque
 
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of every baseline on the target's test pictures."""
+    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name."""
     frozen = freeze(test, config.sizes, config.switches, device)
     captions = freeze(source, config.sizes, config.switches, device).captions
     found = {"majority": majority(source.labels, len(test))}

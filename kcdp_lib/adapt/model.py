@@ -35,7 +35,10 @@ class Prediction:
 
 
 class KCDP(nn.Module):
-    """KADAP and CLIEA on one preset's frozen models. Seed torch before: LoRA, pyramid, experts and alignment start at random."""
+    """KADAP and CLIEA on one preset's frozen models (paper, figure 2). Seed torch before: LoRA, pyramid, experts and alignment start at random.
+
+    KCDPError if a frozen model cannot be loaded whole.
+    """
 
     def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu"):
         super().__init__()
@@ -49,12 +52,18 @@ class KCDP(nn.Module):
         self.to(device)
 
     def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] of latents [B, 4, h, w] and knowledge tokens [B, T, H] with mask [B, T]."""
+        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, 4, h, w] and knowledge tokens [B, T, H] with bool mask [B, T].
+
+        KCDPError if T is not the preset's 2 L.
+        """
         seen = self.kadap(latents, tokens, mask)
         return seen, self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
-        """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures."""
+        """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
+
+        KCDPError for an empty list, and naming the first picture that cannot be read.
+        """
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         if not len(images):
@@ -102,7 +111,7 @@ def stack_key(preset: Preset) -> str:
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, tokens and mask of some rows, on the device."""
+    """Latents [B, 4, h, w], tokens [B, T, H] and bool mask [B, T] of the int64 rows [B], on the device."""
     return frozen.latents[rows].to(device), frozen.tokens[rows].to(device), frozen.mask[rows].to(device)
 
 
@@ -114,7 +123,7 @@ def precision(device: str):
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen) -> np.ndarray:
-    """Probabilities [N, C] of every picture, by the mixture of experts."""
+    """Probabilities [N, C] float32 of every picture: the softmax of the mixture of experts' logits (method chapter, eq-experts). Leaves the model in eval mode."""
     model.eval()
     probs = []
     for rows in torch.arange(len(frozen)).split(EVALUATION_BATCH):

@@ -35,7 +35,7 @@ FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in out_dir
 
 @dataclass
 class Answers:
-    """What a trained KCDP says of one set of pictures."""
+    """What a trained KCDP says of one set of pictures: probs [N, C], rows in the pictures' order."""
     pictures: Pictures
     frozen: Frozen
     probs: np.ndarray
@@ -55,7 +55,10 @@ def is_labelled(said: Answers | None) -> bool:
 
 
 def summarise(config: Config, answers: dict[str, Answers | None], pseudo: np.ndarray, others: dict[str, np.ndarray], source: Pictures) -> dict:
-    """metrics.json without its provenance. Where the run wrote is no part of what it computed, so `out_dir` stands there too."""
+    """metrics.json without its provenance. Where the run wrote is no part of what it computed, so `out_dir` stands there too.
+
+    pseudo [N]: the target's pseudo-labels in training (-1: none); others: probabilities [N, C] of each baseline on the target's test pictures.
+    """
     seed, target = config.seed, answers["train"].pictures
     scored = {name: {"test": metrics.scores(answers[name].pictures.labels, answers[name].probs, seed=seed)} if is_labelled(answers[name]) else {} for name in ("source", "target")}
     results = {
@@ -73,7 +76,7 @@ def summarise(config: Config, answers: dict[str, Answers | None], pseudo: np.nda
 
 
 def write_run(out: Path, config: Config, trained: Trained, answers: dict[str, Answers | None], pseudo: np.ndarray, results: dict) -> None:
-    """model/, predictions.jsonl and figures/."""
+    """Write model/, predictions.jsonl and figures/ into `out`; pseudo [N] are the pseudo-labels of the target's training pictures (-1: none)."""
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
     atomic_write(out / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)))
@@ -95,7 +98,10 @@ def draw(config: Config, trained: Trained, answers: dict[str, Answers | None], r
 
 
 def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> Iterator[dict]:
-    """One row for each target picture, training pictures first; one that is in both splits (a transductive target) comes once."""
+    """One row for each target picture, training pictures first; one that is in both splits (a transductive target) comes once.
+
+    pseudo [N] (-1: none) belongs to the N training pictures.
+    """
     both = in_both_splits(answers)
     for key, row, label in zip(answers["train"].pictures.keys, _rows(answers["train"]), pseudo):
         yield {**row, "pseudo_label": EMOTIONS[label] if label >= 0 else None, "split": "train+test" if key in both else "train"}
@@ -124,7 +130,10 @@ def _short(file: Path) -> str:
 
 @torch.no_grad()
 def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
-    """Cards for `figures.prediction_sheet`: the first pictures by content hash, which is as good as drawing lots."""
+    """Cards for `figures.prediction_sheet`: the first pictures by content hash, which is as good as drawing lots.
+
+    Each with its image [3, S, S] uint8 and the attention [S, S], 0 to 1, to one word of its caption (as in chapter 03).
+    """
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
     seen, _ = model(*gather(said.frozen, rows, model.device))
@@ -139,7 +148,7 @@ def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
 
 
 def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
-    """The word that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the caption's longest; and its token positions in k."""
+    """The word that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the caption's longest; and its token positions in k, int64 [n]."""
     words = caption.split()
     named = [triplet[2].split()[-1] for triplet in triplets if triplet[2].strip() and triplet[2].split()[-1] in words]
     word = named[-1] if named else max(words, key=len, default="")
@@ -150,7 +159,7 @@ def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[
 
 
 def provenance(config: Config, device: str, started: float) -> dict:
-    """Where the numbers come from, and what they cost."""
+    """Where the numbers come from, and what they cost, in seconds since `started` (as `time.time` counts) and bytes."""
     packages = ("torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch", "scikit-learn", "numpy")
     on_gpu = torch.device(device).type == "cuda"
     return {
@@ -173,7 +182,7 @@ def commit() -> str | None:
 
 
 def check_writable(out: Path) -> None:
-    """Find out before the training, not after it, that the run's folder cannot be written."""
+    """Find out before the training, not after it, that the run's folder cannot be written: OSError, which `explained` turns into a sentence."""
     atomic_write(out / ".writable", "")
     (out / ".writable").unlink()
     if shutil.disk_usage(out).free < FREE_BYTES:
@@ -182,7 +191,7 @@ def check_writable(out: Path) -> None:
 
 @contextmanager
 def explained(out: Path):
-    """Turn a full, read-only or unusable disk into a sentence."""
+    """Turn the OSError of a full, read-only or unusable disk into a KCDPError of one sentence."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
 """The joint loss and its loop, resumable after every epoch (chapter 05).
 
-L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term (paper, section on the overall objective).
+L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term (method chapter, eq-total).
 """
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ CLIP = 1.0           # largest norm of the gradient; ours, the paper is silent
 
 @dataclass
 class Trained:
-    """A trained model, the numbers of every step, and the target's pseudo-labels (-1: none; None: the target was not seen)."""
+    """A trained model, the numbers of every step, and the target's pseudo-labels [N] (-1: none; None instead: the target was not seen)."""
     model: KCDP
     history: list[dict]
     pseudo_labels: np.ndarray | None
 
 
 def source_loss(seen: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, dict]:
-    """L_sup + L_ccl + balance on a source batch, and its parts as tensors."""
+    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name (method chapter, eq-total).
+
+    similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are means in nats, the accuracy is a share.
+    """
     emotion, alignment = F.cross_entropy(seen.logits, labels), counterfactual_loss(similarities, labels)
     total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * seen.balance
     accuracy = (seen.logits.argmax(-1) == labels).float().mean()
@@ -48,7 +51,7 @@ def source_loss(seen: Perception, similarities: torch.Tensor, labels: torch.Tens
 
 
 def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term; and L_ce alone.
+    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term; and L_ce alone, both [] (method chapter, eq-total).
 
     The mean is over the whole batch, as in FixMatch: few trusted labels weigh little.
     """
@@ -59,6 +62,7 @@ def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> t
 def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP") -> Trained:
     """Train on frozen source pictures with `labels` [N], and on the target's where given: pictures alone, without names, paths or labels.
 
+    The loss is eq-total (method chapter), the optimizer AdamW.
     Every epoch is seeded by (seed, epoch) and leaves a checkpoint marked with `key`, so a killed run goes on to exactly the same numbers.
     """
     recipe, epochs = config.switches, config.run_epochs
@@ -77,9 +81,9 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
         for i in progress(range(steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
             step = epoch * steps + i
             set_learning_rate(optimizer, step, steps * epochs, config)
-            row = {"step": step, **_source_step(model, source, answers, order[i], recipe)}
+            row = {"step": step, **source_step(model, source, answers, order[i], recipe)}
             if target is not None:
-                row |= _target_step(model, labeller, target, target_order[i], step / (steps * epochs))
+                row |= target_step(model, labeller, target, target_order[i], step / (steps * epochs))
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -92,8 +96,8 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
     return Trained(model.eval(), history, pseudo)
 
 
-def _source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, recipe: Recipe) -> dict:
-    """Gradients of the source's loss on one batch; its parts as numbers."""
+def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, recipe: Recipe) -> dict:
+    """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers. answers: int64 labels [N] of all N source pictures."""
     with precision(model.device):
         seen, similarities = model(*gather(source, rows, model.device))
         total, parts = source_loss(_float(seen), similarities.float(), answers[rows.to(answers.device)], recipe)
@@ -101,8 +105,11 @@ def _source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
-def _target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float) -> dict:
-    """Label one target batch and add the gradients of its loss. A batch without a trusted label gives none and costs no backward pass."""
+def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float) -> dict:
+    """Label one target batch, int64 rows [B], and add the gradients of its loss. A batch without a trusted label gives none and costs no backward pass.
+
+    done: fraction of the training, 0 to 1. Returns L_ce (None where no label is trusted) and the share of trusted labels.
+    """
     with precision(model.device):
         seen, similarities = model(*gather(target, rows, model.device))
         pseudo = labeller.update(rows.to(model.device), similarities.detach().float(), done)
@@ -125,7 +132,7 @@ def steps_per_epoch(pictures: int, config: Config) -> int:
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches: shuffled passes one after the other, until `steps` batches are full (small sets give small batches)."""
+    """Rows of one epoch's batches, int64 [B] each: shuffled passes one after the other, until `steps` batches are full (small sets give small batches)."""
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     size = min(config.sizes.batch_size, usable)
     passes = -(-steps * size // usable)

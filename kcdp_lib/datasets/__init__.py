@@ -39,7 +39,7 @@ SIX = {word: EMOTIONS.index(emotion) for emotion, words in SYNONYMS.items() for 
 
 @dataclass
 class Pictures:
-    """One split of one domain, ordered by content. `labels` [N] are -1 where unknown; a target's are for reporting only."""
+    """One split of one domain, ordered by content. int64 `labels` [N] index `EMOTIONS`, -1 where unknown; a target's are for reporting only."""
     name: str
     split: str
     files: list[Path]
@@ -58,7 +58,7 @@ class Pictures:
 
 
 def load(name: str | Path, split: str, data_root: str | Path | None = None, seed: int = 0, size: int = SOURCE_SIDE) -> Pictures:
-    """The pictures of a built-in domain (drawn on first use, `size` pixels), of `noto`, or of a folder; `split` is "train" or "test".
+    """The pictures of a built-in domain (drawn on first use, `size` pixels a side), of `noto`, or of a folder; `split` is "train" or "test" (chapter 01).
 
     A folder may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures, each also under
     `train/` and `test/`; without these two, all pictures are for training and the labelled ones are the test ("transductive").
@@ -121,7 +121,7 @@ def metadata_labels(root: Path) -> dict[str, str | None]:
 
 
 def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.Tensor:
-    """Pictures as uint8 [N, 3, size, size]: RGB, alpha laid on white, first frame of an animation, centre-cropped to a square.
+    """Pictures as uint8 [N, 3, size, size]: RGB, alpha laid on white, first frame of an animation, centre-cropped to a square of `size` pixels.
 
     Raises KCDPError naming the first file that cannot be read.
     """
@@ -136,7 +136,7 @@ def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.T
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """One RGB picture of `size` x `size`."""
+    """One picture as RGB of `size` x `size` pixels: turned as its EXIF says, on white, the middle of it. Pillow's own errors pass through."""
     picture.seek(0) if getattr(picture, "is_animated", False) else None
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
@@ -165,7 +165,7 @@ def world_key() -> str:
 
 
 def build(domain: str, split: str, seed: int = 0, size: int = SOURCE_SIDE, count: int | None = None, workers: int | None = None) -> Path:
-    """Draw a split of the built-in world with all cores, once; returns its folder (`metadata.jsonl` and PNGs).
+    """Draw a split of the built-in world with all cores, once; returns its folder (`metadata.jsonl` and PNGs of `size` pixels a side).
 
     The folder appears only when it is complete. The same arguments give the same bytes whatever `workers` is.
     """

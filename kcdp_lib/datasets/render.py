@@ -1,4 +1,4 @@
-"""Drawing a scene (chapter 01, "The built-in world"): SVG, rasterised by resvg at any size, then a camera in numpy.
+"""Drawing a scene (chapter 01): SVG, rasterised by resvg at any size, then a camera in numpy.
 
 A drawing is built on a 100 x 100 canvas from three layers: background (place, light, event), subject (head, face, response),
 and for photos a camera (blur, grain, vignette). A `Style` says how a domain draws; nothing here knows what an emotion is.
@@ -65,21 +65,27 @@ class Canvas:
         return f"url(#{name})"
 
     def circle(self, x, y, r, fill="none", **kw):
+        """A circle around (x, y); all lengths are in units of the canvas, 100 a side."""
         self.add(f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{r:.2f}"', fill, **kw)
 
     def ellipse(self, x, y, rx, ry, fill="none", **kw):
+        """An upright ellipse around (x, y) with half axes rx and ry."""
         self.add(f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{rx:.2f}" ry="{ry:.2f}"', fill, **kw)
 
     def rect(self, x, y, w, h, fill="none", r=0.0, **kw):
+        """A rectangle from its upper left corner (x, y); r rounds the corners."""
         self.add(f'<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" rx="{r:.2f}"', fill, **kw)
 
     def path(self, d, fill="none", **kw):
+        """A shape by SVG's path commands."""
         self.add(f'<path d="{d}"', fill, **kw)
 
     def group(self, attributes: str):
+        """Open a group with SVG attributes (a filter, a rotation) for the shapes up to `end`."""
         self.shapes.append(f"<g {attributes}>")
 
     def end(self):
+        """Close the group opened last."""
         self.shapes.append("</g>")
 
 
@@ -89,12 +95,14 @@ def poly(points) -> str:
 
 
 def star(x, y, r, n=5, inner=0.45, turn=-np.pi / 2) -> str:
+    """SVG path of a star with n points around (x, y): radius r outside, inner * r inside; turn is the first point's direction in radians."""
     angles = turn + np.arange(2 * n) * np.pi / n
     radii = np.where(np.arange(2 * n) % 2, r * inner, r)
     return poly(zip(x + radii * np.cos(angles), y + radii * np.sin(angles)))
 
 
 def heart(x, y, r) -> str:
+    """SVG path of a heart around (x, y), about 2 r high."""
     return f"M{x} {y + r} C{x - 2 * r} {y - r * .3} {x - r * .8} {y - r * 1.4} {x} {y - r * .4} C{x + r * .8} {y - r * 1.4} {x + 2 * r} {y - r * .3} {x} {y + r} Z"
 
 

@@ -1,4 +1,4 @@
-"""The built-in world: a causal model of pictures with an emotion (chapter 01, "The built-in world").
+"""The built-in world: a causal model of pictures with an emotion (chapter 01).
 
     emotion -> event, facial expression, bodily response        (the causes, drawn once a scene)
     domain  -> which of them are shown, and how strongly         (`DOMAINS`)
@@ -44,7 +44,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Domain:
-    """What a domain shows: probabilities that the event and the response are visible, and the strength of the expression."""
+    """What a domain shows: probabilities that the event and the response are visible, and the strength of the expression.
+
+    The dials of the paper's two difficulties (introduction): emotional expression variability, and affective distribution shift with the class `prior`.
+    """
     word: str                 # what a caption calls it
     event: float
     response: float
@@ -135,7 +138,7 @@ def given(table: dict, emotion: str, rest: float = 0.0) -> dict:
 
 
 def sample_face(rng: np.random.Generator, emotion: str) -> Face:
-    """One of the emotion's prototypes with Gaussian noise on every continuous value."""
+    """One of the emotion's prototypes with Gaussian noise on every continuous value, kept within the ranges that `Face` names."""
     face = FACES[emotion][rng.integers(len(FACES[emotion]))]
     noise = rng.normal(0, (0.15, 0.10, 0.18, 0.18, 0.10))
     return Face(float(np.clip(face.curve + noise[0], -1, 1)), float(np.clip(face.open + noise[1], 0, 1)),
@@ -159,7 +162,10 @@ def sample_scene(split: str, seed: int, index: int, prior: tuple[float, ...] = (
 
 
 def do_emotion(scene: Scene, emotion: str) -> Scene:
-    """The same scene under do(emotion): subject, place, light and chance stay; event, face and response are drawn anew."""
+    """The same scene under do(emotion): subject, place, light and chance stay; event, face and response are drawn anew (chapter 01).
+
+    The picture itself changes. The method cannot do that: it intervenes on the prompt alone, do(P = P*) (method chapter, eq-graph).
+    """
     rng = np.random.default_rng([3, scene.seed, EMOTIONS.index(emotion)])
     return replace(scene, emotion=emotion, face=sample_face(rng, emotion), event=_pick(rng, given(EVENTS, emotion)),
                    response=_pick(rng, given(RESPONSES, emotion, rest=1.0)))

@@ -19,13 +19,14 @@ NEEDS = {"text": (), "vae": (), "coca": (), "unet": ("text", "vae")}
 
 
 def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
-    """One stage in a process of its own; raises if it, or a stage it needs, failed."""
+    """One stage in a process of its own; raises CalledProcessError if it, or a stage it needs, failed."""
     for future in needed:
         future.result()
     subprocess.run([sys.executable, "-m", "kcdp_lib.pretrain", "--out", args.out, "--work", args.work, "--stage", name], check=True)
 
 
 def main() -> None:
+    """The command line: all stages, or the one that --stage names."""
     parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, default=paths.TINY, help="where the finished models go")
     parser.add_argument("--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus")

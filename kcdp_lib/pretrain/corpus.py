@@ -21,7 +21,7 @@ def jobs(shares: dict[str, int] = SHARES) -> list[tuple[str, int]]:
 
 
 def draw(job: tuple[str, int], size: int = 64) -> np.ndarray:
-    """One picture, uint8 [size, size, 3]."""
+    """One picture of `size` pixels a side, uint8 [size, size, 3]."""
     style, index = job
     return np.asarray(render.render(world.sample_scene("pretrain", SEED, index), style, size))
 

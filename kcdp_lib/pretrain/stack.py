@@ -52,14 +52,17 @@ def lay_out(folder: Path) -> None:
 
 
 def new_vae() -> AutoencoderKL:
+    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 4, S/4, S/4]."""
     return AutoencoderKL(**VAE)
 
 
 def new_text_encoder(vocab_size: int) -> CLIPTextModel:
+    """A text encoder with fresh weights: token ids [B, L] -> tokens [B, L, H], with H = `HIDDEN` and L at most `MAX_LENGTH`."""
     return CLIPTextModel(text_config(vocab_size))
 
 
 def new_unet() -> UNet2DConditionModel:
+    """A UNet with fresh weights: latents [B, 4, h, w] under tokens [B, L, H] -> the noise in them. Blocks as in Stable Diffusion, where KADAP finds its maps."""
     return UNet2DConditionModel(**UNET)
 
 

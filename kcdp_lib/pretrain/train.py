@@ -39,6 +39,7 @@ class Stage:
         return PEAK[self.name] * min(step / (0.05 * self.steps) + 0.01, 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * done)))
 
     def save(self, step: int) -> None:
+        """Write weights, optimizer state and `step`, the next to do, into one file, replaced whole."""
         state = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         for i, p in enumerate(self.parameters):
             state.update({f"optimizer.{i}.{k}": v for k, v in self.optimizer.state[p].items()})
@@ -62,7 +63,7 @@ class Stage:
         return step
 
     def run(self, loss_of: Callable[[np.random.Generator, int], torch.Tensor]) -> None:
-        """`loss_of(rng, batch)` gives one step's loss; the last state is kept on disk."""
+        """`loss_of(rng, batch)` gives one step's loss [] on `batch` pictures or texts; the last state is kept on disk."""
         start, losses = self.load(), []
         self.module.train()
         for step in paths.progress(range(start, self.steps), self.name):
@@ -83,7 +84,10 @@ class Stage:
 
 
 def images(pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 4) -> torch.Tensor:
-    """Rows of the corpus as float images in [-1, 1], [B, 3, S, S], mirrored, shifted by up to `shift` pixels, with a little colour jitter."""
+    """Rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S] in [-1, 1], perhaps mirrored (all of them).
+
+    With `shift`, also moved by up to so many pixels, and with a little colour jitter.
+    """
     x = torch.from_numpy(pictures[np.sort(rows)]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     if rng.random() < 0.5:
         x = x.flip(3)
@@ -97,6 +101,7 @@ def images(pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, dev
 
 
 def draw_rows(rng: np.random.Generator, n: int, batch: int) -> np.ndarray:
+    """int64 [B] of B = `batch` different rows below n, in rising order, as a memory-mapped file likes them."""
     return np.sort(rng.choice(n, batch, replace=False))
 
 
@@ -119,13 +124,13 @@ def train_vae(work: Path, out: Path, device: str) -> None:
 
 @torch.no_grad()
 def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """Posterior modes [N, 4, S/4, S/4] of the pictures, unscaled."""
+    """Posterior modes [N, 4, S/4, S/4] of uint8 pictures [N, S, S, 3], unscaled (eq-latents of the method chapter with a factor of one)."""
     blocks = [torch.from_numpy(np.ascontiguousarray(pictures[i:i + 64])).permute(0, 3, 1, 2).float() / 127.5 - 1 for i in range(0, len(pictures), 64)]
     return torch.cat([vae.encode(b.to(device)).latent_dist.mode() for b in blocks])
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:
-    """Symmetric contrastive loss of paired embeddings [B, D]."""
+    """Symmetric contrastive loss [] in nats of paired embeddings [B, D], which need not be normalised."""
     logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
     target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

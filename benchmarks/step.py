@@ -1,0 +1,78 @@
+"""Seconds of one training step, a source and a target batch of the preset `tiny`: the paper recipe as this book runs it, from what was frozen once, beside
+`recipe="released"` without caches, which encodes pictures, captions and triplets anew in every step and trains the whole UNet. The released code calls
+its text encoder once for each caption and each triplet; what is left of the difference when all texts go in one batch is measured, too.
+
+`python benchmarks/step.py` prints all three and writes results/step.json. Steps alternate, so that a busy moment hits each kind alike.
+"""
+import json
+import statistics
+import time
+
+import torch
+
+from kcdp_lib import datasets, paths
+from kcdp_lib.adapt.model import KCDP
+from kcdp_lib.adapt.record import commit
+from kcdp_lib.adapt.training import source_step, target_step
+from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.counterfactuals import PseudoLabeller
+from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.knowledge import Frozen, describe, encode_texts, knowledge_tokens, load_foundations
+from kcdp_lib.perception import encode_images
+
+ROUNDS = 7
+PRESET = PRESETS["tiny"]
+
+
+def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, texts_a_call: int | None = None):
+    """A function without arguments that trains one step on a source and a target batch (uint8 [B, 3, S, S] each).
+
+    texts_a_call: None for latents and tokens that were frozen before, else how many texts the encoder gets at a time, in every step anew.
+    """
+    model = KCDP(PRESET, recipe)
+    labeller = PseudoLabeller(len(pixels[1]), len(EMOTIONS), recipe)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    frozen = [describe(images, foundations, recipe) for images in pixels]
+    rows = torch.arange(len(labels))
+
+    def anew(images: torch.Tensor, known: Frozen) -> Frozen:
+        """What the released code computes in every step: latents and text. Captions and triplets it reads from a file."""
+        foundations.text_encoder.known.clear()
+        encode_texts([*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)], foundations.text_encoder, texts_a_call)
+        tokens, mask = knowledge_tokens(known.captions, known.triplets, recipe, foundations.text_encoder)
+        return Frozen(encode_images(foundations.vae, images, recipe), tokens, mask, known.image_embeddings, known.captions, known.triplets)
+
+    def step() -> None:
+        source, target = frozen if texts_a_call is None else [anew(images, known) for images, known in zip(pixels, frozen)]
+        source_step(model, source, labels, rows, recipe)
+        target_step(model, labeller, target, rows, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(rounds: int = ROUNDS) -> dict:
+    """Median seconds of each, and the ratio of the medians; the first step of each is not counted."""
+    foundations, pictures = load_foundations(PRESET), [datasets.load(name, "train") for name in ("photos", "stickers")]
+    pixels = [datasets.read_images(some.files[:PRESET.batch_size], PRESET.image_size) for some in pictures]
+    labels = torch.as_tensor(pictures[0].labels[:PRESET.batch_size])
+    steps = {"paper": make_step(RECIPES["paper"], foundations, pixels, labels),
+             "released": make_step(RECIPES["released"], foundations, pixels, labels, texts_a_call=1),
+             "released_batched": make_step(RECIPES["released"], foundations, pixels, labels, texts_a_call=64)}
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {"seconds": {name: round(value, 3) for name, value in median.items()}, "ratio": {name: round(value / median["paper"], 2) for name, value in median.items()}}
+
+
+if __name__ == "__main__":
+    found = measure()
+    for name, seconds in found["seconds"].items():
+        print(f"{name:17} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper recipe's")
+    about = {"batch": PRESET.batch_size, "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": commit()}
+    paths.atomic_write(paths.ROOT / "results" / "step.json", json.dumps({**found, **about}, indent=1) + "\n")

@@ -1,0 +1,169 @@
+"""Every public function says what a reader needs: shapes, errors, equations; and the chapter on the method leads to code that exists.
+
+The checks read the sources, not the objects: a dataclass writes a docstring of its own where its author wrote none.
+"""
+import ast
+import importlib.util
+import inspect
+import pkgutil
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import kcdp_lib
+
+METHOD = (Path(__file__).resolve().parents[1] / "book" / "method.md").read_text(encoding="utf-8")
+SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"    # [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
+TENSOR = r"\b(?:Tensor|ndarray)\b"
+EQUATION = r"\beq(?:-[a-z]+)+"
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+
+
+@dataclass
+class Definition:
+    """A public function, class or method: its full name, its syntax tree and the lines of its file."""
+    name: str
+    node: ast.FunctionDef | ast.ClassDef
+    lines: list[str]
+
+    @property
+    def doc(self) -> str:
+        return ast.get_docstring(self.node) or ""
+
+
+@cache
+def sources() -> dict[str, str]:
+    """The source of every module of the library, by name."""
+    names = ["kcdp_lib", *(module.name for module in pkgutil.walk_packages(kcdp_lib.__path__, "kcdp_lib."))]
+    return {name: Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8") for name in names}
+
+
+def public(source: str, name: str) -> list[Definition]:
+    """Public definitions of a module, with the public methods of its public classes."""
+    def inside(body: list, prefix: str) -> list[Definition]:
+        own = [node for node in body if isinstance(node, DEFINITIONS) and not node.name.startswith("_")]
+        return [found for node in own for found in (
+            Definition(f"{prefix}.{node.name}", node, lines), *(inside(node.body, f"{prefix}.{node.name}") if isinstance(node, ast.ClassDef) else ()))]
+    lines = source.splitlines()
+    return inside(ast.parse(source).body, name)
+
+
+def everything() -> list[Definition]:
+    return [found for name, source in sources().items() for found in public(source, name)]
+
+
+def without_docstring(found: Definition) -> list[str]:
+    return [] if found.doc.strip() else [found.name]
+
+
+def without_shape(found: Definition) -> list[str]:
+    """A function whose signature names tensors but whose docstring gives no shape; fields likewise, whose comment beside them will do as well."""
+    if isinstance(found.node, ast.FunctionDef):
+        return [found.name] if re.search(TENSOR, ast.unparse(signature(found.node))) and not re.search(SHAPE, found.doc) else []
+    fields = [node for node in found.node.body if isinstance(node, ast.AnnAssign) and re.search(TENSOR, ast.unparse(node.annotation))]
+    return [f"{found.name}.{node.target.id}" for node in fields
+            if not re.search(rf"#.*{SHAPE}", found.lines[node.end_lineno - 1]) and not re.search(rf"{node.target.id.replace('_', '.')}`? {SHAPE}", found.doc)]
+
+
+def signature(node: ast.FunctionDef) -> ast.FunctionDef:
+    """The function without body and decorators."""
+    return ast.FunctionDef(name=node.name, args=node.args, returns=node.returns, body=[ast.Pass()], decorator_list=[], lineno=1)
+
+
+def without_error(found: Definition) -> list[str]:
+    """A function that raises KCDPError itself and does not say so."""
+    if not isinstance(found.node, ast.FunctionDef):
+        return []
+    raised = [ast.unparse(node.exc) for node in own_nodes(found.node) if isinstance(node, ast.Raise) and node.exc]
+    return [found.name] if any("KCDPError" in error for error in raised) and not re.search(r"KCDPError|\b[Rr]aises\b", found.doc) else []
+
+
+def own_nodes(node: ast.AST) -> list[ast.AST]:
+    """All nodes below, but nothing inside a further function or class."""
+    below = [child for child in ast.iter_child_nodes(node) if not isinstance(child, (*DEFINITIONS, ast.Lambda))]
+    return below + [deeper for child in below for deeper in own_nodes(child)]
+
+
+def report(check) -> str:
+    """What lacks, a line each."""
+    return "\n".join(name for found in everything() for name in check(found))
+
+
+def named_equations() -> dict[str, str]:
+    """Label -> a module whose docstrings name it; private functions count, too."""
+    trees = {name: ast.walk(ast.parse(source)) for name, source in sources().items()}
+    return {label: name for name, nodes in trees.items() for node in nodes if isinstance(node, (ast.Module, *DEFINITIONS))
+            for label in re.findall(EQUATION, ast.get_docstring(node) or "")}
+
+
+# ---------------------------------------------------------------- the library
+
+def test_every_module_function_class_and_method_has_a_docstring():
+    silent = [name for name, source in sources().items() if not ast.get_docstring(ast.parse(source))]
+    assert not silent, f"modules without a docstring: {silent}"
+    lacking = report(without_docstring)
+    assert not lacking, f"without a docstring:\n{lacking}"
+
+
+def test_every_tensor_has_a_shape():
+    lacking = report(without_shape)
+    assert not lacking, f"tensors in the signature, but no shape such as [B, T, H] in the docstring (of a field: beside it):\n{lacking}"
+
+
+def test_every_kcdp_error_is_announced():
+    lacking = report(without_error)
+    assert not lacking, f"raise KCDPError, but do not say so:\n{lacking}"
+
+
+# ---------------------------------------------------------------- library and chapter
+
+def test_docstrings_and_the_method_chapter_name_the_same_equations():
+    named, equations = named_equations(), set(re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE))
+    assert METHOD.count("\n$$") == 2 * len(equations), "an equation of book/method.md has no label of its own"
+    unknown, unused = {label: name for label, name in named.items() if label not in equations}, sorted(equations - named.keys())
+    assert not unknown, f"named in docstrings, but not in book/method.md: {unknown}"
+    assert not unused, f"equations of book/method.md that no docstring names: {unused}"
+
+
+def test_references_of_the_method_chapter_lead_to_code():
+    kinds = {"func": inspect.isfunction, "meth": inspect.isfunction, "class": inspect.isclass}
+    references = re.findall(r"\{py:(\w+)\}`~?([\w.]+)`", METHOD)
+    assert references and len(references) == METHOD.count("{py:")
+    wrong = [name for kind, name in references if not leads(name, kinds[kind])]
+    assert not wrong, f"book/method.md refers to what does not exist, or is of another kind: {wrong}"
+
+
+def leads(name: str, is_kind) -> bool:
+    try:
+        return is_kind(pkgutil.resolve_name(name))
+    except (ImportError, AttributeError):
+        return False
+
+
+# ---------------------------------------------------------------- the checks themselves
+
+def test_the_checks_notice_what_lacks():
+    source = '''
+class Seen:
+    """v [B, 4 F], and more."""
+    v: torch.Tensor
+    maps: torch.Tensor   # in [-1, 1]
+
+    def forward(self, x: torch.Tensor):
+        """x [B, T]. KCDPError if T is wrong."""
+        raise KCDPError("no")
+
+def load(path) -> np.ndarray:
+    """Between [0, 1]."""
+    if path:
+        raise KCDPError("no")
+    def inner(): pass
+
+def silent(loss: "Callable[[int], torch.Tensor]"): pass
+def _private(): pass
+'''
+    assert [found.name for found in public(source, "m")] == ["m.Seen", "m.Seen.forward", "m.load", "m.silent"]
+    lacking = {check: [name for found in public(source, "m") for name in check(found)] for check in (without_docstring, without_shape, without_error)}
+    assert lacking == {without_docstring: ["m.silent"], without_shape: ["m.Seen.maps", "m.load", "m.silent"], without_error: ["m.load"]}
+    assert not leads("kcdp_lib.perception.nothing", inspect.isclass) and not leads("kcdp_lib.perception.KADAP", inspect.isfunction)
