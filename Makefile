@@ -34,7 +34,7 @@ adapt: $(READY)
 
 test: export KCDP_QUIET := 1
 test: $(READY)
-	$(PY) -m pytest --nbval --nbval-current-env notebooks </dev/null
+	$(PY) -m pytest --nbval --nbval-current-env notebooks book </dev/null
 	$(PY) -m pytest tests </dev/null
 
 notebooks: export KCDP_QUIET := 1

@@ -1,6 +1,6 @@
 """Run the notebooks with papermill, in order, and keep their outputs without what would differ from run to run.
 
-`make notebooks`, or `python book/execute.py 01_datasets 02_knowledge` for some of them.
+`make notebooks`, or `python book/execute.py 01_datasets differences` for some of them.
 """
 import sys
 import tempfile
@@ -10,7 +10,7 @@ import nbformat
 import papermill
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -59,6 +59,7 @@ def check(notebook: nbformat.NotebookNode, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for notebook in [NOTEBOOKS / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
-        print(notebook.name, flush=True)
-        run(notebook)
+    for notebook in NOTEBOOKS:
+        if notebook.stem in (sys.argv[1:] or [notebook.stem]):
+            print(notebook.name, flush=True)
+            run(notebook)

@@ -4,12 +4,40 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 os.environ.setdefault("KCDP_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "runs" / "05_adapt-stickers"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """At the tests' sizes a second thread only waits, the more so when the machine is busy. A module asks for it by `pytestmark`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def operations():
+    """A function: how many torch operations a call dispatches, its backward pass included. A loop over pictures shows as a number that grows with them."""
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += 1
+            return function(*args, **(kwargs or {}))
+
+    def count(call) -> int:
+        with Counter() as counter:
+            call()
+        return counter.count
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ORDERED = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [*ORDERED, *sorted((ROOT / "book").glob("*.ipynb"))]
 CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
 IGNORED = "nbval-ignore-output"
 GLUE = "application/papermill.record/text/plain"
@@ -74,7 +75,7 @@ def test_python_in_the_readme_is_the_packages():
 # ---------------------------------------------------------------- layout
 
 def test_chapter_notebook_module_and_test_carry_the_same_name():
-    assert tuple(path.stem for path in NOTEBOOKS) == CHAPTERS
+    assert tuple(path.stem for path in ORDERED) == CHAPTERS
     for chapter in CHAPTERS:
         name = chapter.split("_", 1)[1]
         assert (ROOT / "kcdp_lib" / f"{name}.py").exists() or (ROOT / "kcdp_lib" / name / "__init__.py").exists()

@@ -2,11 +2,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from blank import blank_preset
 from torch import nn
 
 from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import CLIEA, TEMPERATURE, PseudoLabeller, counterfactual_loss, prompts
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
+from kcdp_lib.perception import load_kadap
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 B, C, L, T, H, V = 4, 6, 7, 12, 64, 256
 
@@ -90,6 +94,39 @@ def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(batch):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in cliea.parameters())
         optimiser.step()
     assert counterfactual_loss(cliea(**batch), labels) < 0.1 and (cliea(**batch).argmax(1) == labels).all()
+
+
+def test_no_loop_over_pictures(batch, operations):
+    cliea = make()
+
+    def step(pictures):
+        few = {name: value if name.startswith("prompt") else value[torch.arange(pictures) % 2] for name, value in batch.items()}
+        return operations(lambda: counterfactual_loss(cliea(**few), torch.arange(pictures) % C).backward())
+    step(2)  # the first backward pass makes the gradients, the later ones add to them
+    assert step(2) == step(16) > 50
+
+
+@pytest.mark.parametrize("recipe", [PAPER, RELEASED])
+def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
+    """Together, and each alone: a batch of one. Numbers and gradients are finite, and a picture's neighbours do not matter to it."""
+    torch.manual_seed(0)
+    encoder = load_text_encoder(blank_preset())
+    many = [("cat", "has", f"hat {i}") for i in range(30)]
+    tokens, mask = knowledge_tokens(["a cat with thirty hats .", "a dog"], [many, []], recipe, encoder)
+    kadap = load_kadap(blank_preset(), recipe, tokens.shape[1])
+    cliea, latents = CLIEA(kadap.visual_width, kadap.text_width, recipe), torch.randn(2, 4, 8, 8)
+
+    def see(rows):
+        kadap.zero_grad(set_to_none=True)
+        seen = kadap(latents[rows], tokens[rows], mask[rows])
+        similarities = cliea(seen.v, tokens[rows], mask[rows], *encode_texts(prompts(["happy", "fear"]), encoder))
+        (counterfactual_loss(similarities, torch.ones(len(similarities), dtype=torch.long)) + seen.logits.square().sum() + seen.balance).backward()
+        assert all(p.grad.isfinite().all() for part in (kadap, cliea) for p in part.parameters() if p.grad is not None)
+        assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
+        return torch.cat([seen.logits, seen.v, similarities], 1).detach()
+    together = see(torch.arange(2))
+    assert together.isfinite().all() and not torch.allclose(*together)
+    torch.testing.assert_close(torch.cat([see(torch.tensor([i])) for i in range(2)]), together, atol=1e-4, rtol=1e-4)
 
 
 # -- pseudo-labels

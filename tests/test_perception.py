@@ -13,17 +13,9 @@ from kcdp_lib.config import RECIPES
 from kcdp_lib.perception import (CHOSEN, EXPERTS, KADAP, Experts, StoringProcessor, encode_images, load_kadap, load_trainable, load_unet, load_vae,
                                  trainable_state_dict, word_attention)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 B, T, H = 3, 64, 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """At this size a second thread only waits, the more so when the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +61,7 @@ def test_maps_are_the_plain_unets(batch):
         plain(latents, 1, tokens, encoder_attention_mask=mask)
         maps, _ = load_kadap(blank_preset(), PAPER, T).look(*batch)
     for mine, name in zip(maps, ("fine", "upper", "lower", "coarse")):
-        torch.testing.assert_close(mine[:, :kept[name].shape[1]], kept[name], atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(mine[:, :kept[name].shape[1]], kept[name], atol=1e-4, rtol=0)
 
 
 def test_attention_rows_sum_to_one_and_padding_gets_nothing(kadap, batch):
@@ -160,9 +152,48 @@ def test_wrong_number_of_tokens_is_a_sentence(kadap, batch):
         kadap(latents, tokens[:, :60], mask[:, :60])
 
 
-def test_predictor_sees_the_knowledge_only_in_the_paper_recipe():
-    assert load_kadap(blank_preset(), PAPER, T).experts.gate.in_features == 4 * 64 + H
-    assert load_kadap(blank_preset(), replace(PAPER, knowledge_in_moe=False), T).experts.gate.in_features == 4 * 64
+def test_merged_lora_computes_the_same(kadap, batch):
+    """W + B A in one matrix, by peft's own merge: so the trained adapters can be shipped as a plain UNet."""
+    merged = load_kadap(blank_preset(), PAPER, T)
+    with torch.no_grad():
+        plain = merged(*batch)  # fresh adapters are zero
+        load_trainable(merged, trainable_state_dict(kadap))
+        before = {name: p.clone() for name, p in merged.named_parameters() if name.endswith("attn2.to_k.base_layer.weight")}
+        merged.unet.fuse_lora()
+        assert len(before) == 16 and not any(torch.equal(p, dict(merged.named_parameters())[name]) for name, p in before.items())
+        seen, expected = merged(*batch), kadap(*batch)
+        torch.testing.assert_close(seen.logits, expected.logits, atol=1e-4, rtol=0)
+        for mine, theirs, unadapted in zip(seen.maps, expected.maps, plain.maps):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+            assert (mine - unadapted).abs().max() > 1e-3  # the adapters do something
+        merged.unet.unfuse_lora()
+        torch.testing.assert_close(merged(*batch).logits, expected.logits, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_agrees_with_float32(kadap, batch):
+    """As a GPU would train: bfloat16 keeps 8 bits, a rounding is 0.4%; over the whole UNet 2% of the largest value were measured, 5% are allowed."""
+    kadap.zero_grad(set_to_none=True)
+    full = kadap(*batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = kadap(*batch)
+    assert half.maps[0].dtype == half.logits.dtype == torch.bfloat16
+    for mine, theirs in zip([half.logits, half.v, *half.maps], [full.logits, full.v, *full.maps]):
+        torch.testing.assert_close(mine.float(), theirs, atol=0.05 * theirs.abs().max().item(), rtol=0)
+    for mine, theirs in zip(half.attention, full.attention):
+        torch.testing.assert_close(mine.sum(1).float(), torch.ones_like(theirs.sum(1)), atol=2 ** -8, rtol=0)
+        torch.testing.assert_close(mine.float(), theirs, atol=2 ** -8, rtol=0)
+    objective(half).backward()
+    assert all(p.grad.isfinite().all() for p in kadap.parameters() if p.requires_grad)
+
+
+def test_no_loop_over_pictures(kadap, batch, operations):
+    """The same number of torch operations for two pictures and for sixteen, forward and backward: maps, attention, pyramid, experts."""
+    def step(pictures):
+        latents, tokens, mask = (part[torch.arange(pictures) % 2] for part in batch)
+        return operations(lambda: objective(kadap(latents, tokens, mask)).backward())
+    step(2)  # the first backward pass makes the gradients, the later ones add to them
+    assert step(2) == step(16) > 1000
+    kadap.zero_grad(set_to_none=True)
 
 
 # -- experts
@@ -265,12 +296,12 @@ def test_word_attention_points_at_the_word():
     assert torch.isfinite(word_attention(attention, torch.tensor([7]), 64)).all()
 
 
-def test_stable_diffusion_size_goes_through_the_same_lines():
-    """On the meta device, which computes shapes only. Its mask cannot be looked into there, so the recipe goes without."""
+def test_stable_diffusion_size_goes_through_the_same_lines(monkeypatch):
+    """On the meta device, which computes shapes only. A mask cannot be looked into there, so every position counts as used."""
     config = dict(sample_size=64, cross_attention_dim=768, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=8)
-    recipe = replace(PAPER, context_mask=False)
+    monkeypatch.setattr("kcdp_lib.perception.used_positions", lambda mask: torch.arange(mask.shape[1]))
     with torch.device("meta"):
-        kadap = KADAP(UNet2DConditionModel(**config), 154, recipe, fpn_channels=256, expert_channels=128, lora_rank=8)
+        kadap = KADAP(UNet2DConditionModel(**config), 154, PAPER, fpn_channels=256, expert_channels=128, lora_rank=8)
         seen = kadap(torch.empty(2, 4, 64, 64), torch.empty(2, 154, 768), torch.ones(2, 154, dtype=torch.bool))
     assert [tuple(m.shape[1:]) for m in seen.maps] == [(320, 64, 64), (640 + 154, 32, 32), (1280 + 154, 16, 16), (1280, 8, 8)]
     assert seen.v.shape == (2, 1024) and seen.logits.shape == (2, 6)

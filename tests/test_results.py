@@ -1,0 +1,36 @@
+"""Committed results: complete for the world and the miniatures of this checkout, and read as they are meant."""
+import json
+
+import pytest
+
+from kcdp_lib import results
+from kcdp_lib.config import RECIPES, SWITCHES
+
+
+def test_every_switch_was_measured_with_two_seeds_on_these_weights():
+    """Fails when the world or the miniatures change: run `python benchmarks/switches.py` again, so that the chapter never quotes numbers of other weights."""
+    rows = results.read("switches")
+    wanted = ["paper", "released", *(f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES)]
+    lacking = [(recipe, seed) for recipe in wanted for seed in (0, 1) if seed not in results.macro_f1(rows, "kcdp", recipe)]
+    assert not lacking
+    assert all({"method", "recipe", "source", "target", "setting", "seed", "world", "stack", "metrics", "commit"} <= row.keys() for row in rows)
+
+
+def test_effects_compare_runs_of_one_seed():
+    def row(recipe, seed, score):
+        return {"method": "kcdp", "recipe": recipe, "seed": seed, "metrics": {"target.test": {"macro_f1": score}}}
+
+    rows = [row("paper", 0, 0.5), row("paper", 1, 0.7), row("paper, balance=rank_std", 1, 0.6), row("paper, balance=rank_std", 0, 0.55), row("released", 0, 0.1),
+            {**row("paper", 0, 0.9), "method": "source_only"}]
+    effects = results.switch_effects(rows)
+    assert effects.keys() == {"balance", "all"}
+    assert effects["balance"] == pytest.approx([0.05, -0.1]) and effects["all"] == pytest.approx([-0.4])
+
+
+def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "world_key", lambda: "here")
+    monkeypatch.setattr(results, "stack_key", lambda preset: "these")
+    rows = [{"world": "here", "stack": "these", "seed": 0}, {"world": "there", "stack": "these", "seed": 1}, {"world": "here", "stack": "others", "seed": 2}]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["seed"] for row in results.read("some")] == [0] and results.read("none") == []
