@@ -1,21 +1,18 @@
-"""Figures of a run. Every function returns a matplotlib figure; `png` turns one into bytes. PNG only: nbval compares SVG and PDF text."""
+"""Figures of a run and of the chapters. Every function returns a matplotlib figure; `png` turns one into bytes. PNG only: nbval compares SVG and PDF text."""
 from __future__ import annotations
 
 import io
 import textwrap
 from typing import Mapping, Sequence
-from unittest import mock
 
 import matplotlib.figure
 import numpy as np
 import seaborn as sns
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
-from scipy import ndimage
-
-from kcdp_lib import datasets
-from kcdp_lib.datasets import render, world
+from sklearn.metrics import confusion_matrix
 
 STYLE = {
     **sns.axes_style("whitegrid"), "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -164,12 +161,14 @@ def _describe(axes, card: Mapping) -> None:
 def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
     """One row a picture: the picture, then the attention to single words laid over it, all on one scale (chapter 03); 1 is a word's mean over the picture.
 
-    A row holds `image` [3, S, S] uint8, `title`, `heats` {word: attention [h, w]} and perhaps `regions` {word: where it is drawn [S, S], 0 or 1}, which are
-    outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is shown as it is, not smoothed; the picture beneath it gives the brightness.
+    A row holds `image` [3, S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps `caption`, the line beneath it, and `regions` {word: where it is
+    drawn [S, S], 0 or 1}, which are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is shown as it is, not smoothed; the picture beneath it
+    gives the brightness.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titleweight": "normal"}):
         columns = 1 + max(len(row["heats"]) for row in rows)
-        figure = Figure(figsize=(1.65 * columns + 0.8, 1.95 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(1.65 * columns + 0.8, 2.1 * len(rows)), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.1)
         grid, scale = figure.subplots(len(rows), columns, squeeze=False), ScalarMappable(Normalize(1 - contrast, 1 + contrast), "RdBu_r")
         for axes in grid.ravel():
             axes.set_axis_off()
@@ -177,6 +176,7 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
             image = np.asarray(row["image"]).transpose(1, 2, 0) / 255
             first.imshow(image)
             first.set_title(row["title"], weight="bold")
+            first.text(0, -0.04, row.get("caption", ""), transform=first.transAxes, va="top", in_layout=False, fontsize=9)
             for axes, (word, heat) in zip(others, row["heats"].items()):
                 relative = np.asarray(heat) / np.asarray(heat).mean()
                 tint = scale.to_rgba(np.kron(relative, np.ones((image.shape[0] // len(relative),) * 2)))[..., :3]
@@ -192,7 +192,7 @@ def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequenc
     """How far what is seen of a picture moves when one of its causes is exchanged (chapter 03): one panel a domain, one box a part and exchange.
 
     `changes`: {domain: {exchange: [N, P]}}, for N pictures and the P `parts`, as a fraction of the way to another picture altogether (1, the line).
-    Boxes hold the middle half of the pictures, whiskers nine tenths.
+    Boxes hold the middle half of the pictures, whiskers eight tenths.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
@@ -200,11 +200,11 @@ def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequenc
         for axes, (domain, exchanges) in zip(panels, changes.items()):
             long = [(part, exchange, value) for exchange, table in exchanges.items() for row in np.asarray(table) for part, value in zip(parts, row)]
             part, exchange, value = zip(*long)
-            sns.boxplot(x=part, y=value, hue=exchange, ax=axes, palette=[COLOURS[2], COLOURS[4], GREY][:len(exchanges)], whis=(5, 95), showfliers=False, linewidth=0.9,
+            sns.boxplot(x=part, y=value, hue=exchange, ax=axes, palette=[COLOURS[2], COLOURS[4], GREY][:len(exchanges)], whis=(10, 90), showfliers=False, linewidth=0.9,
                         width=0.75, legend=axes is panels[0])
-            axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=0)
-            axes.set(title=domain, xlabel="", ylabel="", ylim=(0, None))
-        panels[0].set_ylabel("change, 1 = another picture")
+            axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=1)
+            axes.set(title=f"{domain} (n = {len(value) // len(parts) // len(exchanges)})", xlabel="", ylabel="")
+        panels[0].set(ylabel="change, 1 = another picture", ylim=(0, None))
         handles, labels = panels[0].get_legend_handles_labels()
         panels[0].get_legend().remove()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -212,61 +212,27 @@ def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequenc
 
 
 def focus_points(focuses: Sequence[Mapping]) -> Figure:
-    """Whether words find their place (chapter 03): a faint point for each word of a picture, the mean with its 95% interval for each group; 1, the line, is chance.
+    """Whether words find their place (chapter 03): a faint point for each picture, the mean with its 95% interval for each group; 1, the line, is chance.
 
-    `focuses`: one mapping a word, of `group` to "photos: events", and of further names to numbers (`perception.word_focus`), which are drawn side by side.
+    `focuses`: one mapping a picture, of `group` to "photos: events", and of up to three names to numbers (`perception.word_focus`), which are drawn side by side.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
-        groups = list(dict.fromkeys(row["group"] for row in focuses))
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        groups = sorted({row["group"] for row in focuses})
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
         axes = figure.subplots()
         long = [(row["group"], name, value) for row in focuses for name, value in row.items() if name != "group"]
         group, name, value = zip(*long)
-        palette = dict(zip(dict.fromkeys(name), [COLOURS[2], GREY]))
-        sns.stripplot(x=group, y=value, hue=name, order=groups, palette=palette, dodge=True, jitter=0.22, alpha=0.35, size=3, legend=False, ax=axes)
-        sns.pointplot(x=group, y=value, hue=name, order=groups, palette=palette, dodge=0.4, errorbar=("ci", 95), seed=0, linestyle="none", marker="D", markersize=6,
+        palette = dict(zip(dict.fromkeys(name), [COLOURS[2], GREY, COLOURS[5]]))
+        sns.stripplot(x=group, y=value, hue=name, order=groups, palette=palette, dodge=True, jitter=0.15, alpha=0.35, size=3, legend=False, ax=axes)
+        sns.pointplot(x=group, y=value, hue=name, order=groups, palette=palette, dodge=0.53, errorbar=("ci", 95), seed=0, linestyle="none", marker="D", markersize=6,
                       err_kws={"linewidth": 2.2}, capsize=0.06, ax=axes)
-        axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=0)
+        axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=1)
         axes.set_xticks(range(len(groups)), [f"{each}\n(n = {sum(row['group'] == each for row in focuses)})" for each in groups])
         axes.set(xlabel="", ylabel="attention inside, 1 = chance")
-        axes.legend(frameon=False, title="inside", loc="upper right")
+        handles, labels = axes.get_legend_handles_labels()
+        axes.get_legend().remove()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         return figure
-
-
-def drawn_region(scene: world.Scene, domain: str, cause: str, size: int = 64, visible: int = 24) -> np.ndarray:
-    """Where the built-in world draws the scene's "event" or "response": bool [size, size], enclosed holes included; all False if the domain hides it.
-
-    The picture is drawn twice, the second time with this cause taken out of the finished drawing, so that everything else keeps its place; the region is
-    where a channel changes by more than `visible` of 255 levels. What the subject covers is not in it.
-    """
-    draw = getattr(render, cause)
-
-    def left_out(canvas: render.Canvas, *where) -> None:
-        kept = len(canvas.shapes)
-        draw(canvas, *where)    # it takes its share of chance, as before
-        del canvas.shapes[kept:]
-
-    whole = np.asarray(render.render(scene, domain, size), dtype=int)
-    with mock.patch.multiple(render, **{cause: left_out}, TINTS=render.TINTS if cause == "event" else {}):    # a green face is a response, too
-        rest = np.asarray(render.render(scene, domain, size), dtype=int)
-    return ndimage.binary_fill_holes(np.abs(whole - rest).max(-1) > visible)
-
-
-def drawn_words(pictures: datasets.Pictures, captions: Sequence[str], seed: int = 0) -> list[dict]:
-    """Words of the captions whose place in the picture is known: the last of "beside a grave", where a grave is drawn and the caption says so (chapter 03).
-
-    pictures: of a built-in domain, drawn from `seed`. Each entry holds `row`, `cause` ("event" or "response"), `word` and `region` [64, 64] bool. What covers
-    more than half of a picture (a beach) or cannot be seen in it is left out: it has no place.
-    """
-    found, prior = [], world.DOMAINS[pictures.name].prior
-    for row, (file, caption) in enumerate(zip(pictures.files, captions, strict=True)):
-        scene = world.sample_scene(pictures.split, seed, int(file.stem), prior)
-        seen = world.shown(scene, pictures.name)
-        for cause, table in (("event", world.EVENTS), ("response", world.RESPONSES)):
-            phrase = table[getattr(seen, cause)][0] if getattr(seen, cause) else None
-            if phrase and phrase in caption:
-                found.append({"row": row, "cause": cause, "word": phrase.split()[-1], "region": drawn_region(scene, pictures.name, cause)})
-    return [entry for entry in found if 0 < entry["region"].mean() <= 0.5]
 
 
 # ---------------------------------------------------------------------------------------------------------- what the switches are worth (book/differences)
@@ -291,26 +257,29 @@ def effects(changes: Mapping[str, Sequence[float]], spread: float, xlabel: str =
 
 # ----------------------------------------------------------------------------------------------------- two domains in one space (chapter 02)
 
-def one_space(found: Mapping[str, Mapping], gap: str = "gap") -> Figure:
+def one_space(found: Mapping[str, Mapping]) -> Figure:
     """A row for each space of features: how well the domains are told apart in it (left), and how well emotion is read in it (right); chapter 02.
 
-    found: space -> {`gap`: what `metrics.proxy_a_distance` returned, and the two domains by name, the one that taught first: what `metrics.readability` returned}.
+    found: space -> {"gap": what `metrics.proxy_a_distance` returned, and what `metrics.readability` did: the domain that taught, then the other, by name}.
     Whiskers are the 95% intervals; the dotted line is guessing one of the classes.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(10.5, 0.62 * len(found) + 1.6), layout="constrained")
         apart, read = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.25])
         first = next(iter(found.values()))
-        source, target = (name for name in first if name != gap)
+        source, target = (name for name in first if name != "gap")
         rows = np.arange(len(found))
-        _whiskered(apart, rows, [entry[gap] for entry in found.values()], "a_distance", GREY, 0.5)
-        for name, colour, shift, about in ((source, SOURCE, -0.19, "the domain it learnt on"), (target, TARGET, 0.19, "the other domain")):
-            _whiskered(read, rows + shift, [entry[name] for entry in found.values()], "macro_f1", colour, 0.36, f"{name}, {about} (n = {first[name]['n']})")
+        _whiskered(apart, rows, [entry["gap"] for entry in found.values()], "a_distance", GREY, 0.5)
+        for name, colour, shift, role in ((source, SOURCE, -0.19, "the domain it learnt on"), (target, TARGET, 0.19, "the other domain")):
+            about = f"{name}, {role} (n = {first[name]['n']})"
+            _whiskered(read, rows + shift, [entry[name] for entry in found.values()], "macro_f1", colour, 0.36, about)
         read.axvline(1 / len(first[source]["per_class_recall"]), color="#333333", linewidth=1, linestyle=":", label="guessing")
-        apart.set(title=f"Are {source} and {target} told apart?", xlabel=f"proxy A-distance: 0 never, 2 always (n = {first[gap]['n']})", xlim=(0, 2.3), xticks=(0, 0.5, 1, 1.5, 2))
-        apart.set_yticks(rows, list(found))
+        apart.set(title=f"Are {source} and {target} told apart?", xlim=(0, 2.3), xticks=(0, 0.5, 1, 1.5, 2),
+                  xlabel=f"proxy A-distance: 0 guessing, 2 always (n = {first['gap']['n']})")
+        apart.set_yticks(rows, [textwrap.fill(name, 24) for name in found])
         apart.invert_yaxis()
-        read.set(title=f"Is emotion read, when learnt on {source} alone?", xlabel="macro-F1 of a linear classifier", xlim=(0, 1.08), xticks=(0, 0.2, 0.4, 0.6, 0.8, 1))
+        read.set(title=f"Is emotion read, when learnt on {source} alone?", xlim=(0, 1.08), xticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
+                 xlabel="macro-F1 of a linear classifier")
         for axes in (apart, read):
             axes.tick_params(axis="y", length=0)
         handles, labels = read.get_legend_handles_labels()
@@ -327,3 +296,145 @@ def _whiskered(axes, places: np.ndarray, entries: Sequence[Mapping], metric: str
     axes.errorbar(values, places, xerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)], fmt="none", ecolor="#333333", elinewidth=1.1, capsize=2.5)
     for place, value, top in zip(places, values, high):
         axes.text(max(value, top) + 0.012 * axes.get_xlim()[1], place, f"{value:.2f}", va="center", fontsize=8.5)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- counterfactuals (chapter 04)
+
+def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
+    """One picture a row beside its counterfactual texts, do(P): each prompt before the same caption, and how well the picture fits it (chapter 04).
+
+    A card holds `image` [3, S, S] uint8, `domain`, `title`, `caption`, `similarities` [C] (cosines, -1 to 1) and `probs` [C] (0 to 1, the bars).
+    The best fit has the domain's colour: SOURCE for photos, else TARGET.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "left"}):
+        figure = Figure(figsize=(10, 2.4 * len(cards)), layout="constrained")
+        grid, places = figure.subplots(len(cards), 3, squeeze=False, width_ratios=[1.45, 3.7, 2.2]), np.arange(len(prompts))
+        for (picture, texts, fits), card in zip(grid, cards):
+            probs, near = np.asarray(card["probs"], dtype=float), np.asarray(card["similarities"], dtype=float)
+            picture.imshow(np.asarray(card["image"]).transpose(1, 2, 0))
+            picture.set_title(card["title"])
+            fits.barh(places, probs, height=0.6, color=[_domain_colour(card["domain"]) if i == probs.argmax() else GREY for i in places])
+            for place, prompt in enumerate(prompts):
+                lines = textwrap.fill(f"{prompt} {_plain(card['caption'])}", 60).removeprefix(prompt)
+                texts.text(1, place, rf"$\bf{{{prompt.replace(' ', chr(92) + ' ')}}}$" + lines, ha="right", va="center", fontsize=9, linespacing=1.15, in_layout=False)
+                fits.text(probs[place] + 0.02, place, f"{probs[place]:.0%}   cos {near[place]:.2f}".replace("-", "−"), va="center", fontsize=9)
+            for axes in (texts, fits):
+                axes.set(ylim=(len(prompts) - 0.5, -0.5), xlim=(0, 1 if axes is texts else 1.6), xticks=[], yticks=[])
+            for axes in (picture, texts):
+                axes.set_axis_off()
+            fits.spines["bottom"].set_visible(False)
+        grid[0][1].set_title("one knowledge, six prompts", loc="right", x=0.94)
+        grid[0][2].set_title("which does the picture fit?")
+        return figure
+
+
+def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
+    """One scene drawn under every emotion, do(emotion), in one double row a domain: the pictures with their captions, and what is answered (chapter 04).
+
+    rows: domain -> {`images` [C, 3, S, S] uint8, `captions` of length C, `probs` [C, C]: the answers of picture c}. In each column the row of the emotion
+    that was set is shaded; the longest bar has the domain's colour: SOURCE for photos, else TARGET.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titlesize": 10}):
+        figure = Figure(figsize=(10.5, 3.6 * len(rows)), layout="constrained")
+        grid = figure.subplots(2 * len(rows), len(classes), squeeze=False, height_ratios=[1.5, 1] * len(rows))
+        for (pictures, bars_), (domain, row) in zip(grid.reshape(len(rows), 2, -1), rows.items()):
+            for place, (picture, axes, name) in enumerate(zip(pictures, bars_, classes)):
+                picture.imshow(np.asarray(row["images"][place]).transpose(1, 2, 0))
+                picture.set_title(f"do({name})" if domain == next(iter(rows)) else "")
+                picture.set(xticks=[], yticks=[], ylim=(1.5 * len(row["images"][place][0]), -0.5), ylabel=domain if not place else "")
+                picture.spines[:].set_visible(False)
+                picture.text(0.5, 0.31, textwrap.fill(_plain(row["captions"][place]), 23), transform=picture.transAxes, ha="center", va="top", fontsize=8, linespacing=1.1, in_layout=False)
+                probs = np.asarray(row["probs"][place], dtype=float)
+                axes.axhspan(place - 0.5, place + 0.5, color="#dddddd", zorder=0)
+                axes.barh(classes, probs, height=0.62, color=[_domain_colour(domain) if i == probs.argmax() else GREY for i in range(len(classes))])
+                axes.set(xlim=(0, 1), xticks=(0, 1), ylim=(len(classes) - 0.5, -0.5))
+                axes.xaxis.set_major_formatter(PercentFormatter(1))
+                axes.tick_params(length=0, labelsize=8.5, labelleft=not place)
+            pictures[0].yaxis.label.set(weight="bold", size=11)
+        return figure
+
+
+def followed(pairs: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[str]) -> Figure:
+    """Whether an answer follows an intervention: what was set (rows) against what was answered (columns), one matrix for each title (chapter 04).
+
+    pairs: title -> {name of the rows: [N] class numbers, name of the columns: [N] class numbers}. Numbers are pictures, colour is the share of the row;
+    the outlined diagonal is where both agree.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.labelsize": 10, "axes.titlesize": 10.5}):
+        figure = Figure(figsize=(3.5 * len(pairs), 3.7), layout="constrained")
+        for axes, (title, pair) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items()):
+            (rows, one), (columns, other) = pair.items()
+            counts = confusion_matrix(one, other, labels=range(len(classes)))
+            share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+            sns.heatmap(share, ax=axes, annot=counts, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, linewidths=0.5, linecolor="white",
+                        xticklabels=classes, yticklabels=classes, annot_kws={"size": 9})
+            for place in range(len(classes)):
+                axes.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor="#333333", linewidth=0.9))
+            axes.set(title=f"{title}\n{np.trace(counts) / counts.sum():.0%} of {counts.sum()} on the diagonal", xlabel=columns, ylabel=rows)
+            axes.tick_params(axis="x", rotation=40, length=0)
+            axes.tick_params(axis="y", rotation=0, length=0)
+        return figure
+
+
+def believed(curves: Mapping[str, Sequence[Mapping]], in_use: float, thresholds: Mapping[float, float], shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
+    """Ways to choose pseudo-labels: how many of them are right when more and more are believed, and which classes these are (chapter 04).
+
+    curves: way -> what `metrics.pseudo_label_scores` returned, from few to all; in_use: the coverage at which the labeller stands (dots); thresholds: confidence
+    -> coverage, written along the first curve. shares: way -> [C], the classes' shares among the believed there; any further name, such as the truth, is grey.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
+        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+        (curve, mix), colours = figure.subplots(1, 2), dict(zip(curves, (COLOURS[2], TARGET)))
+        for way, points in curves.items():
+            x, y = zip(*[(point["coverage"], point["accuracy"]) for point in points if point["coverage"]])
+            curve.plot(x, y, color=colours[way], linewidth=1.8, label=way)
+            curve.plot(in_use, np.interp(in_use, x, y), "o", color=colours[way], markersize=8, markeredgecolor="white", zorder=3)
+            for threshold, coverage in thresholds.items() if way == next(iter(curves)) else ():
+                curve.annotate(f"≥ {threshold:g}", (coverage, np.interp(coverage, x, y)), (4, 4), textcoords="offset points", fontsize=8.5, color=colours[way])
+                curve.plot(coverage, np.interp(coverage, x, y), "|", color=colours[way], markersize=8, markeredgewidth=1.6)
+        curve.set(title="How many are right", xlabel="pictures with a believed pseudo-label", ylabel="right among them", xlim=(0, 1.03), ylim=(None, 1.015))
+        curve.legend(frameon=False, loc="lower left")
+        width = 0.8 / len(shares)
+        for place, (name, values) in enumerate(shares.items()):
+            mix.bar(np.arange(len(classes)) + (place - (len(shares) - 1) / 2) * width, values, width=0.92 * width, color=colours.get(name, GREY), label=name)
+        mix.set(title="Which classes they are", xticks=range(len(classes)), xticklabels=classes, ylabel="share among them")
+        mix.tick_params(axis="x", length=0)
+        mix.legend(frameon=False)
+        for axis in (curve.xaxis, curve.yaxis, mix.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return figure
+
+
+def reliability(found: Mapping[str, Mapping]) -> Figure:
+    """Confidence against accuracy in bins, one panel for each entry (title -> what `metrics.calibration` returned), over the bins' counts (chapter 04).
+
+    On the dashed diagonal a model is as sure as it is right; below, too sure. Points are the bins' means, with the count beside each; the first panel is the source's.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.8 * len(found), 4.4), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
+        grid = figure.subplots(2, len(found), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+        for (fit, many), (title, entry), colour in zip(grid.T, found.items(), (SOURCE, TARGET)):
+            fit.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--")
+            fit.plot(entry["confidence"], entry["accuracy"], "o-", color=colour, linewidth=1.6, markersize=6)
+            fit.set(title=f"{title}\nexpected calibration error {entry['error']:.3f}", xlim=(0, 1), ylim=(0, 1.02), xticks=np.arange(0, 1.1, 0.2))
+            many.bar(entry["middle"], entry["count"], width=0.09, color=colour)
+            for middle, count in zip(entry["middle"], entry["count"]):
+                many.text(middle, count, count, ha="center", va="bottom", fontsize=8.5)
+            many.set(xlabel="confidence")
+            many.margins(y=0.3)
+            for axis in (fit.xaxis, fit.yaxis):
+                axis.set_major_formatter(PercentFormatter(1))
+        grid[0][0].set_ylabel("right")
+        grid[1][0].set_ylabel("pictures")
+        return figure
+
+
+def _domain_colour(domain: str) -> tuple[float, ...]:
+    """The colour of a domain's own answers."""
+    return SOURCE if domain == "photos" else TARGET
+
+
+def _plain(caption: str) -> str:
+    """A caption without the tokenizer's spaces before punctuation, safe from matplotlib's mathematics."""
+    return caption.removesuffix(".").strip().replace(" ,", ",").replace("$", r"\$")

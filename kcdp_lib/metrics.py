@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Mapping, Sequence
 
 import numpy as np
+from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -17,6 +18,7 @@ from kcdp_lib.datasets import EMOTIONS
 
 RESAMPLES = 2000
 LEVEL = 0.95
+BINS = 10                              # of confidence, in `calibration`
 SUMMARIES = ("accuracy", "balanced_accuracy", "macro_f1")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)    # inverse regularisation among which a linear classifier chooses on its own training rows
 
@@ -66,6 +68,27 @@ def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
     }
 
 
+def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
+    """Is a model as sure as it is right? The largest of each row of probs [N, C] against being right, in ten bins of equal width (chapter 04; Guo et al. 2017).
+
+    labels [N]; unlabelled rows (-1) are left out. `right` and `sure` are the accuracy and the mean confidence of all `n`. Lists hold one number for each bin
+    that is not empty: its `middle`, mean `confidence`, `accuracy` and `count`. `error` is the expected calibration error, 0 to 1: the distance between
+    a bin's accuracy and confidence, averaged over pictures. ValueError if the lengths differ or no row is labelled.
+    """
+    known, predicted = _labelled(labels, probs)
+    confidence, right = np.asarray(probs)[np.asarray(labels) >= 0].max(1), known == predicted
+    accuracy, mean = calibration_curve(right.astype(int), confidence, n_bins=BINS, pos_label=1)
+    edges = np.linspace(0, 1, BINS + 1)
+    count = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=BINS)    # scikit-learn's bins, whose counts it keeps to itself
+    filled = np.flatnonzero(count)
+    return {
+        "n": len(known), "right": _number(right.mean()), "sure": _number(confidence.mean()),
+        "error": _number(np.abs(accuracy - mean) @ count[filled] / len(known)),
+        "middle": ((edges[1:] + edges[:-1]) / 2)[filled].round(6).tolist(), "confidence": mean.round(6).tolist(),
+        "accuracy": accuracy.round(6).tolist(), "count": count[filled].tolist(),
+    }
+
+
 def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> dict:
     """How well a linear classifier tells two domains apart: 2 (1 - 2 err), from 0 (not at all) to 2 (always). Chapter 02; Ben-David et al. 2007.
 
@@ -75,13 +98,14 @@ def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> d
     """
     features = np.concatenate([np.asarray(source), np.asarray(target)])
     domains = np.repeat([0, 1], [len(source), len(target)])
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    told = scores(domains, cross_val_predict(_linear("balanced_accuracy", seed, "balanced"), features, domains, cv=folds, method="predict_proba"), ("source", "target"), seed)
-    return {"n": told["n"], **{f"a_distance{part}": np.clip(np.multiply(4, told[f"balanced_accuracy{part}"]) - 2, 0, 2).round(6).tolist() for part in ("", "_interval")}}
+    folds, model = StratifiedKFold(5, shuffle=True, random_state=seed), _linear("balanced_accuracy", seed, "balanced")
+    told = scores(domains, cross_val_predict(model, features, domains, cv=folds, method="predict_proba"), ("source", "target"), seed)
+    distance = {part: np.clip(4 * np.array(told[f"balanced_accuracy{part}"]) - 2, 0, 2) for part in ("", "_interval")}    # err = 1 - balanced accuracy
+    return {"n": told["n"], **{f"a_distance{part}": value.round(6).tolist() for part, value in distance.items()}}
 
 
-def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str] = EMOTIONS, seed: int = 0) -> dict:
-    """How well a linear classifier reads the classes in a space of features: what `scores` returns, for each entry of `tests` (chapter 02).
+def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> dict:
+    """How well a linear classifier reads the emotions in a space of features: what `scores` returns, for each entry of `tests` (chapter 02).
 
     features [N, D] and labels [N] teach it, and alone choose its regularisation (macro-F1 in three-fold cross-validation); unlabelled rows (-1) are left out.
     tests: name -> (features [M, D], labels [M]), never used but to report. ValueError if widths or lengths differ.
@@ -90,9 +114,9 @@ def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tu
     model = _linear("f1_macro", seed).fit(features[known], np.asarray(labels)[known])
     found = {}
     for name, (asked, true) in tests.items():
-        probs = np.zeros((len(asked), len(classes)))
+        probs = np.zeros((len(asked), len(EMOTIONS)))
         probs[:, model.classes_] = model.predict_proba(np.asarray(asked))
-        found[name] = scores(true, probs, classes, seed)
+        found[name] = scores(true, probs, seed=seed)
     return found
 
 

@@ -263,7 +263,10 @@ def word_attention(attention: torch.Tensor, positions: torch.Tensor, size: int) 
 
 
 def word_positions(caption: str, word: str, tokenizer) -> torch.Tensor:
-    """Which positions of k hold a word of the caption, its first occurrence (chapter 03): int64 [n], below L; empty if it is not there or was cut off at L tokens."""
+    """Which positions of k hold a word of the caption, its first occurrence (chapter 03): int64 [n], below L.
+
+    Empty if it is not there or was cut off at L tokens.
+    """
     words = caption.split()
     if word not in words:
         return torch.arange(0)
@@ -273,10 +276,11 @@ def word_positions(caption: str, word: str, tokenizer) -> torch.Tensor:
 
 
 def word_focus(attention: torch.Tensor, positions: torch.Tensor, region) -> float:
-    """How much more a word is attended to inside a region than the region's size would give (chapter 03): attention [T, h, w], positions [n], region [S, S] of 0 and 1, tensor or array.
+    """How much more a word is attended to inside a region than the region's size would give (chapter 03).
 
-    The share of the word's attention that falls inside, over the region's share of the picture: 1 is chance, 2 twice as much, 0 none at all. The attention
-    to all tokens together is the same everywhere, so some words can only be above 1 where others are below. NaN for an empty region or a word without positions.
+    attention [T, h, w], int64 positions [n] of the word's tokens, region [S, S] of 0 and 1, tensor or array, with S a multiple of h and w. The share of the
+    word's attention that falls inside, over the region's share of the picture: 1 is chance, 2 twice as much, 0 none at all. The attention to all tokens
+    together is the same everywhere, so some can only be above 1 where others are below. NaN for an empty region or a word without positions.
     """
     heat = attention[positions].sum(0)
     inside = F.adaptive_avg_pool2d(torch.as_tensor(region, dtype=heat.dtype, device=heat.device)[None], heat.shape)[0]

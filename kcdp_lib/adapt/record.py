@@ -28,7 +28,7 @@ from kcdp_lib.datasets import EMOTIONS, Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import Frozen, Triplet, freeze, load_text_encoder
 from kcdp_lib.paths import ROOT, atomic_write
-from kcdp_lib.perception import word_attention
+from kcdp_lib.perception import word_attention, word_positions
 
 FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in out_dir
 
@@ -152,10 +152,7 @@ def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[
     words = caption.split()
     named = [triplet[2].split()[-1] for triplet in triplets if triplet[2].strip() and triplet[2].split()[-1] in words]
     word = named[-1] if named else max(words, key=len, default="")
-    before = words[:words.index(word)] if word else []
-    start, stop = (len(tokenizer(" ".join(part), truncation=True)["input_ids"]) - 1 for part in (before, [*before, word]))    # less the end mark
-    last = tokenizer.model_max_length - 1
-    return word, torch.arange(min(start, last), min(max(stop, start + 1), last + 1))
+    return word, word_positions(caption, word, tokenizer)
 
 
 def provenance(config: Config, device: str, started: float) -> dict:

@@ -1,0 +1,216 @@
+"""Figures show the numbers they were given."""
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kcdp_lib import figures
+from kcdp_lib.datasets import Pictures, regions, render, world
+from kcdp_lib.knowledge import parse_triplets
+
+
+# ---------------------------------------------------------------- one space (chapter 02)
+
+def told(value):
+    return {"n": 40, "a_distance": value, "a_distance_interval": [max(value - 0.1, 0), min(value + 0.1, 2)]}
+
+
+def read(value, n):
+    return {"n": n, "macro_f1": value, "macro_f1_interval": [value - 0.05, value + 0.05], "per_class_recall": dict.fromkeys("abcd", value)}
+
+
+@pytest.fixture
+def spaces():
+    return {"pictures": {"gap": told(1.9), "old": read(0.6, 25), "new": read(0.2, 15)}, "words": {"gap": told(0.4), "old": read(0.8, 25), "new": read(0.7, 15)}}
+
+
+def lengths(axes, colour):
+    return [bar.get_width() for bar in axes.patches if np.allclose(bar.get_facecolor()[:3], colour)]
+
+
+def test_one_space_draws_each_number_once_in_the_colour_of_its_domain(spaces):
+    apart, reads = figures.one_space(spaces).axes
+    assert lengths(apart, figures.GREY) == [1.9, 0.4]
+    assert lengths(reads, figures.SOURCE) == [0.6, 0.8] and lengths(reads, figures.TARGET) == [0.2, 0.7]
+    assert [text.get_text() for text in apart.texts] == ["1.90", "0.40"]
+    assert [label.get_text() for label in apart.get_yticklabels()] == ["pictures", "words"] and apart.yaxis_inverted()
+
+
+def test_one_space_says_which_domain_is_which_how_many_and_what_guessing_gives(spaces):
+    figure = figures.one_space(spaces)
+    apart, reads = figure.axes
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[0].startswith("old, the domain it learnt on (n = 25)") and legend[1].startswith("new, the other domain (n = 15)") and legend[2] == "guessing"
+    assert "n = 40" in apart.get_xlabel() and "old and new" in apart.get_title(loc="left") and "old alone" in reads.get_title(loc="left")
+    assert any(list(line.get_xdata()) == [1 / 4, 1 / 4] for line in reads.lines)
+
+
+def test_one_space_bears_one_row_and_an_interval_that_misses_its_value(spaces):
+    spaces["pictures"]["gap"]["a_distance_interval"] = [1.95, 2.0]
+    figure = figures.one_space({"pictures": spaces["pictures"]})
+    assert figures.png(figure).startswith(b"\x89PNG") and figures.png(figure) == figures.png(figure)
+
+
+# ---------------------------------------------------------------- what perception sees, and where it is drawn (chapter 03)
+
+def scene_with(domain: str, cause: str, name: str) -> world.Scene:
+    """The first test scene of which this domain shows this event or response."""
+    scenes = (world.sample_scene("test", 0, index, world.DOMAINS[domain].prior) for index in range(5000))
+    return next(scene for scene in scenes if getattr(world.shown(scene, domain), cause) == name)
+
+
+def test_region_is_where_the_cause_is_drawn():
+    fireworks = regions.drawn_region(scene_with("photos", "event", "fireworks"), "photos", "event")
+    assert fireworks.shape == (64, 64) and fireworks.dtype == bool
+    assert 0.01 < fireworks.mean() < 0.5 and fireworks[:32].sum() > 10 * fireworks[32:].sum()                  # in the sky
+    tears = regions.drawn_region(scene_with("stickers", "response", "tears"), "stickers", "response")
+    assert tears.any() and not tears[:16].any() and 20 < np.nonzero(tears)[1].mean() < 44                       # on the cheeks, on both sides
+    green = regions.drawn_region(scene_with("stickers", "response", "green"), "stickers", "response")
+    assert green.mean() > 0.1 and green[24:40, 24:40].mean() > 0.5                                              # the face itself
+
+
+def test_nothing_else_changes_place():
+    """Outside the region the drawing without the event is the drawing with it: same subject, same clutter, same grain."""
+    scene = scene_with("photos", "event", "grave")
+    hidden = replace(scene, event=None)
+    draw, tints = render.event, render.TINTS
+    region = regions.drawn_region(scene, "photos", "event", visible=0)
+    assert region.mean() < 0.3
+    assert render.event is draw and render.TINTS is tints                                                       # nothing stays exchanged
+    assert not regions.drawn_region(hidden, "photos", "event").any()
+
+
+def test_drawn_words_are_those_the_caption_says_and_the_picture_shows():
+    index = range(40)
+    scenes = [world.sample_scene("test", 0, i, world.DOMAINS["photos"].prior) for i in index]
+    pictures = Pictures("photos", "test", [Path(f"{i:06d}.png") for i in index], np.full(len(index), -1), [""] * len(index))
+    captions = [world.caption(scene, "photos") for scene in scenes]
+    found = regions.drawn_words(pictures, captions, [parse_triplets(caption) for caption in captions])
+    assert {entry["cause"] for entry in found} == {"event", "response"} and len(found) > 20
+    for entry in found:
+        shown = world.shown(scenes[entry["row"]], "photos")
+        table = {"event": world.EVENTS, "response": world.RESPONSES}[entry["cause"]]
+        assert set(entry["words"]) <= set(table[getattr(shown, entry["cause"])][0].split()) and 0 < entry["region"].mean() <= 0.5
+    assert not {"a", "beside", "with"} & {word for entry in found for word in entry["words"]}
+    said_nothing = ["a photo of a cat ."] * len(index)
+    assert regions.drawn_words(pictures, said_nothing, [parse_triplets(caption) for caption in said_nothing]) == []
+
+
+def test_word_maps_tint_by_the_words_own_mean():
+    """A word attended to alike everywhere leaves the picture grey whatever its level; a hot place is red, a cold one blue."""
+    image, hot = np.full((3, 64, 64), 128, np.uint8), np.ones((8, 8))
+    hot[0, 0], hot[7, 7] = 2, 0
+    region = np.zeros((64, 64), bool)
+    region[:8, :8] = True
+    rows = [{"image": image, "title": "one", "heats": {"flat": np.full((8, 8), 0.01), "hot": hot}, "regions": {"hot": region}},
+            {"image": image, "title": "two", "heats": {"flat": np.full((4, 4), 0.5)}, "caption": "a caption"}]
+    figure = figures.word_maps(rows)
+    panels = {(row, axes.get_title()): axes for row, axes in zip((0, 0, 0, 1, 1, 1), figure.axes)}
+    flat, warm = (panels[0, title].images[0].get_array() for title in ("“flat”", "“hot”"))
+    assert np.ptp(flat, axis=-1).max() < 0.02 and np.allclose(flat, panels[1, "“flat”"].images[0].get_array())
+    assert warm[4, 4, 0] > warm[4, 4, 2] + 0.2 and warm[60, 60, 2] > warm[60, 60, 0] + 0.2
+    assert len(panels[0, "“hot”"].collections) == 1 and not panels[0, "“flat”"].collections                    # the outline
+    assert figures.png(figure).startswith(b"\x89PNG")
+
+
+def test_change_boxes_show_medians_and_whole_whiskers():
+    rng = np.random.default_rng(0)
+    changes = {name: {"words": rng.normal(0.4, 0.01, (50, 2)), "pixels": rng.normal(high, 0.01, (50, 2))} for name, high in (("photos", 0.8), ("stickers", 3.0))}
+    figure = figures.change_boxes(changes, ["coarse", "v"])
+    photos, stickers = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["photos (n = 50)", "stickers (n = 50)"]
+    assert [tick.get_text() for tick in photos.get_xticklabels()] == ["coarse", "v"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["words", "pixels"]
+    assert photos.get_ylim() == stickers.get_ylim() and stickers.get_ylim()[0] == 0 and stickers.get_ylim()[1] > 3
+    medians = [np.median(line.get_ydata()) for line in photos.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2]
+    assert any(value == pytest.approx(np.median(changes["photos"]["pixels"][:, 0])) for value in medians)
+
+
+def test_focus_points_count_pictures_and_mark_means():
+    focuses = [{"group": "stickers: responses", "here": 1.2 + 0.1 * (i % 2), "there": 0.9} for i in range(10)] + [{"group": "photos: events", "here": 1.0, "there": 1.0}]
+    axes, = figures.focus_points(focuses).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["photos: events\n(n = 1)", "stickers: responses\n(n = 10)"]
+    marked = [y for line in axes.lines for y in np.atleast_1d(line.get_ydata())]
+    assert any(y == pytest.approx(1.25) for y in marked) and any(y == pytest.approx(0.9) for y in marked)
+
+
+# ---------------------------------------------------------------- counterfactuals (chapter 04)
+
+CLASSES = ("joy", "rage", "awe")
+
+
+def widths(axes):
+    return [round(float(bar.get_width()), 6) for container in axes.containers for bar in container]
+
+
+def tall(axes):
+    return [round(float(bar.get_height()), 6) for container in axes.containers for bar in container]
+
+
+def coloured(axes, colour):
+    """Which bars have the colour."""
+    return [i for i, bar in enumerate(bar for container in axes.containers for bar in container) if np.allclose(bar.get_facecolor()[:3], colour)]
+
+
+def test_readings_put_every_prompt_before_the_caption_and_colour_the_best_fit():
+    card = {"image": np.zeros((3, 8, 8), np.uint8), "title": "one", "caption": "a cup , for $ 5 .", "similarities": [-0.5, 0.25, 0.0], "probs": [0.1, 0.7, 0.2]}
+    figure = figures.readings([{**card, "domain": "photos"}, {**card, "domain": "noto"}], ["A joy photo of", "A rage photo of", "A awe photo of"])
+    (_, texts, fits), (_, _, other) = np.reshape(figure.axes, (2, 3))
+    assert [text.get_text() for text in texts.texts][1] == r"$\bf{A\ rage\ photo\ of}$ a cup, for \$ 5"
+    assert widths(fits) == [0.1, 0.7, 0.2] and fits.yaxis_inverted()
+    assert coloured(fits, figures.SOURCE) == [1] and coloured(other, figures.TARGET) == [1] and coloured(other, figures.GREY) == [0, 2]
+    assert [text.get_text() for text in fits.texts][:2] == ["10%   cos −0.50", "70%   cos 0.25"]
+    assert figures.png(figure).startswith(b"\x89PNG")
+
+
+def test_readings_lose_no_word_of_a_long_caption():
+    long = "a sticker of a cat " + "with a frown and closed eyes , " * 4
+    card = {"image": np.zeros((3, 8, 8), np.uint8), "domain": "stickers", "title": "", "caption": long, "similarities": [0], "probs": [1]}
+    text, = figures.readings([card], ["A joy photo of"]).axes[1].texts
+    assert " ".join(text.get_text().split()).endswith(long.strip().replace(" ,", ",")) and text.get_text().count("\n") >= 2
+
+
+def test_redrawn_shades_what_was_set_and_colours_what_was_answered():
+    probs = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.0, 0.1, 0.9]])
+    row = {"images": np.zeros((3, 3, 8, 8), np.uint8), "captions": ["a photo of a cat ."] * 3, "probs": probs}
+    figure = figures.redrawn({"photos": row, "stickers": row}, CLASSES)
+    pictures, answers, _, below = np.reshape(figure.axes, (4, 3))
+    assert [axes.get_title(loc="center") for axes in pictures] == ["do(joy)", "do(rage)", "do(awe)"] and pictures[0].get_ylabel() == "photos"
+    assert [axes.texts[0].get_text() for axes in pictures] == ["a photo of a cat"] * 3
+    for place, (axes, other) in enumerate(zip(answers, below)):
+        assert widths(axes) == probs[place].tolist()
+        assert coloured(axes, figures.SOURCE) == coloured(other, figures.TARGET) == [probs[place].argmax()]
+        shade, = [patch for patch in axes.patches if patch not in axes.containers[0]]
+        assert shade.get_y() == place - 0.5 and shade.get_height() == 1
+
+
+def test_followed_counts_pairs_and_the_diagonal():
+    was_set, answered = np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 2, 2, 0, 2])
+    pairs = {"follows": {"set": was_set, "answered": answered}, "itself": {"a": was_set, "b": was_set}}
+    axes, itself = figures.followed(pairs, CLASSES).axes
+    assert axes.get_title(loc="left") == "follows\n50% of 8 on the diagonal" and itself.get_title(loc="left") == "itself\n100% of 8 on the diagonal"
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("set", "answered")
+    assert [int(text.get_text()) for text in axes.texts] == [3, 1, 0, 0, 0, 2, 1, 0, 1]
+    assert sorted(patch.get_xy() for patch in axes.patches) == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_believed_marks_the_point_in_use_on_both_curves():
+    curves = {"one": [{"coverage": 0.0, "accuracy": None}, {"coverage": 0.5, "accuracy": 0.9}, {"coverage": 1.0, "accuracy": 0.7}],
+              "two": [{"coverage": 0.5, "accuracy": 0.8}, {"coverage": 1.0, "accuracy": 0.7}]}
+    shares = {"truth": [0.2, 0.3, 0.5], "one": [0.1, 0.3, 0.6], "two": [0.4, 0.3, 0.3]}
+    curve, mix = figures.believed(curves, 0.75, {0.9: 0.6}, shares, CLASSES).axes
+    drawn = [np.column_stack(line.get_data()).round(6).tolist() for line in curve.lines]
+    assert drawn == [[[0.5, 0.9], [1, 0.7]], [[0.75, 0.8]], [[0.6, 0.86]], [[0.5, 0.8], [1, 0.7]], [[0.75, 0.75]]]
+    assert [text.get_text() for text in curve.texts] == ["≥ 0.9"]
+    assert tall(mix) == [value for values in shares.values() for value in values]
+    assert [len(coloured(mix, colour)) for colour in (figures.GREY, figures.COLOURS[2], figures.TARGET)] == [3, 3, 3]
+
+
+def test_reliability_shows_bins_counts_and_the_error():
+    entry = {"middle": [0.45, 0.95], "confidence": [0.42, 0.96], "accuracy": [0.5, 0.9], "count": [2, 30], "error": 0.0625}
+    figure = figures.reliability({"source": entry, "target": {**entry, "error": 0.5}})
+    fit, other, many, _ = figure.axes
+    assert np.column_stack(fit.lines[1].get_data()).tolist() == [[0.42, 0.5], [0.96, 0.9]] and fit.lines[1].get_color() == figures.SOURCE
+    assert tall(many) == [2, 30] and [text.get_text() for text in many.texts] == ["2", "30"]
+    assert fit.get_title(loc="left").endswith("0.062") and other.get_title(loc="left").endswith("0.500") and other.lines[1].get_color() == figures.TARGET
