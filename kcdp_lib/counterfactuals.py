@@ -91,7 +91,7 @@ class PseudoLabeller(nn.Module):
 
     Every target picture has a row in a memory of probabilities, an exponential moving average over the epochs (no extra pass over the data).
     Nothing is kept during the warm-up; then the surest fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`:
-    one common threshold would let the classes that are easy to see crowd out the others. Target labels are never seen here.
+    one common threshold might let the classes that are easy to see crowd out the others (chapter 04 measures it). Target labels are never seen here.
     Recipe `raw`: the argmax of the moment, all of it, from the first step. warm_up is a share of the training, keep are shares of each class.
     """
 

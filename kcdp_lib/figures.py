@@ -240,7 +240,7 @@ def focus_points(focuses: Sequence[Mapping]) -> Figure:
 def effects(changes: Mapping[str, Sequence[float]], spread: float, xlabel: str = "change of macro-F1 on the target") -> Figure:
     """A row for each entry of `changes` (name -> one number a seed): a dot for each seed, a line for their mean.
 
-    The grey band is -spread to spread, what a mere change of seed does; an effect inside it says nothing.
+    The grey band is -spread to spread, where a mean may lie by the chance of the seeds; an effect inside it says nothing.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7.5, 0.36 * len(changes) + 1.0), layout="constrained")

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from kcdp_lib.adapt.model import stack_key
 from kcdp_lib.config import SWITCHES, Config, read_recipe
 from kcdp_lib.datasets import world_key
@@ -37,3 +39,8 @@ def switch_effects(rows: list[dict]) -> dict[str, list[float]]:
         scores = macro_f1(rows, "kcdp", recipe)
         found[changed[0] if len(changed) == 1 else "all"] = [scores[seed] - paper[seed] for seed in sorted(scores.keys() & paper.keys())]
     return found
+
+
+def standard_error(changes: dict[str, list[float]]) -> float:
+    """Standard error of one entry's mean over its seeds (macro-F1, 0 to 1), from the scatter between seeds pooled over all entries: two seeds alone say too little."""
+    return float(np.sqrt(np.mean([np.var(values, ddof=1) / len(values) for values in changes.values()])))

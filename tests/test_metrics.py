@@ -203,6 +203,7 @@ def test_calibration_bears_bins_edges_and_one_sided_answers():
     assert sum(found["count"]) == 4 and len(found["count"]) == len(found["accuracy"]) == len(found["middle"]) == 3
     assert found["accuracy"] == [1, 1, 1] and found["error"] == pytest.approx((0.5 + 0.3) / 4, abs=1e-6)
     assert calibration(*sure([0.9], [False]))["error"] == pytest.approx(0.9)
+    assert calibration(*sure([0.45, 0.5, 0.5, 1.0], [True] * 4))["count"] == [3, 1]    # an edge belongs to the bin below it, as in scikit-learn
 
 
 def test_calibration_leaves_out_what_has_no_label():

@@ -8,7 +8,7 @@ from kcdp_lib.config import RECIPES, SWITCHES
 
 
 def test_every_switch_was_measured_with_two_seeds_on_these_weights():
-    """Fails when the world or the miniatures change: run `python benchmarks/switches.py` again, so that the chapter never quotes numbers of other weights."""
+    """Fails when the world or the miniatures change: run `python benchmarks/grid.py switches` again, so that the chapter never quotes numbers of other weights."""
     rows = results.read("switches")
     wanted = ["paper", "released", *(f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES)]
     lacking = [(recipe, seed) for recipe in wanted for seed in (0, 1) if seed not in results.macro_f1(rows, "kcdp", recipe)]
@@ -25,6 +25,11 @@ def test_effects_compare_runs_of_one_seed():
     effects = results.switch_effects(rows)
     assert effects.keys() == {"balance", "all"}
     assert effects["balance"] == pytest.approx([0.05, -0.1]) and effects["all"] == pytest.approx([-0.4])
+
+
+def test_the_standard_error_pools_the_scatter_of_all_entries():
+    assert results.standard_error({"a": [0.1, 0.3], "b": [-0.2, 0.0]}) == pytest.approx(0.1)
+    assert results.standard_error({"a": [0.1, 0.1], "b": [0.5, 0.5]}) == 0
 
 
 def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypatch):
