@@ -279,7 +279,7 @@ def _strip(chunk: list[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------- text -> tokens
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)    # one a device
 def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     """Tokenizer and text encoder of the preset's diffusion model, in float32. KCDPError if they cannot be loaded whole.
 

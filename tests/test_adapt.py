@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from transformers import CLIPTextModel
 
 import kcdp_lib
 from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths
@@ -145,6 +146,21 @@ def test_same_seed_gives_the_same_run_from_an_empty_cache(finished, world, monke
     again = run(world, "again")
     assert without(again, "provenance") == without(finished[0], "provenance")
     assert predictions(world / "again") == predictions(finished[1])
+
+
+def test_no_text_is_encoded_twice_in_a_whole_run(world, monkeypatch):
+    """Captions, triplets, prompts and the empty text, of source and target, of every baseline and of the figures."""
+    read, forward = [], CLIPTextModel.forward
+
+    def counted(self, input_ids, *args, **kwargs):
+        read.extend(tuple(ids) for ids in input_ids.tolist() if ids[-1] == ids[-2])    # two long texts may be alike up to where they are cut
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(paths, "CACHE", world / "cache-texts")
+    monkeypatch.setattr(CLIPTextModel, "forward", counted)
+    knowledge.load_text_encoder.cache_clear()
+    run(world, "texts", epochs=1)
+    assert len(read) == len(set(read)) > len(EMOTIONS)
 
 
 def test_another_seed_gives_another_model(world):
