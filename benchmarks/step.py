@@ -1,8 +1,11 @@
-"""Seconds of one training step, a source and a target batch of the preset `tiny`: the paper recipe as this book runs it, from what was frozen once, beside
-`recipe="released"` without caches, which encodes pictures, captions and triplets anew in every step and trains the whole UNet. The released code calls
-its text encoder once for each caption and each triplet; what is left of the difference when all texts go in one batch is measured, too.
+"""Seconds of one training step, a source and a target batch of the preset `tiny`, of the paper recipe as this book runs it (everything frozen is cached)
+and of `recipe="released"` with less and less cached:
 
-`python benchmarks/step.py` prints all three and writes results/step.json. Steps alternate, so that a busy moment hits each kind alike.
+released                 nothing: captions, triplets, tokens and latents anew in every step
+released_captions_read   captions and triplets from a file, as the released code has them; its text encoder is called for each text by itself, as there
+released_texts_batched   the same with the texts in batches
+
+`python benchmarks/step.py` prints all and writes results/step.json. Steps alternate, so that a busy moment hits each kind alike.
 """
 import json
 import statistics
@@ -24,26 +27,19 @@ ROUNDS = 7
 PRESET = PRESETS["tiny"]
 
 
-def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, texts_a_call: int | None = None):
+def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, look):
     """A function without arguments that trains one step on a source and a target batch (uint8 [B, 3, S, S] each).
 
-    texts_a_call: None for latents and tokens that were frozen before, else how many texts the encoder gets at a time, in every step anew.
+    look: from a batch's images and what is frozen of it to what the step learns from.
     """
     model = KCDP(PRESET, recipe)
     labeller = PseudoLabeller(len(pixels[1]), len(EMOTIONS), recipe)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    frozen = [describe(images, foundations, recipe) for images in pixels]
-    rows = torch.arange(len(labels))
-
-    def anew(images: torch.Tensor, known: Frozen) -> Frozen:
-        """What the released code computes in every step: latents and text. Captions and triplets it reads from a file."""
-        foundations.text_encoder.known.clear()
-        encode_texts([*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)], foundations.text_encoder, texts_a_call)
-        tokens, mask = knowledge_tokens(known.captions, known.triplets, recipe, foundations.text_encoder)
-        return Frozen(encode_images(foundations.vae, images, recipe), tokens, mask, known.image_embeddings, known.captions, known.triplets)
+    frozen, rows = [describe(images, foundations, recipe) for images in pixels], torch.arange(len(labels))
 
     def step() -> None:
-        source, target = frozen if texts_a_call is None else [anew(images, known) for images, known in zip(pixels, frozen)]
+        foundations.text_encoder.known.clear()
+        source, target = (look(images, known) for images, known in zip(pixels, frozen))
         source_step(model, source, labels, rows, recipe)
         target_step(model, labeller, target, rows, 1.0)
         optimizer.step()
@@ -52,14 +48,24 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
     return step
 
 
+def encode_anew(images: torch.Tensor, known: Frozen, foundations, recipe, texts_a_call: int) -> Frozen:
+    """Latents and tokens of a batch, its captions and triplets given."""
+    encode_texts([*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)], foundations.text_encoder, texts_a_call)
+    tokens, mask = knowledge_tokens(known.captions, known.triplets, recipe, foundations.text_encoder)
+    return Frozen(encode_images(foundations.vae, images, recipe), tokens, mask, known.image_embeddings, known.captions, known.triplets)
+
+
 def measure(rounds: int = ROUNDS) -> dict:
     """Median seconds of each, and the ratio of the medians; the first step of each is not counted."""
     foundations, pictures = load_foundations(PRESET), [datasets.load(name, "train") for name in ("photos", "stickers")]
     pixels = [datasets.read_images(some.files[:PRESET.batch_size], PRESET.image_size) for some in pictures]
     labels = torch.as_tensor(pictures[0].labels[:PRESET.batch_size])
-    steps = {"paper": make_step(RECIPES["paper"], foundations, pixels, labels),
-             "released": make_step(RECIPES["released"], foundations, pixels, labels, texts_a_call=1),
-             "released_batched": make_step(RECIPES["released"], foundations, pixels, labels, texts_a_call=64)}
+    released = RECIPES["released"]
+    looks = {"released": lambda images, known: describe(images, foundations, released),
+             "released_captions_read": lambda images, known: encode_anew(images, known, foundations, released, texts_a_call=1),
+             "released_texts_batched": lambda images, known: encode_anew(images, known, foundations, released, texts_a_call=64)}
+    steps = {"paper": make_step(RECIPES["paper"], foundations, pixels, labels, lambda images, known: known),
+             **{name: make_step(released, foundations, pixels, labels, look) for name, look in looks.items()}}
     seconds = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -73,6 +79,6 @@ def measure(rounds: int = ROUNDS) -> dict:
 if __name__ == "__main__":
     found = measure()
     for name, seconds in found["seconds"].items():
-        print(f"{name:17} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper recipe's")
+        print(f"{name:23} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper recipe's")
     about = {"batch": PRESET.batch_size, "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": commit()}
     paths.atomic_write(paths.ROOT / "results" / "step.json", json.dumps({**found, **about}, indent=1) + "\n")
