@@ -355,7 +355,9 @@ def test_batches_are_shuffled_and_cover_all(world):
     torch.manual_seed(0)
     rows = torch.cat(training.batches(24, training.steps_per_epoch(24, settings), settings))
     assert sorted(rows.tolist()) == list(range(24)) != rows.tolist()
-    assert [len(batch) for batch in training.batches(5, 3, settings)] == [5, 5, 5]
+    few = training.batches(5, 3, settings)
+    assert [len(batch) for batch in few] == [2, 2, 1] and sorted(torch.cat(few).tolist()) == list(range(5)), "no picture twice in an epoch"
+    assert [len(batch) for batch in training.batches(2, 3, settings)] == [1, 1, 0]
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
@@ -366,6 +368,18 @@ def test_learning_rate_rises_then_falls_to_nothing():
     top = settings.sizes.learning_rate
     assert rates[0] == pytest.approx(top / 10) and max(rates) == pytest.approx(top) and rates[-1] < top / 100
     assert np.all(np.diff(rates[:10]) > 0) and np.all(np.diff(rates[10:]) < 0)
+
+
+def test_a_small_target_batch_weighs_by_its_pictures(finished, world):
+    """Gradients of one step: half the weight, half the gradient."""
+    frozen = baselines.frozen_for("full", load(str(world / "target"), "train"), Config(target=str(world / "target"), preset="blank"), "cpu")
+    norms = []
+    for weight in (1.0, 0.5):
+        model = KCDP.from_pretrained(finished[1] / "model")
+        labeller = training.PseudoLabeller(len(frozen), len(EMOTIONS), model.recipe)
+        assert training.target_step(model, labeller, frozen, torch.arange(4), 1.0, weight)["coverage"] > 0
+        norms.append(sum(p.grad.norm() for p in model.parameters() if p.grad is not None).item())
+    assert norms[1] == pytest.approx(norms[0] / 2, rel=1e-3)
 
 
 def test_target_loss_counts_trusted_labels_only():

@@ -82,8 +82,8 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
             step = epoch * steps + i
             set_learning_rate(optimizer, step, steps * epochs, config)
             row = {"step": step, **source_step(model, source, answers, order[i], recipe)}
-            if target is not None:
-                row |= target_step(model, labeller, target, target_order[i], step / (steps * epochs))
+            if target is not None and len(target_order[i]):
+                row |= target_step(model, labeller, target, target_order[i], step / (steps * epochs), len(target_order[i]) / len(order[i]))
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -105,10 +105,11 @@ def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
-def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float) -> dict:
+def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float, weight: float = 1.0) -> dict:
     """Label one target batch, int64 rows [B], and add the gradients of its loss. A batch without a trusted label gives none and costs no backward pass.
 
-    done: fraction of the training, 0 to 1. Returns L_ce (None where no label is trusted) and the share of trusted labels.
+    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike in both
+    domains. A small target that was shown again and again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label is trusted) and the share of trusted labels.
     """
     with precision(model.device):
         seen, similarities = model(*gather(target, rows, model.device))
@@ -116,7 +117,7 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
         total, emotion = target_loss(_float(seen), pseudo.labels, pseudo.kept)
     kept = bool(pseudo.kept.any())
     if kept:
-        total.backward()
+        (weight * total).backward()
     return {"target_loss": float(emotion.detach()) if kept else None, "coverage": float(pseudo.kept.float().mean())}
 
 
@@ -132,12 +133,13 @@ def steps_per_epoch(pictures: int, config: Config) -> int:
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches, int64 [B] each: shuffled passes one after the other, until `steps` batches are full (small sets give small batches)."""
+    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe says. No picture comes twice in an epoch: fewer
+    pictures than `steps` full batches are spread over the steps, and a batch may be empty.
+    """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
-    size = min(config.sizes.batch_size, usable)
-    passes = -(-steps * size // usable)
-    rows = torch.cat([torch.randperm(usable) if config.switches.shuffled else torch.arange(usable) for _ in range(passes)])
-    return list(rows[:steps * size].split(size))
+    rows = torch.randperm(usable) if config.switches.shuffled else torch.arange(usable)
+    full = steps * config.sizes.batch_size
+    return list(rows[:full].split(config.sizes.batch_size) if usable >= full else rows.tensor_split(steps))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: Config) -> None:
