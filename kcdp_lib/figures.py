@@ -66,13 +66,18 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
         for axes, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(counts))), counts.items()):
             table = np.asarray(table)
-            share = table / np.maximum(table.sum(1, keepdims=True), 1)
-            sns.heatmap(share, ax=axes, annot=table, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, linewidths=0.5,
-                        linecolor="white", xticklabels=classes, yticklabels=classes, annot_kws={"size": 9})
+            _matrix(axes, table, classes, rotation=35)
             axes.set(title=f"{title} (n = {table.sum()})", xlabel="predicted", ylabel="true")
-            axes.tick_params(axis="x", rotation=35, length=0)
-            axes.tick_params(axis="y", rotation=0, length=0)
         return figure
+
+
+def _matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: float) -> None:
+    """Counts [C, C] as numbers on the colour of their share of the row; the names below are turned by `rotation` degrees."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    sns.heatmap(share, ax=axes, annot=counts, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, linewidths=0.5, linecolor="white",
+                xticklabels=classes, yticklabels=classes, annot_kws={"size": 9})
+    axes.tick_params(axis="x", rotation=rotation, length=0)
+    axes.tick_params(axis="y", rotation=0, length=0)
 
 
 def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
@@ -365,14 +370,10 @@ def followed(pairs: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[st
         for axes, (title, pair) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items()):
             (rows, one), (columns, other) = pair.items()
             counts = confusion_matrix(one, other, labels=range(len(classes)))
-            share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-            sns.heatmap(share, ax=axes, annot=counts, fmt="d", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, linewidths=0.5, linecolor="white",
-                        xticklabels=classes, yticklabels=classes, annot_kws={"size": 9})
+            _matrix(axes, counts, classes, rotation=40)
             for place in range(len(classes)):
                 axes.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor="#333333", linewidth=0.9))
             axes.set(title=f"{title}\n{np.trace(counts) / counts.sum():.0%} of {counts.sum()} on the diagonal", xlabel=columns, ylabel=rows)
-            axes.tick_params(axis="x", rotation=40, length=0)
-            axes.tick_params(axis="y", rotation=0, length=0)
         return figure
 
 

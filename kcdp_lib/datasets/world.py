@@ -162,7 +162,9 @@ def sample_scene(split: str, seed: int, index: int, prior: tuple[float, ...] = (
 
 
 def do_emotion(scene: Scene, emotion: str) -> Scene:
-    """The same scene under do(emotion): subject, place, light and chance stay; event, face and response are drawn anew (chapter 01).
+    """The same scene under do(emotion): subject, place and light stay; event, face and response are drawn anew (chapter 01).
+
+    The seed of what is left to chance stays, too, but an event uses some of it up: what is drawn after it, such as a coat's colour, may differ.
 
     The picture itself changes. The method cannot do that: it intervenes on the prompt alone, do(P = P*) (method chapter, eq-graph).
     """
