@@ -374,25 +374,41 @@ def shown(scene: Scene, domain: str, dials: Dials = Dials()) -> Shown:
                  scene.event if u["show_event"] < d.event else None, scene.response if u["show_response"] < d.response else None)
 
 
+def mouth_of(face: Face) -> str | None:
+    """The phrase for a mouth, as coarse as a captioner's; None for one that is not worth a word."""
+    if face.tongue > 0.45:
+        return "the tongue out"
+    if face.open > 0.3:
+        return "a big smile" if face.curve > 0.3 else "an open mouth"
+    return "a smile" if face.curve > 0.25 else "a frown" if face.curve < -0.25 else None
+
+
+def eyes_of(face: Face) -> str | None:
+    """The phrase for wide or closed eyes, None for others."""
+    return "wide eyes" if face.eye_open > 1.25 else "closed eyes" if face.eye_open < 0.25 else None
+
+
 def visible_attributes(scene: Scene, domain: str, dials: Dials = Dials()) -> dict[str, str]:
     """What an ordinary captioner names in the picture: {kind: phrase}, kinds subject, mouth, eyes, response, event.
 
     Coarse on purpose: degrees, brows, lids, nose, gaze and lip are left to the eye (a frown may be sadness, anger, disgust or fear).
     """
     s = shown(scene, domain, dials)
-    f = s.face
-    if f.tongue > 0.45:
-        mouth = "the tongue out"
-    elif f.open > 0.3 and f.curve > 0.3:
-        mouth = "a big smile"
-    elif f.open > 0.3:
-        mouth = "an open mouth"
-    else:
-        mouth = "a smile" if f.curve > 0.25 else "a frown" if f.curve < -0.25 else None
-    eyes = "wide eyes" if f.eye_open > 1.25 else "closed eyes" if f.eye_open < 0.25 else None
-    found = {"subject": scene.looks.subject, "mouth": mouth, "eyes": eyes,
+    found = {"subject": scene.looks.subject, "mouth": mouth_of(s.face), "eyes": eyes_of(s.face),
              "response": s.response and RESPONSES[s.response][0], "event": s.event and EVENTS[s.event][0]}
     return {kind: phrase for kind, phrase in found.items() if phrase}
+
+
+def with_article(noun: str) -> str:
+    """"a cat", "an egg"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def sentence(word: str, who: str, seen: dict[str, str]) -> str:
+    """English for a picture's kind ("photo"), its subject ("cat") and its other visible attributes."""
+    face = " and ".join(seen[kind] for kind in ("mouth", "eyes") if kind in seen)
+    parts = [f"{with_article(word)} of {with_article(who)}" + (f" with {face}" if face else ""), *(seen[kind] for kind in ("response", "event") if kind in seen)]
+    return " , ".join(parts) + " ."
 
 
 def caption(scene: Scene, domain: str, dials: Dials = Dials()) -> str:
@@ -400,13 +416,7 @@ def caption(scene: Scene, domain: str, dials: Dials = Dials()) -> str:
 
     For pre-training and for tests of the captioner only: no method is ever given it.
     """
-    seen = visible_attributes(scene, domain, dials)
-    face = " and ".join(seen[kind] for kind in ("mouth", "eyes") if kind in seen)
-    text = f"a {domain_at(domain, dials).word} of {'an' if seen['subject'][0] in 'aeiou' else 'a'} {seen['subject']}"
-    text += f" with {face}" if face else ""
-    for kind in ("response", "event"):
-        text += f" , {seen[kind]}" if kind in seen else ""
-    return text + " ."
+    return sentence(domain_at(domain, dials).word, scene.looks.subject, visible_attributes(scene, domain, dials))
 
 
 def metadata(scene: Scene, domain: str, dials: Dials = Dials()) -> dict:

@@ -43,7 +43,7 @@ STYLES = {
     "photos": Style(0.0, 0.9, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.95, (21.0, 28.0), 9.0, 1.0, 0.0, 13.0),
     "stickers": Style(2.1, 0.3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.1, (26.0, 34.0), 2.0, 0.5, 0.12, 9.5),
     "sketches": Style(1.2, 0.6, 0.35, 0.1, 0.45, 0.0, 0.0, 1.0, 0.0, 1.0, (24.0, 32.0), 5.0, 0.8, 0.0, 11.0),
-    "paintings": Style(0.5, 0.9, 0.8, 0.55, 1.0, 0.25, 0.0, 0.0, 1.0, 1.35, (22.0, 30.0), 7.0, 1.0, 0.0, 13.0),
+    "paintings": Style(0.0, 0.9, 0.8, 0.55, 1.0, 0.25, 0.0, 0.0, 1.0, 1.35, (22.0, 30.0), 7.0, 1.0, 0.0, 13.0),
     "icons": Style(2.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (27.0, 33.0), 2.0, 0.0, 0.0, 9.5),
 }
 STYLE_FIELDS = tuple(field.name for field in fields(Style))
@@ -67,11 +67,10 @@ def style_of(domain: str, gap: float, rng: np.random.Generator) -> Style:
 
 @lru_cache(maxsize=4)
 def fractal(size: int) -> np.ndarray:
-    """A tile of fractal noise, float32 [size, size], mean 0 and standard deviation 1, the same at every size but for its finest detail."""
+    """A tile of fractal noise without a seam, float32 [size, size], mean 0 and standard deviation 1, the same at every size but for its finest detail."""
     rng, total = np.random.default_rng(11), np.zeros((size, size), np.float32)
     for cells, weight in ((4, 1.0), (8, 0.7), (16, 0.5), (32, 0.35), (64, 0.25)):
-        grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
-        total += weight * np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
+        total += weight * ndimage.zoom(rng.standard_normal((cells, cells)).astype(np.float32), size / cells, order=3, mode="grid-wrap", grid_mode=True)
     return (total - total.mean()) / total.std()
 
 
@@ -93,8 +92,11 @@ def relief(alpha: np.ndarray, toward: tuple[float, float], size: int) -> np.ndar
     return 1 - 5.5 * (dx * toward[0] + dy * toward[1])      # the gradient points inwards, a side that faces the light outwards
 
 
-def render(scene: Scene, domain: str, size: int = 64, dials: Dials = Dials()) -> Image.Image:
-    """Draw `scene` as `domain` shows it: an RGB picture of size x size pixels, the same bytes on every run."""
+def render(scene: Scene, domain: str, size: int = 64, dials: Dials = Dials(), without: str | None = None) -> Image.Image:
+    """Draw `scene` as `domain` shows it: an RGB picture of size x size pixels, the same bytes on every run.
+
+    `without` takes "event" or "response" out of the finished composition: all else keeps its place, so that the difference is where the cause is drawn (chapter 03).
+    """
     seen = shown(scene, domain, dials)
     frame, look, clutter, finish = (np.random.default_rng([key, scene.chance.seed]) for key in range(4))   # apart, so that one layer's chance does not move another's
     style = style_of(domain, dials.style_gap, frame)
@@ -105,19 +107,21 @@ def render(scene: Scene, domain: str, size: int = 64, dials: Dials = Dials()) ->
     if seen.event:
         c = Canvas(style.outline, style.flat_light)
         ex, ey, s = place_of_event(seen.event, style, side, frame)
-        event(c, seen.event, ex, ey, s, np.random.default_rng([4, scene.chance.seed]))
+        if without != "event":
+            event(c, seen.event, ex, ey, s, np.random.default_rng([4, scene.chance.seed]))
         layer = pixels(c, size)
         if seen.event not in WIDE:
             picture = shadow(picture, layer, style, tone, size)
         picture = over(picture, layer)
     c = Canvas(style.outline, style.flat_light)
     c.group(f'transform="rotate({frame.uniform(-9, 9):.2f} {x:.2f} {y:.2f})"')
-    colour = behind(c, scene.looks, x, y, r, TINTS.get(seen.response), body=frame.random() < style.body)
+    told = seen.response if without != "response" else None
+    colour = behind(c, scene.looks, x, y, r, TINTS.get(told), body=frame.random() < style.body)
     muzzle(c, scene.looks, x, y, r, colour)
     features(c, seen.face, seen.brows, scene.looks.subject, x, y, r, colour, style.natural, look)
     before(c, scene.looks, x, y, r, colour)
-    if seen.response:
-        response(c, seen.response, x, y, r, np.random.default_rng([5, scene.chance.seed]))
+    if told:
+        response(c, told, x, y, r, np.random.default_rng([5, scene.chance.seed]))
     c.end()
     if frame.random() < style.letters:
         scenery.letters(c, frame)
@@ -130,7 +134,7 @@ def render(scene: Scene, domain: str, size: int = 64, dials: Dials = Dials()) ->
     picture = over(picture, subject)
     if style.scenery and clutter.random() < 0.3:
         picture = occluder(picture, style, size, clutter)
-    return finished(picture, style, tone, size, finish)
+    return finished(picture, subject[..., 3:], style, tone, size, finish)
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,10 @@ def place_of_event(name: str, style: Style, side: int, rng: np.random.Generator)
     return between(50 + 36.0 * side, 50 + side * (26 + 4 * a), style.scenery), between(82.0, high, style.scenery), style.object_size * (1 + 0.15 * c)
 
 
-def pixels(c: Canvas, size: int) -> np.ndarray:
-    """The canvas as float32 [S, S, 4], 0 .. 1."""
-    return np.asarray(c.raster(size), np.float32) / 255
+def pixels(c: Canvas, size: int, coarse: bool = False) -> np.ndarray:
+    """The canvas as float32 [S, S, 4], 0 .. 1; `coarse` if it will be blurred anyway: half the pixels are enough, and faster."""
+    drawn = c.raster(size // 2).resize((size, size), Image.Resampling.BICUBIC) if coarse else c.raster(size)
+    return np.asarray(drawn, np.float32) / 255
 
 
 def over(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
@@ -188,7 +193,7 @@ def background(scene: Scene, seen_event: str | None, style: Style, size: int, rn
         return sheet
     c = Canvas(style.outline * 0.6)      # flat: what is out of focus needs no gradients, and they cost most of the time
     scenery.place(c, scene.place, rng)
-    place = pixels(c, size)[..., :3] * (1 + 0.07 * style.relief * texture(size, rng)[..., None])
+    place = pixels(c, size, coarse=style.optics > 0)[..., :3] * (1 + 0.07 * style.relief * texture(size, rng)[..., None])
     if style.optics:
         place = blur(place, size * 0.017 * style.optics)
     return sheet + style.scenery * (place - sheet)
@@ -214,18 +219,19 @@ def cut_out(picture: np.ndarray, alpha: np.ndarray, strength: float, size: int) 
 
 def occluder(picture: np.ndarray, style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
     """Something close to the camera at the picture's edge, far out of focus, on a picture [S, S, 3]; it never covers the face."""
-    c, colour = Canvas(), mix(pick(PAINT, rng), "#2a2620", 0.45)
-    side, low = 1 if rng.random() < 0.5 else -1, rng.uniform(88, 104)
-    c.ellipse(50 + side * rng.uniform(38, 56), low, rng.uniform(14, 24), rng.uniform(9, 16), colour, detail=True, opacity=0.9)
-    layer = blur(pixels(c, size), size * 0.02) * np.float32(1)
-    layer[..., 3] *= style.scenery
-    return over(picture, layer)
+    colour = flat(mix(pick(PAINT, rng), "#2a2620", 0.45), size)
+    x, y = 50 + (1 if rng.random() < 0.5 else -1) * rng.uniform(38, 56), rng.uniform(88, 104)
+    wide, high = rng.uniform(14, 24), rng.uniform(9, 16)
+    line = (np.arange(size, dtype=np.float32) + 0.5) * (100 / size)
+    depth = 1 - np.hypot((line[None] - x) / wide, (line[:, None] - y) / high)      # 1 in the middle, 0 on the edge
+    alpha = (np.clip(depth * 2.5 + 0.5, 0, 1) * 0.9 * style.scenery)[..., None]
+    return picture * (1 - alpha) + colour * alpha
 
 
-def finished(picture: np.ndarray, style: Style, tone: Tone, size: int, rng: np.random.Generator) -> Image.Image:
-    """Paint, pencil and camera on a picture [S, S, 3], each as far as the style has it; colours, and eight bits."""
+def finished(picture: np.ndarray, subject: np.ndarray, style: Style, tone: Tone, size: int, rng: np.random.Generator) -> Image.Image:
+    """Paint, pencil and camera on a picture [S, S, 3], each as far as the style has it; colours, and eight bits. The subject [S, S, 1] gets a finer brush."""
     if style.brush:
-        picture = painted(picture, style.brush, size, rng)
+        picture = painted(picture, style.brush * (1 - 0.5 * subject), size, rng)
     if style.pencil:
         picture = pencilled(picture, style.pencil, size, rng)
     grey = picture.mean(-1, keepdims=True)
@@ -238,7 +244,7 @@ def finished(picture: np.ndarray, style: Style, tone: Tone, size: int, rng: np.r
 def photographed(picture: np.ndarray, strength: float, size: int, rng: np.random.Generator) -> np.ndarray:
     """A camera's exposure, softness, vignette and grain on a picture [S, S, 3]."""
     exposure, softness, corner, iso = rng.random(4)
-    picture = blur(picture, strength * size * (0.002 + 0.006 * softness)) * (1 + strength * 0.25 * (exposure - 0.5))
+    picture = blur(picture, strength * size * (0.002 + 0.004 * softness)) * (1 + strength * 0.25 * (exposure - 0.5))
     line = np.linspace(-1, 1, size, dtype=np.float32)
     picture = picture * (1 - strength * (0.05 + 0.2 * corner) * (line[:, None] ** 2 + line[None] ** 2))[..., None]
     cells = min(size, 160)                                     # grain has a size of its own: at 512 pixels it is not finer than the film
@@ -256,18 +262,21 @@ def warped(picture: np.ndarray, reach: float, rng: np.random.Generator) -> np.nd
     return picture[np.clip(rows + dy, 0, size - 1), np.clip(columns + dx, 0, size - 1)]
 
 
-def painted(picture: np.ndarray, strength: float, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Brush strokes (Kuwahara's filter: of four neighbouring squares the calmest gives the colour), a limited palette and canvas, from a picture [S, S, 3]."""
-    reach = max(1, round(size * 0.014 * strength))
+def painted(picture: np.ndarray, strength: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A picture [S, S, 3] in brush strokes, a limited palette and on canvas, as far as strength [S, S, 1] goes, 0 .. 1.
+
+    Kuwahara's filter: of four neighbouring squares the calmest gives the colour.
+    """
+    reach = max(1, round(size * 0.014))
     mean, luma = ndimage.uniform_filter(picture, (reach + 1, reach + 1, 1), mode="nearest"), picture.mean(-1)
     spread = ndimage.uniform_filter(luma ** 2, reach + 1, mode="nearest") - ndimage.uniform_filter(luma, reach + 1, mode="nearest") ** 2
     half = (reach + 1) // 2
     moved = [(dy, dx) for dy in (-half, half) for dx in (-half, half)]
-    calm = np.argmin([np.roll(spread, step, (0, 1)) for step in moved], 0)
-    strokes = np.choose(calm[..., None], [np.roll(mean, step, (0, 1)) for step in moved])
+    shifted = lambda plane, step: np.pad(plane, ((half, half), (half, half), (0, 0))[:plane.ndim], mode="edge")[half + step[0]:, half + step[1]:][:size, :size]
+    calm = np.argmin([shifted(spread, step) for step in moved], 0)
+    strokes = np.choose(calm[..., None], [shifted(mean, step) for step in moved])
     strokes = warped(strokes, size * 0.004, rng)
-    levels = 14 - 5 * strength
-    strokes = 0.5 * strokes + 0.5 * np.round(strokes * levels) / levels
+    strokes = picture + strength * (0.5 * strokes + 0.5 * np.round(strokes * 9) / 9 - picture)
     weave = texture(size, rng) * 0.03 + 0.02 * np.sin(np.arange(size) * 2 * np.pi * 100 / (2.2 * size))[:, None]
     return strokes * (1 + strength * weave[..., None]).astype(np.float32) + strength * np.float32(0.02) * np.array((1, 0.5, -0.5), np.float32)
 
@@ -277,11 +286,11 @@ def pencilled(picture: np.ndarray, strength: float, size: int, rng: np.random.Ge
     picture = warped(picture, size * 0.004, rng)
     luma = picture.mean(-1, keepdims=True)
     line = np.arange(size, dtype=np.float32) * (100 / size)
-    angle, gap = rng.uniform(0.5, 1.0), rng.uniform(3.0, 4.2)
+    angle, gap = rng.uniform(0.5, 1.0), rng.uniform(4.6, 6.2)      # wide enough for 64 pixels
     strokes = 0.5 + 0.5 * np.sin((line[:, None] * angle + line[None]) * 2 * np.pi / gap)[..., None]
     shade = np.clip((0.72 - luma) * 1.4, 0, 1)
     ink = np.clip((0.32 - luma) * 3.2, 0, 1)
-    graphite = 0.95 - np.maximum(0.5 * shade * strokes, 0.72 * ink) - 0.06 * (1 - luma)
+    graphite = 0.95 - np.maximum(0.45 * shade * strokes, 0.72 * ink) - 0.06 * (1 - luma)
     tint = rng.uniform(0.0, 0.25)
     drawn = graphite + tint * (picture - luma) + 0.018 * texture(size, rng)[..., None] + np.array((0.0, -0.005, -0.02 * rng.random()), np.float32)
     return picture + strength * (drawn - picture)

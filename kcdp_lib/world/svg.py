@@ -82,7 +82,7 @@ class Canvas:
     def raster(self, size: int) -> Image.Image:
         """The drawing as an RGBA picture of size x size pixels, the same bytes on every run."""
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100"><defs>{"".join(d for _, d in self.defs.values())}</defs>{"".join(self.shapes)}</svg>'
-        return Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))).convert("RGBA")
+        return Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)), formats=("PNG",)).convert("RGBA")
 
 
 def at(x: float, y: float, s: float, d: str) -> str:
