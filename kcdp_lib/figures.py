@@ -115,6 +115,55 @@ def contact_sheet(images: np.ndarray, titles: Sequence[str] = (), columns: int =
         return figure
 
 
+def tiles(rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), size: float = 1.1) -> Figure:
+    """Rows of pictures, [N, 3, S, S] uint8 each, with their names at the left and perhaps `columns` as titles; `size` is inches a picture."""
+    gap = 2
+    strips = [np.concatenate([np.pad(np.asarray(image).transpose(1, 2, 0), ((gap, gap), (gap, gap), (0, 0)), constant_values=255) for image in images], axis=1) for images in rows.values()]
+    side, count = strips[0].shape[0], strips[0].shape[1] // strips[0].shape[0]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(count * size + 1, len(strips) * size + 0.3 * bool(columns)), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(np.concatenate(strips))
+        axes.set_yticks((np.arange(len(strips)) + 0.5) * side, list(rows))
+        axes.set_xticks((np.arange(len(columns)) + 0.5) * side, columns)
+        axes.tick_params(length=0, labeltop=True, labelbottom=False, top=False)
+        axes.spines[:].set_visible(False)
+        return figure
+
+
+def evidence(table: Mapping[str, Sequence[float]], classes: Sequence[str], title: str) -> Figure:
+    """How far each sign speaks for each class: rows of shares [C] that sum to 1, colour and number in per cent; the strongest signs of the first class come first."""
+    signs = sorted(table, key=lambda sign: (int(np.argmax(table[sign])), -max(table[sign])))
+    shares = np.array([table[sign] for sign in signs])
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(6.8, 0.24 * len(signs) + 1), layout="constrained")
+        axes = figure.subplots()
+        sns.heatmap(shares * 100, ax=axes, annot=np.where(shares >= 0.005, np.char.mod("%.0f", shares * 100), ""), fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=0.5, linecolor="white", xticklabels=classes, yticklabels=signs,
+                    annot_kws={"size": 8})
+        axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False, rotation=0)
+        axes.set_title(title)
+        return figure
+
+
+def frozen(scores: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]) -> Figure:
+    """Macro-F1 of what a world was frozen on: name -> domain -> one number for each seed, as points with their mean; `limits` draws a line of its name."""
+    domains = list(next(iter(scores.values())))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.6 * len(domains) + 1.6), layout="constrained")
+        axes = figure.subplots()
+        for place, ((name, row), colour) in enumerate(zip(scores.items(), COLOURS)):
+            for at, domain in enumerate(domains):
+                height = at + (place - (len(scores) - 1) / 2) * 0.16
+                axes.scatter(row[domain], [height] * len(row[domain]), color=colour, s=14, alpha=0.6, linewidths=0)
+                axes.scatter([np.mean(row[domain])], [height], color=colour, s=60, marker="|", linewidths=2.5, label=name if not at else None)
+        for (name, value), side in zip(limits.items(), ("right", "left")):
+            axes.axvline(value, color=GREY, linewidth=1, linestyle="--")
+            axes.text(value, -0.62, f" {name} {value} ", ha=side, va="bottom", fontsize=8, color="#555555")
+        axes.set(yticks=range(len(domains)), yticklabels=domains, ylim=(len(domains) - 0.5, -0.6), xlim=(0, 1.02), xlabel="macro-F1, six classes")
+        axes.legend(frameon=False, bbox_to_anchor=(1, 0.5), loc="center left")
+        return figure
+
+
 def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
     """One card a picture: the picture, where one word of its caption attends, and what was said and predicted.
 

@@ -214,3 +214,29 @@ def test_reliability_shows_bins_counts_and_the_error():
     assert np.column_stack(fit.lines[1].get_data()).tolist() == [[0.42, 0.5], [0.96, 0.9]] and fit.lines[1].get_color() == figures.SOURCE
     assert tall(many) == [2, 30] and [text.get_text() for text in many.texts] == ["2", "30"]
     assert fit.get_title(loc="left").endswith("0.062") and other.get_title(loc="left").endswith("0.500") and other.lines[1].get_color() == figures.TARGET
+
+
+# ---------------------------------------------------------------- the world (book/world)
+
+def test_tiles_keep_every_picture_in_its_place():
+    red, blue = (np.stack([np.full((3, 8, 8), 255, np.uint8) * np.array(colour, np.uint8)[:, None, None]] * 3) for colour in ((1, 0, 0), (0, 0, 1)))
+    figure = figures.tiles({"warm": red, "cold": blue}, ["a", "b", "c"])
+    (axes,) = figure.axes
+    shown = np.asarray(axes.images[0].get_array())
+    assert shown.shape == (2 * 12, 3 * 12, 3) and (shown[6, 6] == (255, 0, 0)).all() and (shown[18, 30] == (0, 0, 255)).all() and (shown[0, 0] == 255).all()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["warm", "cold"] and [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_evidence_prints_shares_in_per_cent_and_no_zeros():
+    figure = figures.evidence({"tears": [0.25, 0.75], "hearts": [1.0, 0.0]}, ["happy", "sad"], "signs")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["100", "", "25", "75"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["hearts", "tears"]
+
+
+def test_frozen_draws_every_seed_and_the_limits():
+    figure = figures.frozen({"captions": {"photos": [0.7], "stickers": [0.6]}, "a CNN": {"photos": [0.4, 0.5], "stickers": [0.1, 0.2]}}, {"below": 0.85, "reach": 0.93})
+    (axes,) = figure.axes
+    drawn = sorted(float(x) for points in axes.collections for x in points.get_offsets()[:, 0])
+    assert drawn == pytest.approx(sorted([0.7, 0.7, 0.6, 0.6, 0.4, 0.5, 0.45, 0.1, 0.2, 0.15]))
+    assert [line.get_xdata()[0] for line in axes.lines] == [0.85, 0.93] and [label.get_text() for label in axes.get_yticklabels()] == ["photos", "stickers"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["captions", "a CNN"]

@@ -52,7 +52,7 @@ def build(domain: str, split: str, count: int, seed: int = 0, size: int = 64, di
     with warnings.catch_warnings(), ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool, (part / "metadata.jsonl").open("w") as lines:
         warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of fork beside threads
         blocks = (range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-        drawn = (line for block in blocks for line in pool.map(draw, block, chunksize=32))
+        drawn = (line for block in blocks for line in pool.map(draw, block, chunksize=8))
         for line in paths.progress(drawn, f"drawing {domain}", count):
             lines.write(line + "\n")
     try:
