@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -79,7 +80,6 @@ def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[lis
 
 def classifiers(words: int, total: int) -> dict:
     """Classifiers for rows whose first `words` columns of `total` are names: boosted trees and a linear one, each with classes as frequent as they are or evenly weighted."""
-    from sklearn.compose import make_column_transformer
     names = list(range(words))
     found = {}
     for weight in (None, "balanced"):
