@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import TINY, resolve
+from kcdp_lib.world.causes import TAXONOMIES, read_dials
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Config:
     setting: str = "da"            # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, they are not
     preset: str = "tiny"
     recipe: str = "paper"          # or "released", or one of the two with single switches set: "paper, balance=rank_std"
+    taxonomy: str = "six"          # or "eight": EmoSet's
+    dials: str = ""                # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
     seed: int = 0
     epochs: int | None = None      # None: the preset's
     data_root: str | None = None   # folder of downloaded data sets
@@ -116,6 +119,8 @@ class Config:
         _one_of("setting", self.setting, SETTINGS)
         _one_of("preset", self.preset, PRESETS)
         read_recipe(self.recipe)
+        _one_of("taxonomy", self.taxonomy, TAXONOMIES)
+        read_dials(self.dials)
         if self.data_root is not None and not resolve(self.data_root).is_dir():
             raise KCDPError(f"data_root={self.data_root!r} is not a folder; give the folder that holds the data sets, or leave it out.")
         _domain("source", self.source, self.data_root)
@@ -139,6 +144,11 @@ class Config:
         return read_recipe(self.recipe)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in their order."""
+        return TAXONOMIES[self.taxonomy]
+
+    @property
     def run_epochs(self) -> int:
         """Epochs of this run: its own, or the preset's."""
         return self.epochs or self.sizes.epochs
@@ -150,7 +160,7 @@ class Config:
             return resolve(self.out_dir)
         names = [Path(self.target).absolute().name]
         names += [f"from-{Path(self.source).absolute().name}"] if self.source != Config.source else []
-        names += [re.sub(r"[^\w.=]+", "-", getattr(self, name)) for name in ("setting", "preset", "recipe") if getattr(self, name) != getattr(Config, name)]
+        names += [re.sub(r"[^\w.=]+", "-", getattr(self, name)) for name in ("setting", "preset", "recipe", "taxonomy", "dials") if getattr(self, name) != getattr(Config, name)]
         names += [f"seed{self.seed}"] if self.seed != Config.seed else []
         return resolve(f"runs/05_adapt-{'-'.join(names)}")
 

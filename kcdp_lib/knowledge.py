@@ -62,7 +62,7 @@ class Foundations(NamedTuple):
 @dataclass
 class Frozen:
     """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU."""
-    latents: torch.Tensor           # [N, 4, h, w] float32
+    latents: torch.Tensor           # [N, Z, h, w] float32
     tokens: torch.Tensor            # [N, 2 L, H] float32
     mask: torch.Tensor              # [N, 2 L] bool
     image_embeddings: torch.Tensor  # [N, D] float32, normalised

@@ -5,7 +5,7 @@ Of a space of features: how far apart it keeps two domains, and how well emotion
 """
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 from sklearn.calibration import calibration_curve
@@ -104,20 +104,30 @@ def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> d
     return {"n": told["n"], **{f"a_distance{part}": value.round(6).tolist() for part, value in distance.items()}}
 
 
-def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> dict:
+def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str] = EMOTIONS, seed: int = 0) -> dict:
     """How well a linear classifier reads the emotions in a space of features: what `scores` returns, for each entry of `tests` (chapter 02).
 
-    features [N, D] and labels [N] teach it, and alone choose its regularisation (macro-F1 in three-fold cross-validation); unlabelled rows (-1) are left out.
-    tests: name -> (features [M, D], labels [M]), never used but to report. ValueError if widths or lengths differ.
+    features [N, D] and labels [N] teach it (see `linear_classifier`). tests: name -> (features [M, D], labels [M]), never used but to report.
+    ValueError if widths or lengths differ.
     """
-    features, known = np.asarray(features), np.asarray(labels) >= 0
-    model = _linear("f1_macro", seed).fit(features[known], np.asarray(labels)[known])
-    found = {}
-    for name, (asked, true) in tests.items():
-        probs = np.zeros((len(asked), len(EMOTIONS)))
+    answer = linear_classifier(features, labels, len(classes), seed)
+    return {name: scores(true, answer(asked), classes, seed) for name, (asked, true) in tests.items()}
+
+
+def linear_classifier(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """A logistic regression on standardised features [N, D] with labels [N] (-1: left out): a function from features [M, D] to probabilities [M, C], C = `classes`.
+
+    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation). ValueError if widths or lengths differ.
+    """
+    features, labels = np.asarray(features), np.asarray(labels)
+    model = _linear("f1_macro", seed).fit(features[labels >= 0], labels[labels >= 0])
+
+    def answer(asked: np.ndarray) -> np.ndarray:
+        probs = np.zeros((len(asked), classes))
         probs[:, model.classes_] = model.predict_proba(np.asarray(asked))
-        found[name] = scores(true, probs, seed=seed)
-    return found
+        return probs
+
+    return answer
 
 
 def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSearchCV:

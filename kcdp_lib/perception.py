@@ -75,7 +75,7 @@ def first_line(error: Exception) -> str:
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Latents [N, 4, h, w] float32 of uint8 images [N, 3, S, S]: the mode of the posterior, so no noise (method chapter, eq-latents; paper, section KADAP).
+    """Latents [N, Z, h, w] float32 of uint8 images [N, 3, S, S]: the mode of the posterior, so no noise (method chapter, eq-latents; paper, section KADAP).
 
     S is a side in pixels; h and w are S over the VAE's own factor, 4 for the miniature and 8 for Stable Diffusion. The recipe says whether the VAE
     sees values in [-1, 1], and whether the latents are scaled as the UNet expects.
@@ -190,7 +190,7 @@ class KADAP(nn.Module):
     def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The four maps [B, channels, h, w], finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w].
 
-        One pass of the UNet at t = 1 (method chapter, eq-maps). latents [B, 4, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token).
+        One pass of the UNet at t = 1 (method chapter, eq-maps). latents [B, Z, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token).
         Attention is a probability over T: zero on padding where the mask hides it, one in sum.
         """
         used = used_positions(mask)
@@ -210,7 +210,7 @@ class KADAP(nn.Module):
         return mean.new_zeros(len(mean), self.positions, *grid).index_copy(1, used, mean)
 
     def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> Perception:
-        """latents [B, 4, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token) -> what is seen (method chapter, eq-maps, eq-v and eq-experts).
+        """latents [B, Z, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token) -> what is seen (method chapter, eq-maps, eq-v and eq-experts).
 
         KCDPError if T is not the T this model was built for.
         """

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from kcdp_lib import datasets
+from kcdp_lib import datasets, world
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
 from kcdp_lib.adapt.model import KCDP, Prediction
 from kcdp_lib.adapt.record import answer, check_writable, explained, provenance, summarise, write_run
 from kcdp_lib.config import Config, pick_device
-from kcdp_lib.datasets import EMOTIONS, Pictures
+from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import atomic_write, resolve
 
@@ -52,11 +52,11 @@ def adapt(config: Config | None = None, **parameters) -> dict:
 
 def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:
     """Training pictures of source and target, then the test pictures of both; KCDPError where the source cannot teach."""
-    root = config.data_root and resolve(config.data_root)
-    source, target = (datasets.load(name, "train", root, config.seed) for name in (config.source, config.target))
-    tests = (datasets.load(name, "test", root, config.seed) for name in (config.source, config.target))
+    root, dials = config.data_root and resolve(config.data_root), world.read_dials(config.dials)
+    source, target, *tests = (datasets.load(name, split, root, config.seed, taxonomy=config.taxonomy, dials=dials)
+                              for split in ("train", "test") for name in (config.source, config.target))
     if len(np.unique(source.labels[source.labels >= 0])) < 2:
-        raise KCDPError(f"source={config.source!r} has labelled pictures of fewer than two emotions; sort them into folders named {', '.join(EMOTIONS)}.")
+        raise KCDPError(f"source={config.source!r} has labelled pictures of fewer than two emotions; sort them into folders named {', '.join(config.classes)}.")
     return source, target, *tests
 
 

@@ -17,8 +17,9 @@ from kcdp_lib import paths
 from kcdp_lib.adapt.model import KCDP, evaluate
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
-from kcdp_lib.datasets import EMOTIONS, Pictures
-from kcdp_lib.knowledge import Frozen, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.datasets import Pictures
+from kcdp_lib.knowledge import VLM, Frozen, embed_texts, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, code_key, sha
 
 VARIANTS = ("full", "source_only", "source_only_no_knowledge")
@@ -67,12 +68,12 @@ def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
-def majority(labels: np.ndarray, pictures: int) -> np.ndarray:
-    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class; labels [M] are the source's (-1: none), `pictures` is N."""
-    return np.eye(len(EMOTIONS))[np.full(pictures, np.bincount(labels[labels >= 0], minlength=len(EMOTIONS)).argmax())]
+def majority(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
+    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class; labels [M] are the source's (-1: none), `pictures` is N, `classes` C."""
+    return np.eye(classes)[np.full(pictures, np.bincount(labels[labels >= 0], minlength=classes).argmax())]
 
 
-def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Sequence[str]) -> np.ndarray:
+def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Sequence[str], classes: int) -> np.ndarray:
     """Probabilities [N, C] for N `asked` captions by a logistic regression on the source's M captions and labels [M] (-1: left out); no picture is seen.
 
     TF-IDF of words and word pairs. No class weights: every model here fits the source's own class shares with a plain cross-entropy.
@@ -80,26 +81,33 @@ def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Seque
     known = np.flatnonzero(labels >= 0)
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b"), LogisticRegression(max_iter=1000))
     model.fit([captions[i] for i in known], labels[known])
-    probs = np.zeros((len(asked), len(EMOTIONS)))
+    probs = np.zeros((len(asked), classes))
     probs[:, model.classes_] = model.predict_proba(list(asked))
     return probs
 
 
+def image_and_text(frozen: Frozen, vlm: VLM) -> np.ndarray:
+    """[N, 2 D]: what the VLM sees in each picture beside what its own caption says, both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of results)."""
+    return torch.cat([frozen.image_embeddings, embed_texts(vlm, frozen.captions).cpu()], 1).numpy()
+
+
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
     """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name."""
-    frozen = freeze(test, config.sizes, config.switches, device)
-    captions = freeze(source, config.sizes, config.switches, device).captions
-    found = {"majority": majority(source.labels, len(test))}
+    asked, taught = (freeze(pictures, config.sizes, config.switches, device) for pictures in (test, source))
+    vlm, classes = load_vlm(config.sizes, device), len(config.classes)
+    found = {"majority": majority(source.labels, len(test), classes)}
     for variant in VARIANTS[1:]:
         found[variant] = evaluate(baseline(config, variant, source, device).model, frozen_for(variant, test, config, device))
         gc.collect()    # a model's hooks point back at it: without this, memory would hold every model so far
-    found["caption_only"] = caption_classifier(captions, source.labels, frozen.captions)
-    found["zero_shot_vlm"] = zero_shot(load_vlm(config.sizes, device), frozen.image_embeddings, EMOTIONS).cpu().numpy()
+    found["caption_only"] = caption_classifier(taught.captions, source.labels, asked.captions, classes)
+    found["linear_probe"] = linear_classifier(taught.image_embeddings.numpy(), source.labels, classes, config.seed)(asked.image_embeddings.numpy())
+    found["image_and_text"] = linear_classifier(image_and_text(taught, vlm), source.labels, classes, config.seed)(image_and_text(asked, vlm))
+    found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings, config.classes).numpy()
     return found
 
 
 def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str) -> str:
     """SHA over everything a training depends on: sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version."""
-    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, variant, device, torch.__version__]
+    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, config.taxonomy, variant, device, torch.__version__]
     pictures = [pictures and frozen_keys(pictures, config.sizes, config.switches) for pictures in (source, target)]
     return sha(json.dumps([settings, pictures, source.labels.tolist()]), code_key(*TRAINING_CODE))

@@ -28,7 +28,7 @@ EVALUATION_BATCH = 64
 @dataclass
 class Prediction:
     """What `KCDP.predict` returns; rows in the order of the pictures."""
-    probs: np.ndarray             # [N, C] float32, classes in the order of `EMOTIONS`
+    probs: np.ndarray             # [N, C] float32, classes in the order of the model's `classes`
     labels: list[str]             # the most probable emotion of each picture
     captions: list[str]
     triplets: list[list[Triplet]]
@@ -37,22 +37,22 @@ class Prediction:
 class KCDP(nn.Module):
     """KADAP and CLIEA on one preset's frozen models (paper, figure 2). Seed torch before: LoRA, pyramid, experts and alignment start at random.
 
-    KCDPError if a frozen model cannot be loaded whole.
+    classes: the names of the C emotions, which are also what the prompts say. KCDPError if a frozen model cannot be loaded whole.
     """
 
-    def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu"):
+    def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS):
         super().__init__()
-        self.preset, self.recipe, self.device, self.knowledge = preset, recipe, device, True
+        self.preset, self.recipe, self.device, self.classes, self.knowledge = preset, recipe, device, tuple(classes), True
         self.foundations: Foundations | None = None    # loaded by the first predict()
-        tokens, mask = encode_texts(prompts(EMOTIONS), load_text_encoder(preset, device))
-        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, classes=len(EMOTIONS))
+        tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
+        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, classes=len(self.classes))
         self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
         self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
         self.to(device)
 
     def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, 4, h, w] and knowledge tokens [B, T, H] with bool mask [B, T].
+        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T].
 
         KCDPError if T is not the preset's 2 L.
         """
@@ -72,7 +72,7 @@ class KCDP(nn.Module):
         parts = [self._predict(list(images[i:i + size])) for i in range(0, len(images), size)]
         probs, captions, triplets = zip(*parts)
         probs = np.concatenate(probs)
-        return Prediction(probs, [EMOTIONS[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, []))
+        return Prediction(probs, [self.classes[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, []))
 
     def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
         """Probabilities, captions and triplets of one batch."""
@@ -84,7 +84,7 @@ class KCDP(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
         atomic_write(Path(folder) / "model.safetensors", save(trainable_state_dict(self)))
-        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(EMOTIONS), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
+        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
@@ -94,12 +94,12 @@ class KCDP(nn.Module):
         try:
             about = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
-            preset, recipe = PRESETS[about["preset"]], read_recipe(about["recipe"])
+            preset, recipe, classes = PRESETS[about["preset"]], read_recipe(about["recipe"]), about["classes"]
         except (OSError, KeyError, ValueError, SafetensorError, KCDPError) as error:
             raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
         if about["stack"] != stack_key(preset):
             raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, or bring back the weights it was trained on.")
-        model = cls(preset, recipe, pick_device(device))
+        model = cls(preset, recipe, pick_device(device), classes)
         model.knowledge = about["knowledge"]
         load_trainable(model, state)
         return model.eval()
@@ -111,7 +111,7 @@ def stack_key(preset: Preset) -> str:
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents [B, 4, h, w], tokens [B, T, H] and bool mask [B, T] of the int64 rows [B], on the device."""
+    """Latents [B, Z, h, w], tokens [B, T, H] and bool mask [B, T] of the int64 rows [B], on the device."""
     return frozen.latents[rows].to(device), frozen.tokens[rows].to(device), frozen.mask[rows].to(device)
 
 

@@ -24,7 +24,7 @@ from kcdp_lib import datasets, figures, metrics
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.training import Trained
 from kcdp_lib.config import Config
-from kcdp_lib.datasets import EMOTIONS, Pictures
+from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import Frozen, Triplet, freeze, load_text_encoder
 from kcdp_lib.paths import ROOT, atomic_write
@@ -60,7 +60,7 @@ def summarise(config: Config, answers: dict[str, Answers | None], pseudo: np.nda
     pseudo [N]: the target's pseudo-labels in training (-1: none); others: probabilities [N, C] of each baseline on the target's test pictures.
     """
     seed, target = config.seed, answers["train"].pictures
-    scored = {name: {"test": metrics.scores(answers[name].pictures.labels, answers[name].probs, seed=seed)} if is_labelled(answers[name]) else {} for name in ("source", "target")}
+    scored = {name: {"test": metrics.scores(answers[name].pictures.labels, answers[name].probs, config.classes, seed)} if is_labelled(answers[name]) else {} for name in ("source", "target")}
     results = {
         "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"} | {"epochs": config.run_epochs},
         "source": {"pictures": len(source), "skipped": len(source.skipped), **scored["source"]},
@@ -70,7 +70,7 @@ def summarise(config: Config, answers: dict[str, Answers | None], pseudo: np.nda
     }
     if is_labelled(answers["target"]):
         labels, probs = answers["target"].pictures.labels, answers["target"].probs
-        results["baselines"] = {name: metrics.scores(labels, other, seed=seed) for name, other in others.items()}
+        results["baselines"] = {name: metrics.scores(labels, other, config.classes, seed) for name, other in others.items()}
         results["differences"] = {name: metrics.paired_difference(labels, probs, other, seed=seed) for name, other in others.items()}
     return results
 
@@ -91,7 +91,7 @@ def draw(config: Config, trained: Trained, answers: dict[str, Answers | None], r
              "predictions": figures.prediction_sheet(cards(trained.model, answers["target"] or answers["train"]))}
     tables = {f"{title}, test": results[part]["test"]["confusion"] for part, title in (("source", source), ("target", name)) if "test" in results[part]}
     if tables:
-        drawn["confusion"] = figures.confusion(tables, EMOTIONS)
+        drawn["confusion"] = figures.confusion(tables, config.classes)
     if "test" in results["target"]:
         drawn["baselines"] = figures.bars({"kcdp": results["target"]["test"], **results["baselines"]}, title=f"{source} → {name}")
     return drawn
@@ -102,9 +102,9 @@ def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> I
 
     pseudo [N] (-1: none) belongs to the N training pictures.
     """
-    both = in_both_splits(answers)
+    both, classes = in_both_splits(answers), answers["train"].pictures.classes
     for key, row, label in zip(answers["train"].pictures.keys, _rows(answers["train"]), pseudo):
-        yield {**row, "pseudo_label": EMOTIONS[label] if label >= 0 else None, "split": "train+test" if key in both else "train"}
+        yield {**row, "pseudo_label": classes[label] if label >= 0 else None, "split": "train+test" if key in both else "train"}
     if answers["target"]:
         for key, row in zip(answers["target"].pictures.keys, _rows(answers["target"])):
             if key not in both:
@@ -117,9 +117,10 @@ def in_both_splits(answers: dict[str, Answers | None]) -> set[str]:
 
 
 def _rows(said: Answers) -> Iterator[dict]:
+    classes = said.pictures.classes
     for i, (file, label, probs) in enumerate(zip(said.pictures.files, said.pictures.labels, said.probs)):
-        yield {"file": _short(file), "label": EMOTIONS[label] if label >= 0 else None, "predicted": EMOTIONS[probs.argmax()],
-               "probabilities": {name: round(float(p), 6) for name, p in zip(EMOTIONS, probs)},
+        yield {"file": _short(file), "label": classes[label] if label >= 0 else None, "predicted": classes[probs.argmax()],
+               "probabilities": {name: round(float(p), 6) for name, p in zip(classes, probs)},
                "caption": said.frozen.captions[i], "triplets": [list(triplet) for triplet in said.frozen.triplets[i]]}
 
 
@@ -142,8 +143,8 @@ def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
     for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu()):
         word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
         label, best = said.pictures.labels[i], said.probs[i].argmax()
-        found.append({"image": image.numpy(), "caption": said.frozen.captions[i], "predicted": EMOTIONS[best], "probability": float(said.probs[i, best]),
-                      "label": EMOTIONS[label] if label >= 0 else None, "word": word, "attention": word_attention(attention, positions, image.shape[-1]).numpy()})
+        found.append({"image": image.numpy(), "caption": said.frozen.captions[i], "predicted": model.classes[best], "probability": float(said.probs[i, best]),
+                      "label": model.classes[label] if label >= 0 else None, "word": word, "attention": word_attention(attention, positions, image.shape[-1]).numpy()})
     return found
 
 

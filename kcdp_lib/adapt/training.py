@@ -19,7 +19,6 @@ from torch import nn
 from kcdp_lib.adapt.model import KCDP, gather, precision
 from kcdp_lib.config import Config, Recipe
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
-from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.knowledge import Frozen
 from kcdp_lib.paths import atomic_write, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
@@ -67,8 +66,8 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
     """
     recipe, epochs = config.switches, config.run_epochs
     torch.manual_seed(config.seed)
-    model = KCDP(config.sizes, recipe, device)
-    labeller = None if target is None else PseudoLabeller(len(target), len(EMOTIONS), recipe).to(device)
+    model = KCDP(config.sizes, recipe, device, config.classes)
+    labeller = None if target is None else PseudoLabeller(len(target), len(config.classes), recipe).to(device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
     done, history = resume(checkpoint, key, model, labeller, optimizer)

@@ -6,14 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import sys
-import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Sequence
 
@@ -21,25 +14,33 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .. import paths
+from .. import paths, world
 from ..errors import KCDPError
-from . import render, world
-from .world import EMOTIONS
+from ..world import SIX as EMOTIONS    # the six classes, and their order everywhere
+from ..world import TAXONOMIES, Dials, world_key
 
-BUILT_IN = ("photos", "stickers", "sketches")
-DOMAINS = (*BUILT_IN, "noto")
+DOMAINS = (*world.BENCHMARK, "noto")
 SIZES = {"train": 1200, "test": 1200}     # pictures in a built-in domain's splits
 SOURCE_SIDE = 64                          # pixels at which the built-in pictures are stored
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-# words that folders and metadata use for the six emotions; anything else is an unlabelled picture
-SYNONYMS = {"surprise": ("surprise", "surprised", "excitement", "awe"), "happy": ("happy", "happiness", "joy", "amusement", "contentment"),
-            "disgust": ("disgust", "disgusted"), "fear": ("fear", "afraid"), "sadness": ("sadness", "sad"), "anger": ("anger", "angry")}
-SIX = {word: EMOTIONS.index(emotion) for emotion, words in SYNONYMS.items() for word in words}
+# words that folders and metadata use for EmoSet's eight emotions, and for the six classes that are unions of them; anything else is an unlabelled picture
+EIGHT_WORDS = {"amusement": ("amused",), "awe": (), "contentment": (), "excitement": (), "anger": ("angry",), "disgust": ("disgusted",), "fear": ("afraid",), "sadness": ("sad",)}
+SIX_WORDS = {"surprise": ("surprised",), "happy": ("happiness", "joy")}
+
+
+def class_index(taxonomy: str = "six") -> dict[str, int]:
+    """{lower-case word: class} in a taxonomy, "six" or "eight". A word for a class of six that is several of eight has none there."""
+    classes, found = TAXONOMIES[taxonomy], {}
+    for emotion, words in {**EIGHT_WORDS, **SIX_WORDS}.items():
+        label = world.label_of(emotion, taxonomy)
+        if label in classes:
+            found |= dict.fromkeys((emotion, *words), classes.index(label))
+    return found
 
 
 @dataclass
 class Pictures:
-    """One split of one domain, ordered by content. int64 `labels` [N] index `EMOTIONS`, -1 where unknown; a target's are for reporting only."""
+    """One split of one domain, ordered by content. int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only."""
     name: str
     split: str
     files: list[Path]
@@ -47,9 +48,15 @@ class Pictures:
     keys: list[str]                                                   # SHA-256 of each file's bytes
     skipped: list[tuple[Path, str]] = field(default_factory=list)     # files that could not be read, and why
     transductive: bool = False                                        # the test pictures are among the training pictures
+    taxonomy: str = "six"
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their numbers."""
+        return TAXONOMIES[self.taxonomy]
 
     @property
     def key(self) -> str:
@@ -57,8 +64,10 @@ class Pictures:
         return paths.sha(*self.keys)
 
 
-def load(name: str | Path, split: str, data_root: str | Path | None = None, seed: int = 0, size: int = SOURCE_SIDE) -> Pictures:
+def load(name: str | Path, split: str, data_root: str | Path | None = None, seed: int = 0, size: int = SOURCE_SIDE, taxonomy: str = "six", dials: Dials = Dials()) -> Pictures:
     """The pictures of a built-in domain (drawn on first use, `size` pixels a side), of `noto`, or of a folder; `split` is "train" or "test" (chapter 01).
+
+    Labels are classes of `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch nothing else.
 
     A folder may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures, each also under
     `train/` and `test/`; without these two, all pictures are for training and the labelled ones are the test ("transductive").
@@ -66,22 +75,24 @@ def load(name: str | Path, split: str, data_root: str | Path | None = None, seed
     """
     if split not in SIZES:
         raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
-    if name in BUILT_IN:
-        return replace(from_folder(build(str(name), split, seed, size), str(name), split), transductive=False)
+    if taxonomy not in TAXONOMIES:
+        raise KCDPError(f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}.")
+    if name in world.BENCHMARK:
+        return replace(from_folder(world.build(str(name), split, SIZES[split], seed, size, dials), str(name), split, taxonomy), transductive=False)
     if name == "noto":
-        return from_folder(Path(__file__).parent / "noto", "noto", split)
+        return from_folder(Path(__file__).parent / "noto", "noto", split, taxonomy)
     folder = Path(data_root, name) if data_root and Path(data_root, name).is_dir() else paths.resolve(name)
     if not folder.is_dir():
         raise KCDPError(f"{str(name)!r} is neither a known domain nor a folder; choose one of {', '.join(DOMAINS)}, or give a folder of pictures.")
-    return from_folder(folder, folder.name, split)
+    return from_folder(folder, folder.name, split, taxonomy)
 
 
-def from_folder(folder: Path, name: str, split: str) -> Pictures:
+def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> Pictures:
     """Read a folder of pictures; files that are no pictures are skipped and counted. Raises KCDPError if none is left."""
     divided = (folder / "train").is_dir() and (folder / "test").is_dir()
     root = folder / split if divided else folder
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."))
-    told = metadata_labels(root)
+    told, index = metadata_labels(root), class_index(taxonomy)
     found, skipped = [], []
     for path in files:
         try:
@@ -92,7 +103,7 @@ def from_folder(folder: Path, name: str, split: str) -> Pictures:
             skipped.append((path, f"{type(error).__name__}: {error}"))
             continue
         label = told.get(path.relative_to(root).as_posix(), path.parent.name if path.parent != root else None)
-        found.append((hashlib.sha256(content).hexdigest(), path, SIX.get(str(label).lower(), -1)))
+        found.append((hashlib.sha256(content).hexdigest(), path, index.get(str(label).lower(), -1)))
     if not found:
         about = f"; {len(skipped)} files could not be read, the first is {skipped[0][0].name}" if skipped else ""
         raise KCDPError(f"There are no pictures in {root}{about}; give a folder with {', '.join(sorted(SUFFIXES))} files, in class folders or not.")
@@ -100,7 +111,7 @@ def from_folder(folder: Path, name: str, split: str) -> Pictures:
         found = [row for row in found if row[2] >= 0]
     found.sort(key=lambda row: row[0])
     keys, kept, labels = zip(*found) if found else ((), (), ())
-    return Pictures(name, split, list(kept), np.array(labels, np.int64), list(keys), skipped, transductive=not divided)
+    return Pictures(name, split, list(kept), np.array(labels, np.int64), list(keys), skipped, transductive=not divided, taxonomy=taxonomy)
 
 
 def metadata_labels(root: Path) -> dict[str, str | None]:
@@ -146,44 +157,3 @@ def square(picture: Image.Image, size: int) -> Image.Image:
         values = np.asarray(picture, np.float32)
         picture = Image.fromarray(np.uint8(255 * (values - values.min()) / max(np.ptp(values), 1e-9)))
     return ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-
-
-# ---------------------------------------------------------------- the built-in world on disk
-
-def draw_file(job: tuple[str, str, int, int], folder: Path, size: int) -> dict:
-    """Draw one picture of (domain, split, seed, index) into `folder`; returns its row of `metadata.jsonl`."""
-    domain, split, seed, index = job
-    scene = world.sample_scene(split, seed, index, world.DOMAINS[domain].prior)
-    name = f"{index:06d}.png"
-    render.render(scene, domain, size).save(folder / name, compress_level=1)
-    return {"file_name": name, "label": scene.emotion, **world.metadata(scene, domain)}
-
-
-def world_key() -> str:
-    """The built-in world's version: 12 hex digits of a SHA over the code that draws it (chapter 01)."""
-    return paths.code_key("datasets/world.py", "datasets/render.py")[:12]
-
-
-def build(domain: str, split: str, seed: int = 0, size: int = SOURCE_SIDE, count: int | None = None, workers: int | None = None) -> Path:
-    """Draw a split of the built-in world with all cores, once; returns its folder (`metadata.jsonl` and PNGs of `size` pixels a side).
-
-    The folder appears only when it is complete. The same arguments give the same bytes whatever `workers` is.
-    """
-    count = count or SIZES[split]
-    folder = paths.CACHE / "world" / world_key() / f"{domain}-{split}-{seed}-{size}-{count}"
-    if (folder / "metadata.jsonl").exists():
-        return folder
-    part = folder.with_name(f"{folder.name}.part{os.getpid()}")
-    part.mkdir(parents=True, exist_ok=True)
-    jobs = [(domain, split, seed, index) for index in range(count)]
-    # fork: the workers need nothing of torch, and importing it anew would cost more than the drawing
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    with warnings.catch_warnings(), ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of fork beside threads
-        rows = list(paths.progress(pool.map(partial(draw_file, folder=part, size=size), jobs, chunksize=32), f"drawing {domain}", count))
-    paths.atomic_write(part / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    try:
-        os.replace(part, folder)
-    except OSError:      # another process was faster: its pictures are the same
-        shutil.rmtree(part)
-    return folder

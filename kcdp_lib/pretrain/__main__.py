@@ -14,8 +14,8 @@ import torch
 from .. import paths
 from . import corpus, stack, train
 
-# in the order of starting; a stage begins when a core is free and what it needs is there
-NEEDS = {"text": (), "vae": (), "coca": (), "unet": ("text", "vae")}
+# in the order of starting, the longest first; a stage begins when a core is free and what it needs is there
+NEEDS = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
 
 
 def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:

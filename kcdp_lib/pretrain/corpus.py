@@ -5,37 +5,40 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import paths
-from ..datasets import render, world
+from .. import paths, world
 from . import texts
 
 SEED = 0
-# pictures a style; "icons" is the only one whose captions name emotions
-SHARES = {"photos": 8000, "stickers": 8000, "sketches": 4000, "icons": 4000}
+SHARES = {"photos": 10000, "stickers": 9000, "sketches": 9000, "paintings": 9000, "icons": 3000}     # pictures of each domain
+# every emotion as often as any other, in every domain: what has been looked at for pre-training need not be what a domain is made of
+DIALS = world.Dials(prior_shift=0.0)
 
 
 def jobs(shares: dict[str, int] = SHARES) -> list[tuple[str, int]]:
-    """(style, index) of every picture; no two styles share a scene."""
-    styles = [style for style, n in shares.items() for _ in range(n)]
-    return list(zip(styles, range(len(styles))))
+    """(domain, index) of every picture, domain by domain."""
+    return [(domain, index) for domain, n in shares.items() for index in range(n)]
+
+
+def scene_of(job: tuple[str, int]) -> world.Scene:
+    """The scene of one picture; the split `pretrain` shares none with a benchmark's."""
+    domain, index = job
+    return world.sample_scene("pretrain", SEED, index, domain, DIALS)
 
 
 def draw(job: tuple[str, int], size: int = 64) -> np.ndarray:
     """One picture of `size` pixels a side, uint8 [size, size, 3]."""
-    style, index = job
-    return np.asarray(render.render(world.sample_scene("pretrain", SEED, index), style, size))
+    return np.asarray(world.render(scene_of(job), job[0], size, DIALS))
 
 
 def describe(job: tuple[str, int]) -> str:
     """The caption beside that picture."""
-    style, index = job
-    scene = world.sample_scene("pretrain", SEED, index)
-    return texts.icon_caption(scene) if style == "icons" else world.caption(scene, style)
+    scene = scene_of(job)
+    return texts.icon_caption(scene) if job[0] == "icons" else world.caption(scene, job[0], DIALS)
 
 
 def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
     """Pictures uint8 [N, size, size, 3] (memory-mapped) and their captions; drawn once by all cores and kept in `folder`."""
-    path = folder / f"pictures-{paths.code_key('datasets/world.py', 'datasets/render.py', 'pretrain/corpus.py')[:12]}.npy"
+    path = folder / f"pictures-{world.world_key()}-{paths.code_key('pretrain/corpus.py')[:12]}.npy"
     todo = jobs()
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

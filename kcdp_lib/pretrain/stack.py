@@ -14,9 +14,9 @@ from .texts import MAX_LENGTH, make_tokenizer
 IMAGE_SIZE = 64
 HIDDEN = 64          # width of the text encoder and of the UNet's cross-attention
 
-VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=IMAGE_SIZE,
+VAE = dict(in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=IMAGE_SIZE,
            down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False)
-UNET = dict(sample_size=IMAGE_SIZE // 4, in_channels=4, out_channels=4, block_out_channels=(32, 64, 96, 128), layers_per_block=2, cross_attention_dim=HIDDEN,
+UNET = dict(sample_size=IMAGE_SIZE // 4, in_channels=8, out_channels=8, block_out_channels=(32, 64, 96, 128), layers_per_block=2, cross_attention_dim=HIDDEN,
             attention_head_dim=(2, 4, 6, 8), norm_num_groups=8,  # heads a level, 16 wide each
             down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
 SCHEDULER = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
@@ -52,7 +52,7 @@ def lay_out(folder: Path) -> None:
 
 
 def new_vae() -> AutoencoderKL:
-    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 4, S/4, S/4]."""
+    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 8, S/4, S/4]."""
     return AutoencoderKL(**VAE)
 
 
@@ -62,7 +62,7 @@ def new_text_encoder(vocab_size: int) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights: latents [B, 4, h, w] under tokens [B, L, H] -> the noise in them. Blocks as in Stable Diffusion, where KADAP finds its maps."""
+    """A UNet with fresh weights: latents [B, 8, h, w] under tokens [B, L, H] -> the noise in them. Blocks as in Stable Diffusion, where KADAP finds its maps."""
     return UNet2DConditionModel(**UNET)
 
 

@@ -15,11 +15,10 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from .. import paths
-from ..datasets import world
 from . import corpus, stack, texts
 
 # optimizer steps and pictures (or texts) a step; chosen to fit 90 minutes on two cores
-STEPS = {"text": (500, 128), "vae": (1500, 16), "unet": (800, 32), "coca": (1800, 48)}
+STEPS = {"text": (800, 128), "vae": (2000, 16), "unet": (2000, 32), "coca": (4000, 48)}
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1e-3}
 
 
@@ -124,7 +123,7 @@ def train_vae(work: Path, out: Path, device: str) -> None:
 
 @torch.no_grad()
 def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """Posterior modes [N, 4, S/4, S/4] of uint8 pictures [N, S, S, 3], unscaled (eq-latents of the method chapter with a factor of one)."""
+    """Posterior modes [N, Z, S/4, S/4] of uint8 pictures [N, S, S, 3], unscaled (eq-latents of the method chapter with a factor of one)."""
     blocks = [torch.from_numpy(np.ascontiguousarray(pictures[i:i + 64])).permute(0, 3, 1, 2).float() / 127.5 - 1 for i in range(0, len(pictures), 64)]
     return torch.cat([vae.encode(b.to(device)).latent_dist.mode() for b in blocks])
 
@@ -134,17 +133,6 @@ def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.07) -> tor
     logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
     target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def sentence_pairs(rng: np.random.Generator, batch: int) -> tuple[list[str], list[str]]:
-    """Two texts on the same scene, no picture: a description or phrase, and another one or a sentence that names the emotion."""
-    first, second = [], []
-    for i in rng.integers(0, 200_000, batch):
-        scene = world.sample_scene("pretrain", 1, int(i))
-        domain = ("photos", "stickers", "sketches")[i % 3]
-        first.append(world.caption(scene, domain) if rng.random() < 0.5 else texts.phrase(scene, domain, rng))
-        second.append(texts.emotion_sentence(scene, rng) if rng.random() < 0.6 else world.caption(scene, domain))
-    return first, second
 
 
 def train_text(work: Path, out: Path, device: str) -> None:
@@ -161,7 +149,7 @@ def train_text(work: Path, out: Path, device: str) -> None:
         return states.pooler_output, F.cross_entropy(logits.transpose(1, 2), labels)
 
     def loss(rng, batch):
-        (a, lm_a), (b, lm_b) = map(encode, sentence_pairs(rng, batch))
+        (a, lm_a), (b, lm_b) = map(encode, texts.pairs(rng, batch))
         return info_nce(a, b) + 0.3 * (lm_a + lm_b)
 
     stage.run(loss)
@@ -226,7 +214,7 @@ def train_coca(work: Path, out: Path, device: str) -> None:
         caption_loss = F.cross_entropy(said["logits"].transpose(1, 2), said["labels"], ignore_index=0)
         pooled = said["image_features"]
         bag_loss = F.binary_cross_entropy_with_logits(model.words(pooled * 10)[:, common], bags[rows][:, common].to(device))
-        a, b = sentence_pairs(rng, batch)
+        a, b = texts.pairs(rng, batch)
         text_loss = info_nce(model.coca.encode_text(tokenizer(a).to(device)), model.coca.encode_text(tokenizer(b).to(device)))
         return 2 * caption_loss + 10 * bag_loss + info_nce(said["image_features"], said["text_features"]) + 0.5 * text_loss
 

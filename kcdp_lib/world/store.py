@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from .. import paths
-from .causes import Dials, label_of, metadata, sample_scene
+from .causes import Dials, metadata, sample_scene
 from .render import render
 
 CODE = ("causes", "svg", "subjects", "faces", "responses", "events", "scenery", "render")     # what a picture depends on
@@ -26,10 +26,10 @@ def world_key() -> str:
 
 
 def draw_file(index: int, domain: str, split: str, seed: int, size: int, dials: Dials, folder: Path) -> str:
-    """Draw picture `index` into `folder`; returns its line of `metadata.jsonl`."""
+    """Draw picture `index` into `folder`; returns its line of `metadata.jsonl`, whose label is one of the eight emotions: a taxonomy is chosen in reading."""
     scene, name = sample_scene(split, seed, index, domain, dials), f"{index:06d}.png"
     render(scene, domain, size, dials).save(folder / name, compress_level=1)
-    return json.dumps({"file_name": name, "label": label_of(scene.emotion), **metadata(scene, domain, dials)})
+    return json.dumps({"file_name": name, "label": scene.emotion, **metadata(scene, domain, dials)})
 
 
 def build(domain: str, split: str, count: int, seed: int = 0, size: int = 64, dials: Dials = Dials(), workers: int | None = None) -> Path:
