@@ -1,62 +1,98 @@
-"""Grids of trainings, photos -> stickers, one JSON line a run in results/<grid>.jsonl.
+"""Grids of trainings from photos, one JSON line for each method's scores in results/<grid>.jsonl.
 
 `python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so it may be killed, and run twice at once with other seeds.
-Labels of stickers are read to score a finished run and for nothing else.
+A target's labels are read to score a finished run and for nothing else; the oracle, which learns from them, is no method but a limit.
 
 switches   the paper recipe, the released one, and the paper's with each single switch as released: what the chapter on differences shows
-gain       KCDP and the same without the target's term, with more seeds: what seeing the unlabelled target adds
+gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how far the method comes
+dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
 """
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from kcdp_lib import metrics, paths, results
 from kcdp_lib.adapt import load_all
-from kcdp_lib.adapt.baselines import learn
+from kcdp_lib.adapt.baselines import baseline_probs, learn
 from kcdp_lib.adapt.model import evaluate, stack_key
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.config import RECIPES, SWITCHES, Config
-from kcdp_lib.datasets import world_key
 from kcdp_lib.knowledge import freeze
+from kcdp_lib.world import Dials, world_key
 
-VARIANTS = {"kcdp": "full", "source_only": "source_only"}
+GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
+STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALONE = [f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES]
-GRIDS = {    # (methods, recipes, seeds, epochs); the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
-    "switches": (["kcdp"], ["paper", "released", *ALONE], [0, 1], 2),
-    "gain": (["kcdp", "source_only"], ["paper"], [0, 1, 2, 3, 4], None),
+TURNED = [Dials(), *(replace(Dials(), **{dial: stop}) for dial in (*GAPS, "spurious") for stop in STOPS), *(Dials(**dict.fromkeys(GAPS, stop)) for stop in STOPS)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, or for "baselines" all that KCDP is compared with."""
+    method: str
+    seed: int
+    recipe: str = "paper"
+    target: str = "stickers"
+    dials: Dials = Dials()
+    epochs: int | None = None
+
+    @property
+    def config(self) -> Config:
+        """The run's parameters."""
+        turned = ", ".join(f"{name}={value}" for name, value in asdict(self.dials).items())
+        return Config(target=self.target, recipe=self.recipe, dials=turned, seed=self.seed, epochs=self.epochs).check()
+
+    def about(self) -> dict:
+        """What a line of the results says of it, beside the scores."""
+        return {"recipe": self.recipe, "source": "photos", "target": self.target, "setting": "da", "seed": self.seed, "dials": asdict(self.dials), "epochs": self.config.run_epochs}
+
+
+GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
+    "switches": [Job("kcdp", seed, recipe, epochs=2) for seed in (0, 1) for recipe in ("paper", "released", *ALONE)],
+    "gain": [Job(method, seed, target=target) for seed in range(5) for target in ("stickers", "noto") for method in ("kcdp", "baselines", "oracle") if (method, target) != ("oracle", "noto")],
+    "dials": [Job(method, seed, dials=dials) for seed in (0,) for dials in dict.fromkeys(TURNED) for method in ("kcdp", "baselines")],
 }
 
 
-def run(method: str, recipe: str, seed: int, epochs: int | None) -> dict:
-    """One training and its scores."""
-    config, started = Config(recipe=recipe, seed=seed, epochs=epochs).check(), time.time()
+def run(job: Job) -> dict[str, dict]:
+    """Train and score: {method: {"source.test" and "target.test": what `metrics.scores` returns, "pseudo_labels": theirs}}; of the baselines on the target alone."""
+    config = job.config
     source, target, source_test, target_test = load_all(config)
-    checkpoint = paths.CACHE / "grid" / f"{paths.sha(method, recipe, str(seed), str(epochs))[:12]}.safetensors"
-    trained = learn(config, VARIANTS[method], source, target, checkpoint, "cpu")
-    scores = {name: metrics.scores(pictures.labels, evaluate(trained.model, freeze(pictures, config.sizes, config.switches)), seed=seed)
+    if job.method == "baselines":
+        return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
+    checkpoint = paths.CACHE / "grid" / f"{paths.sha(repr(job))[:12]}.safetensors"
+    trained = learn(config, "source_only", target, None, checkpoint, "cpu") if job.method == "oracle" else learn(config, "full", source, target, checkpoint, "cpu")
+    scores = {name: metrics.scores(pictures.labels, evaluate(trained.model, freeze(pictures, config.sizes, config.switches)), config.classes, job.seed)
               for name, pictures in (("source.test", source_test), ("target.test", target_test))}
     if trained.pseudo_labels is not None:
         scores["pseudo_labels"] = metrics.pseudo_label_scores(target.labels, trained.pseudo_labels)
     checkpoint.unlink(missing_ok=True)
-    return {"method": method, "recipe": recipe, "source": config.source, "target": config.target, "setting": config.setting, "seed": seed,
-            "world": world_key(), "stack": stack_key(config.sizes), "metrics": scores, "epochs": config.run_epochs,
-            "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": round(time.time() - started, 1)}
+    return {job.method: scores}
+
+
+def is_done(job: Job, rows: list[dict]) -> bool:
+    """Is there a line of this job, made with this world and these weights?"""
+    mark = {"baselines": "majority"}.get(job.method, job.method)
+    return any(row["method"] == mark and job.about().items() <= row.items() for row in rows)
 
 
 def main(name: str, only: list[int]) -> None:
-    """Every run of a grid that lacks, seed by seed."""
-    methods, recipes, seeds, epochs = GRIDS[name]
-    jobs = [(method, recipe, seed) for seed in only or seeds for recipe in recipes for method in methods]
-    for job in paths.progress(jobs, name):
-        if job in [(row["method"], row["recipe"], row["seed"]) for row in results.read(name)]:
+    """Every job of a grid that lacks, in its order."""
+    for job in paths.progress([job for job in GRIDS[name] if not only or job.seed in only], name):
+        if is_done(job, results.read(name)):
             continue
-        row = run(*job, epochs)
+        started = time.time()
+        found = run(job)
+        made = {"world": world_key(), "stack": stack_key(job.config.sizes), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": round(time.time() - started, 1)}
+        lines = "".join(json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n" for method, scores in found.items())
         results.FOLDER.mkdir(exist_ok=True)
         with (results.FOLDER / f"{name}.jsonl").open("a") as file:    # one short write: two processes cannot mix their lines
-            file.write(json.dumps(row) + "\n")
-        print(f"{row['method']:12} {row['recipe']:40} seed {row['seed']}: {row['metrics']['target.test']['macro_f1']:.3f}, {row['seconds']:.0f} s", flush=True)
+            file.write(lines)
+        scores = " ".join(f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items())
+        print(f"{job.target} {job.recipe} seed {job.seed} {job.dials}: {scores}, {made['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
