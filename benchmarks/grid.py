@@ -23,10 +23,9 @@ from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.knowledge import freeze
 from kcdp_lib.world import Dials, world_key
 
-GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALONE = [f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES]
-TURNED = [Dials(), *(replace(Dials(), **{dial: stop}) for dial in (*GAPS, "spurious") for stop in STOPS), *(Dials(**dict.fromkeys(GAPS, stop)) for stop in STOPS)]
+TURNED = [Dials(), *(replace(Dials(), **{dial: stop}) for dial in (*results.GAPS, "spurious") for stop in STOPS), *(Dials(**dict.fromkeys(results.GAPS, stop)) for stop in STOPS)]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ COLOURS = sns.color_palette("colorblind")
 SOURCE, TARGET, GREY = COLOURS[0], COLOURS[1], (0.62, 0.62, 0.62)
 NAMES = {
     "kcdp": "KCDP", "source_only": "source only", "source_only_no_knowledge": "source only,\nno knowledge",
-    "caption_only": "caption only", "zero_shot_vlm": "zero-shot VLM", "majority": "majority",
+    "caption_only": "caption only", "zero_shot_vlm": "zero-shot VLM", "majority": "majority", "linear_probe": "linear probe",
+    "image_and_text": "image and text", "oracle": "oracle, taught\nby target labels",
 }
 
 
@@ -306,6 +307,40 @@ def effects(changes: Mapping[str, Sequence[float]], spread: float, xlabel: str =
             axes.plot(values, [height] * len(values), "o", color=TARGET, markersize=5, alpha=0.7)
         axes.set(yticks=range(len(changes)), yticklabels=list(changes), xlabel=xlabel, ylim=(len(changes) - 0.5, -0.5))
         axes.tick_params(axis="y", length=0)
+        return figure
+
+
+def gain_points(gains: Mapping[str, Sequence[float]], intervals: Mapping[str, tuple[float, float]], asked: Mapping[str, float], title: str = "") -> Figure:
+    """KCDP minus each method in points of macro-F1: a dot for each seed, a line for the mean's interval, a grey mark where a gain was asked for (`asked`)."""
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7.5, 0.46 * len(gains) + 1.1), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color="#777777", linewidth=1)
+        for height, (name, values) in enumerate(gains.items()):
+            axes.plot(100 * np.array(intervals[name]), [height] * 2, color=TARGET, linewidth=2.2, solid_capstyle="butt")
+            axes.plot(100 * np.mean(values), height, "s", color=TARGET, markersize=6)
+            axes.plot(100 * np.array(values), [height - 0.22] * len(values), "o", color=TARGET, markersize=3.5, alpha=0.55)
+            if name in asked:
+                axes.plot(100 * asked[name], height, "|", color="#555555", markersize=18, markeredgewidth=1.6)
+        axes.set(yticks=range(len(gains)), yticklabels=[f"over {NAMES.get(name, name)}" for name in gains], xlabel="points of macro-F1", ylim=(len(gains) - 0.5, -0.6), title=title)
+        axes.tick_params(axis="y", length=0)
+        return figure
+
+
+def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], methods: Sequence[str]) -> Figure:
+    """Macro-F1 on the target by where a dial stands, one panel a dial: dial -> stop -> method -> score."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.0 * -(-len(curves) // 3) + 0.5), layout="constrained")
+        panels = figure.subplots(-(-len(curves) // 3), 3, sharey=True, squeeze=False).flat
+        for (dial, stops), axes in zip(curves.items(), panels):
+            for method, colour in zip(methods, (TARGET, *(c for c in COLOURS if c != TARGET))):
+                axes.plot(list(stops), [scores[method] for scores in stops.values()], "o-", color=colour, linewidth=2.4 if method == "kcdp" else 1.4, markersize=4, label=NAMES[method].replace("\n", " "))
+            axes.set(title=dial.replace("_", " "), ylim=(0, 1), xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1), xlabel="where it stands")
+        for axes in list(panels):
+            axes.set_axis_off()
+        figure.axes[0].set_ylabel("macro-F1 on the target")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
         return figure
 
 

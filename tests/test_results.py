@@ -1,10 +1,14 @@
 """Committed results: complete for the world and the miniatures of this checkout, and read as they are meant."""
+import importlib.util
 import json
+import sys
+from dataclasses import asdict
 
 import pytest
 
 from kcdp_lib import results, world
 from kcdp_lib.config import RECIPES, SWITCHES
+from kcdp_lib.paths import ROOT
 
 
 def test_every_switch_was_measured_with_two_seeds_on_these_weights():
@@ -27,6 +31,48 @@ def test_effects_compare_runs_of_one_seed():
     assert effects["balance"] == pytest.approx([0.05, -0.1]) and effects["all"] == pytest.approx([-0.4])
 
 
+def line(method, seed, score, target="stickers", **dials):
+    return {"method": method, "recipe": "paper", "seed": seed, "target": target, "dials": {**asdict(world.Dials()), **dials}, "metrics": {"target.test": {"macro_f1": score}}}
+
+
+def test_gains_are_differences_of_one_seed_and_one_target():
+    rows = [line("kcdp", 0, 0.7), line("kcdp", 1, 0.8), line("source_only", 1, 0.5), line("source_only", 0, 0.6), line("kcdp", 0, 0.3, "noto"), line("source_only", 0, 0.1, "noto"), line("oracle", 0, 0.9)]
+    found = results.gains(rows)
+    assert found["source_only"] == pytest.approx([0.1, 0.3]) and found["oracle"] == pytest.approx([-0.2])
+    assert results.gains(rows, "noto") == {"source_only": pytest.approx([0.2])}
+
+
+def test_the_way_to_the_oracle():
+    rows = [line("kcdp", 0, 0.6), line("kcdp", 1, 0.8), line("source_only_no_knowledge", 0, 0.1), line("oracle", 0, 0.9)]
+    assert results.way_to_oracle(rows) == pytest.approx(0.75)
+
+
+def test_the_interval_of_a_mean_is_students():
+    assert results.interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.302653 / 3 ** 0.5, 2 + 4.302653 / 3 ** 0.5), abs=1e-5)
+    assert results.interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_a_run_with_all_dials_as_usual_is_in_every_sweep_but_one_with_two_turned_in_none():
+    rows = [line("kcdp", 0, 0.7), line("kcdp", 0, 0.6, style_gap=0.5), line("kcdp", 1, 0.8, style_gap=0.5), line("kcdp", 0, 0.5, style_gap=0.5, event_gap=0.5), line("kcdp", 0, 0.9, **dict.fromkeys(results.GAPS, 0.0))]
+    found = results.dial_curves(rows)
+    assert found["style_gap"] == {0.5: {"kcdp": pytest.approx(0.7)}, 1.0: {"kcdp": 0.7}}
+    assert found["spurious"] == {0.0: {"kcdp": 0.7}} and found["prior_shift"] == {0.7: {"kcdp": 0.7}}
+    assert found["all gaps"] == {0.0: {"kcdp": 0.9}}
+
+
+def test_a_grid_knows_what_is_done():
+    """Every job of a grid is another line of the results, and what has been written is not run again."""
+    spec = importlib.util.spec_from_file_location("grid", ROOT / "benchmarks" / "grid.py")
+    grid = importlib.util.module_from_spec(spec)
+    sys.modules["grid"] = grid      # dataclasses look their module up
+    spec.loader.exec_module(grid)
+    for jobs in grid.GRIDS.values():
+        assert len({json.dumps([job.method, job.about()]) for job in jobs}) == len(jobs)
+        assert all(world.read_dials(job.config.dials) == job.dials for job in jobs)
+        first = {"method": "majority" if jobs[0].method == "baselines" else jobs[0].method, **jobs[0].about(), "seconds": 1.0}
+        assert [job for job in jobs if grid.is_done(job, [first])] == [jobs[0]]
+
+
 def test_the_standard_error_pools_the_scatter_of_all_entries():
     assert results.standard_error({"a": [0.1, 0.3], "b": [-0.2, 0.0]}) == pytest.approx(0.1)
     assert results.standard_error({"a": [0.1, 0.1], "b": [0.5, 0.5]}) == 0
@@ -39,6 +85,7 @@ def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypat
     rows = [{"world": "here", "stack": "these", "seed": 0}, {"world": "there", "stack": "these", "seed": 1}, {"world": "here", "stack": "others", "seed": 2}]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["seed"] for row in results.read("some")] == [0] and results.read("none") == []
+    assert [row["seed"] for row in results.read("some", world="there")] == [1]
 
 
 def test_a_step_from_the_caches_is_twice_as_fast_as_one_without():
