@@ -12,12 +12,15 @@ from transformers import CLIPTextModel
 
 import kcdp_lib
 from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths
-from kcdp_lib.adapt import adapt, baselines, record, training
+from kcdp_lib.adapt import adapt, baselines, load_all, record, training
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.datasets import load
+from kcdp_lib.datasets import SIZES, load
 from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
+from kcdp_lib.world import EIGHT, Dials
 
+BASELINES = {"majority", "source_only", "source_only_no_knowledge", "caption_only", "linear_probe", "image_and_text", "zero_shot_vlm"}
+DRAW = record.draw      # the real one, see `own_cache`
 SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_recall", "confusion"}
 
 
@@ -99,7 +102,7 @@ def test_metrics_hold_what_is_promised(finished):
     assert {"commit", "versions", "seed", "device", "wall_seconds", "peak_memory_bytes"} <= results["provenance"].keys()
     assert results["source"]["test"]["n"] == 18 and results["target"]["test"]["n"] == 12
     assert results["target"]["transductive"] is True
-    assert set(results["baselines"]) == {"majority", "source_only", "source_only_no_knowledge", "caption_only", "zero_shot_vlm"} == set(results["differences"])
+    assert set(results["baselines"]) == BASELINES == set(results["differences"])
     for scores in (results["target"]["test"], *results["baselines"].values()):
         assert SCORE_FIELDS <= scores.keys() and np.sum(scores["confusion"]) == 12
     assert results["baselines"]["majority"]["accuracy"] == pytest.approx(1 / 6, abs=1e-6)
@@ -261,12 +264,68 @@ def test_without_knowledge_no_word_is_read(world):
 
 def test_caption_classifier_reads_captions():
     captions = ["a cat crying", "a dog at a party", "a girl crying", "a boy at a party", "no label here"]
-    probs = baselines.caption_classifier(captions, np.array([4, 1, 4, 1, -1]), ["a man crying", "a man at a party"])
-    assert probs.argmax(1).tolist() == [4, 1] and probs.sum(1) == pytest.approx(1) and probs[:, 0].max() == 0
+    probs = baselines.caption_classifier(captions, np.array([4, 1, 4, 1, -1]), ["a man crying", "a man at a party"], 8)
+    assert probs.shape == (2, 8) and probs.argmax(1).tolist() == [4, 1] and probs.sum(1) == pytest.approx(1) and probs[:, 0].max() == 0
 
 
 def test_majority_is_the_sources():
-    assert baselines.majority(np.array([3, 3, 1, -1, -1, -1]), 2).argmax(1).tolist() == [3, 3]
+    assert baselines.majority(np.array([3, 3, 1, -1, -1, -1]), 2, 8).tolist() == [[0, 0, 0, 1, 0, 0, 0, 0]] * 2
+
+
+def test_every_baseline_gives_a_probability_to_every_class(finished, world, monkeypatch):
+    """The two that were trained are those of the run before: nothing is trained here."""
+    monkeypatch.setattr(baselines, "train", None)
+    settings = Config(source=str(world / "source"), target=str(world / "target"), preset="blank")
+    source, _, _, test = load_all(settings)
+    found = baselines.baseline_probs(settings, source, test, "cpu")
+    assert set(found) == BASELINES
+    for name, probs in found.items():
+        assert probs.shape == (12, 6) and probs.sum(1) == pytest.approx(1, abs=1e-5) and probs.min() >= 0, name
+    assert not np.allclose(found["linear_probe"], found["image_and_text"])
+
+
+def test_image_and_text_are_unit_vectors_side_by_side(world):
+    settings = Config(source=str(world / "source"), preset="blank")
+    frozen, vlm = baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"), knowledge.load_vlm(settings.sizes)
+    features, silent = (baselines.image_and_text(dataclasses.replace(frozen, captions=captions), vlm) for captions in (frozen.captions, [""] * 18))
+    image, text = np.split(features, 2, axis=1)
+    assert np.array_equal(image, frozen.image_embeddings.numpy()) and np.linalg.norm(image, axis=1) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
+    assert np.array_equal(silent[:, :image.shape[1]], image) and (silent != features).any()
+
+
+# ---------------------------------------------------------------- other classes, other worlds
+
+def test_a_run_in_eight_classes(world, monkeypatch):
+    monkeypatch.setattr(record, "draw", DRAW)
+    image_folder(world / "source8", 3, 60_000, EIGHT)
+    image_folder(world / "target8", 1, 70_000, EIGHT)
+    results = run(world, "eight", "target8", source=str(world / "source8"), taxonomy="eight", epochs=1)
+    assert results["config"]["taxonomy"] == "eight" and results["source"]["test"]["n"] == 24 and results["target"]["test"]["n"] == 8
+    for scores in (results["target"]["test"], *results["baselines"].values()):
+        assert tuple(scores["per_class_recall"]) == EIGHT and np.shape(scores["confusion"]) == (8, 8)
+    rows = predictions(world / "eight")
+    assert {row["label"] for row in rows} == set(EIGHT) and all(tuple(row["probabilities"]) == EIGHT and row["label"] in row["file"] for row in rows)
+    assert all(row["pseudo_label"] in (None, *EIGHT) for row in rows) and len(list((world / "eight" / "figures").glob("*.png"))) == 4
+    model = KCDP.from_pretrained(world / "eight" / "model")
+    assert model.classes == EIGHT and len(model.prompt_tokens) == 8
+    said = model.predict([row["file"] for row in rows])
+    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4) and said.labels == [row["predicted"] for row in rows]
+
+
+def test_dials_of_a_run_reach_its_pictures(monkeypatch):
+    """The target's gaps change the target alone, the source's trap the source alone; in training and in test."""
+    for split in SIZES:
+        monkeypatch.setitem(SIZES, split, 24)
+    plain, near, trap = ([pictures.key for pictures in load_all(Config(preset="blank", dials=dials))] for dials in ("", "style_gap=0.5", "spurious=1"))
+    changed = [[one != other for one, other in zip(plain, keys)] for keys in (near, trap)]
+    assert changed == [[False, True, False, True], [True, False, True, False]], "source, target, source's test, target's test"
+    assert near[1] == load("stickers", "train", dials=Dials(style_gap=0.5)).key
+
+
+def test_a_training_in_eight_classes_is_not_taken_for_one_in_six(world):
+    pictures = load(str(world / "source"), "train")
+    keys = [baselines.training_key(Config(source=str(world / "source"), preset="blank", taxonomy=taxonomy), "source_only", pictures, None, "cpu") for taxonomy in ("six", "eight")]
+    assert keys[0] != keys[1]
 
 
 # ---------------------------------------------------------------- other inputs
@@ -310,6 +369,11 @@ def test_released_recipe_runs_through_the_same_lines(world):
     ({"setting": "both"}, "setting='both' is not known; choose one of da, uc"),
     ({"preset": "huge"}, "choose one of tiny, sd15"),
     ({"recipe": "soup"}, "choose one of paper, released"),
+    ({"target": "icons"}, "target='icons' is not known"),
+    ({"taxonomy": "seven"}, "taxonomy='seven' is not known; choose one of six, eight"),
+    ({"dials": "style=1"}, "There is no dial 'style'; choose among style_gap"),
+    ({"dials": "style_gap=2"}, "style_gap=2.0 must be a number from 0 to 1"),
+    ({"dials": "style_gap"}, "style_gap='' must be a number from 0 to 1"),
     ({"seed": -1}, "seed=-1 must be a whole number"),
     ({"seed": "0"}, "seed='0' must be a whole number"),
     ({"epochs": 0}, "epochs=0"),
@@ -323,10 +387,12 @@ def test_a_wrong_parameter_gets_a_sentence(wrong, sentence):
 
 
 def test_runs_that_differ_write_into_different_folders():
-    others = ({}, {"target": "noto"}, {"source": "sketches"}, {"setting": "uc"}, {"recipe": "released"}, {"recipe": "paper, balance=rank_std"}, {"seed": 1})
+    others = ({}, {"target": "noto"}, {"source": "sketches"}, {"setting": "uc"}, {"recipe": "released"}, {"recipe": "paper, balance=rank_std"}, {"seed": 1},
+              {"taxonomy": "eight"}, {"dials": "style_gap=0.5"}, {"dials": "style_gap=0.5, spurious=1"})
     folders = [Config(**other).run_dir for other in others]
     assert len(set(folders)) == len(folders) and all(folder.parent == paths.ROOT / "runs" for folder in folders)
     assert folders[0].name == "05_adapt-stickers" and Config(target="my pictures").run_dir.name == "05_adapt-my pictures", "the names that `make adapt` expects"
+    assert folders[-1].name == "05_adapt-stickers-style_gap=0.5-spurious=1" and folders[-3].name == "05_adapt-stickers-eight"
 
 
 def test_out_dir_that_cannot_be_written_gets_a_sentence(world, monkeypatch):

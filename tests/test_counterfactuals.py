@@ -114,7 +114,7 @@ def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
     many = [("cat", "has", f"hat {i}") for i in range(30)]
     tokens, mask = knowledge_tokens(["a cat with thirty hats .", "a dog"], [many, []], recipe, encoder)
     kadap = load_kadap(blank_preset(), recipe, tokens.shape[1])
-    cliea, latents = CLIEA(kadap.visual_width, kadap.text_width, recipe), torch.randn(2, 4, 8, 8)
+    cliea, latents = CLIEA(kadap.visual_width, kadap.text_width, recipe), torch.randn(2, kadap.unet.config.in_channels, 8, 8)
 
     def see(rows):
         kadap.zero_grad(set_to_none=True)

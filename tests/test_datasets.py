@@ -1,20 +1,30 @@
-"""Chapter 01: the world's causes and its drawing, and what a folder of pictures may hold."""
+"""Chapter 01: pictures by name, the classes of two taxonomies, and what a folder of pictures may hold."""
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kcdp_lib import datasets
-from kcdp_lib.datasets import EMOTIONS, render, world
+from kcdp_lib import datasets, world
+from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.world import EIGHT, SIX, Dials
+
+COUNT = 16
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    return [world.sample_scene("test", 3, i) for i in range(3000)]
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Splits of sixteen pictures, drawn into a cache of their own."""
+    monkeypatch.setattr(datasets.paths, "CACHE", tmp_path)
+    for split in datasets.SIZES:
+        monkeypatch.setitem(datasets.SIZES, split, COUNT)
+
+
+def by_name(pictures) -> dict:
+    """{file name: (SHA of its bytes, name of its class)}."""
+    return {file.name: (key, pictures.classes[label]) for file, key, label in zip(pictures.files, pictures.keys, pictures.labels)}
 
 
 def save(path, mode="RGB", size=(40, 30), colour=None):
@@ -23,110 +33,108 @@ def save(path, mode="RGB", size=(40, 30), colour=None):
     return path
 
 
-# ---------------------------------------------------------------- the causal model
+# ---------------------------------------------------------------- the built-in domains
 
-def test_a_picture_is_a_function_of_its_index():
-    first, again = (render.render(world.sample_scene("train", 0, 5), domain, 64) for domain in ("photos", "photos"))
-    assert first.tobytes() == again.tobytes()
-    assert first.tobytes() != render.render(world.sample_scene("train", 0, 6), "photos", 64).tobytes()
-    assert world.sample_scene("train", 0, 5) != world.sample_scene("test", 0, 5) != world.sample_scene("test", 1, 5)
-
-
-def test_the_number_of_workers_does_not_change_a_byte(tmp_path, monkeypatch):
-    folders = []
-    for workers in (1, 2):
-        monkeypatch.setattr(datasets.paths, "CACHE", tmp_path / str(workers))
-        folders.append(datasets.build("stickers", "train", seed=5, count=40, workers=workers))
-    names = sorted(path.name for path in folders[0].iterdir())
-    assert len(names) == 41 and names == sorted(path.name for path in folders[1].iterdir())
-    assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
+def test_domains_are_the_benchmarks_and_noto():
+    assert datasets.DOMAINS == ("photos", "stickers", "sketches", "paintings", "noto") and EMOTIONS == SIX
+    with pytest.raises(KCDPError, match="'icons' is neither a known domain nor a folder; choose one of photos, stickers, sketches, paintings, noto"):
+        datasets.load("icons", "train")     # for pre-training only
 
 
-def test_looks_are_independent_of_emotions(scenes):
-    """No kind of subject, place or light is tied to a class (chi-squared, 1% after Bonferroni)."""
-    from scipy.stats import chi2_contingency
-    for cause in ("subject", "place", "light"):
-        values = sorted({getattr(s, cause) for s in scenes})
-        table = np.array([[sum(getattr(s, cause) == v and s.emotion == e for s in scenes) for v in values] for e in EMOTIONS])
-        assert chi2_contingency(table).pvalue > 0.01 / 3, cause
+@pytest.mark.parametrize("domain", world.BENCHMARK)
+def test_a_built_in_domain_is_loaded_by_name(few, domain):
+    train, test = datasets.load(domain, "train", seed=9), datasets.load(domain, "test", seed=9, size=32)
+    assert len(train) == len(test) == COUNT and train.name == domain and not train.transductive and not train.skipped
+    assert datasets.read_images(train.files, 64).shape == (COUNT, 3, 64, 64) and Image.open(test.files[0]).size == (32, 32)
+    assert not set(train.keys) & set(datasets.load(domain, "train", seed=8).keys) and len(set(train.keys)) == COUNT
+    drawn = world.render(world.sample_scene("train", 9, int(train.files[0].stem), domain), domain)
+    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(train.files[0])))
 
 
-def test_domains_show_what_they_say(scenes):
-    """Photos carry the event and a subtle face; stickers the response and an exaggerated one."""
-    def seen(domain):
-        views = [world.shown(s, domain) for s in scenes]
-        return (np.mean([v.event is not None for v in views]), np.mean([v.response is not None for v in views]), np.mean([abs(v.face.curve) for v in views]))
-    photo, sticker = seen("photos"), seen("stickers")
-    assert photo[0] > 0.85 and sticker[0] < 0.12
-    assert photo[1] < 0.2 and sticker[1] > 0.5
-    assert sticker[2] > 1.8 * photo[2]
+def test_labels_are_those_of_the_metadata(few):
+    pictures = datasets.load("stickers", "train")
+    rows = {row["file_name"]: row for row in map(json.loads, (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines())}
+    assert len(rows) == COUNT
+    for name, (_, emotion) in by_name(pictures).items():
+        assert rows[name]["label"] in EIGHT and emotion == world.label_of(rows[name]["label"])
 
 
-def test_priors_shift_and_every_class_has_forty_test_stickers():
-    labels = [world.sample_scene("test", 0, i, world.DOMAINS["stickers"].prior).emotion for i in range(datasets.SIZES["test"])]
-    counts = [labels.count(e) for e in EMOTIONS]
-    assert min(counts) >= 40 and max(counts) == counts[EMOTIONS.index("happy")] > 3 * min(counts)
-
-
-def test_do_emotion_changes_the_emotion_and_its_effects_alone(scenes):
-    for scene in scenes[:20]:
-        for emotion in EMOTIONS:
-            other = world.do_emotion(scene, emotion)
-            assert other.emotion == emotion
-            assert replace(other, emotion=scene.emotion, face=scene.face, event=scene.event, response=scene.response) == scene
-
-
-def test_the_same_scene_has_the_same_subject_in_every_domain(scenes):
-    assert all(world.shown(s, d).subject == s.subject and world.shown(s, d).emotion == s.emotion for s in scenes[:50] for d in world.DOMAINS)
-
-
-def test_captions_name_no_emotion_and_only_what_is_shown(scenes):
-    words = {word for group in world.EMOTION_WORDS.values() for word in group} | set(EMOTIONS)
-    for scene in scenes[:500]:
-        for domain in ("photos", "stickers", "sketches"):
-            text = world.caption(scene, domain)
-            assert not words & set(text.replace(",", " ").split()), text
-            event = world.shown(scene, domain).event
-            assert (event is not None) == any(phrase in text for phrase, _ in world.EVENTS.values())
-
-
-@pytest.mark.parametrize("domain", world.DOMAINS)
-@pytest.mark.parametrize("size", (64, 200))
-def test_every_cause_can_be_drawn_at_any_size(domain, size):
-    """Each subject, event and response gives a picture that differs from the one without it."""
-    base = replace(world.sample_scene("train", 0, 0), event=None, response=None)
-    shows_all = replace(world.DOMAINS[domain], event=1.0, response=1.0)
-    pictures = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(world.DOMAINS, domain, shows_all)
-        for change in [{}] + [{"subject": s} for s in world.SUBJECTS] + [{"event": e} for e in world.EVENTS] + [{"response": r} for r in world.RESPONSES]:
-            picture = render.render(replace(base, **change), domain, size)
-            assert picture.size == (size, size) and picture.mode == "RGB"
-            pictures.setdefault(picture.tobytes(), []).append(change)
-    repeated = [group for group in pictures.values() if len(group) > 1]
-    # a subject equals itself; line art has no colour, so a green face is any face there; a boy and a man differ in name alone (thin: they need looks of their own)
-    allowed = ({"subject": base.subject}, {"response": "green"}, {"subject": "man"})
-    assert all(any(change in allowed for change in group) for group in repeated), repeated
-
-
-def test_an_unknown_split_gets_a_sentence():
-    with pytest.raises(KCDPError, match="choose one of train, test"):
+def test_an_unknown_split_or_taxonomy_gets_a_sentence():
+    with pytest.raises(KCDPError, match="split='validation' is not known; choose one of train, test"):
         datasets.load("photos", "validation")
-    with pytest.raises(KCDPError, match="choose one of"):
-        world.sample_scene("validation", 0, 0)
+    with pytest.raises(KCDPError, match="taxonomy='seven' is not known; choose one of six, eight"):
+        datasets.load("noto", "train", taxonomy="seven")
+
+
+# ---------------------------------------------------------------- dials
+
+def test_dials_reach_the_pictures(few):
+    far, near = (datasets.load("stickers", "train", dials=dials) for dials in (Dials(), Dials(style_gap=0)))
+    assert not set(far.keys) & set(near.keys)
+    assert {name: emotion for name, (_, emotion) in by_name(far).items()} == {name: emotion for name, (_, emotion) in by_name(near).items()}, "style is no emotion"
+    drawn = world.render(world.sample_scene("train", 0, 3, "stickers", Dials(style_gap=0)), "stickers", 64, Dials(style_gap=0))
+    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(near.files[0].parent / "000003.png")))
+
+
+def test_the_trap_is_in_the_source_alone(few):
+    gaps, trap = Dials(style_gap=0, event_gap=0), Dials(spurious=1)
+    photos, stickers = ([datasets.load(domain, "train", dials=dials).key for dials in (Dials(), gaps, trap)] for domain in ("photos", "stickers"))
+    assert photos[0] == photos[1] != photos[2] and stickers[0] == stickers[2] != stickers[1]
+
+
+def test_dials_touch_nothing_that_is_not_built_in(tmp_path):
+    save(tmp_path / "x.png")
+    for name in (tmp_path, "noto"):
+        assert datasets.load(name, "train", dials=Dials(style_gap=0, spurious=1)).key == datasets.load(name, "train").key
+
+
+def test_a_dial_out_of_range_gets_a_sentence(few, tmp_path):
+    with pytest.raises(KCDPError, match="style_gap=3 must be a number from 0 to 1"):
+        datasets.load("stickers", "train", dials=Dials(style_gap=3))
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- taxonomies
+
+@pytest.mark.parametrize("domain", ("photos", "paintings"))
+def test_both_taxonomies_have_the_same_pictures(few, domain):
+    six, eight = (datasets.load(domain, "test", taxonomy=taxonomy) for taxonomy in ("six", "eight"))
+    assert six.files == eight.files and six.key == eight.key
+    assert (six.taxonomy, six.classes, eight.taxonomy, eight.classes) == ("six", SIX, "eight", EIGHT)
+    assert [six.classes[label] for label in six.labels] == [world.label_of(eight.classes[label]) for label in eight.labels]
+    for file, label in zip(eight.files, eight.labels):
+        assert EIGHT[label] == world.sample_scene("test", 0, int(file.stem), domain).emotion
+
+
+@pytest.mark.parametrize("word, six, eight", [
+    ("Joy", "happy", None), ("happy", "happy", None), ("surprised", "surprise", None), ("amused", "happy", "amusement"), ("contentment", "happy", "contentment"),
+    ("AWE", "surprise", "awe"), ("excitement", "surprise", "excitement"), ("angry", "anger", "anger"), ("sad", "sadness", "sadness"), ("afraid", "fear", "fear"),
+    ("disgusted", "disgust", "disgust"), ("cats", None, None)])
+def test_folders_are_named_by_words_for_emotions(tmp_path, word, six, eight):
+    save(tmp_path / "folders" / word / "x.png")
+    save(tmp_path / "told" / "x.png")
+    (tmp_path / "told" / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "label": word}))
+    for folder in ("folders", "told"):
+        found = [datasets.load(tmp_path / folder, "train", taxonomy=taxonomy) for taxonomy in ("six", "eight")]
+        assert [pictures.classes[pictures.labels[0]] if pictures.labels[0] >= 0 else None for pictures in found] == [six, eight]
+
+
+def test_every_class_has_its_own_name_as_a_word():
+    for taxonomy, classes in world.TAXONOMIES.items():
+        index = datasets.class_index(taxonomy)
+        assert [index[name] for name in classes] == list(range(len(classes))) and set(index.values()) == set(range(len(classes)))
+
+
+def test_noto_has_no_label_for_what_is_several_of_eight():
+    six, eight = datasets.load("noto", "train"), datasets.load("noto", "train", taxonomy="eight")
+    assert six.files == eight.files
+    names = [[pictures.classes[label] if label >= 0 else None for label in pictures.labels] for pictures in (six, eight)]
+    assert names[1] == [None if name in ("happy", "surprise") else name for name in names[0]]
+    test = datasets.load("noto", "test", taxonomy="eight")
+    assert np.bincount(test.labels, minlength=8).tolist() == [0, 0, 0, 0, 6, 2, 4, 7]
 
 
 # ---------------------------------------------------------------- folders
-
-def test_built_in_metadata_records_the_causes(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.paths, "CACHE", tmp_path)
-    monkeypatch.setitem(datasets.SIZES, "train", 12)
-    pictures = datasets.load("photos", "train", seed=9)
-    rows = {row["file_name"]: row for row in map(json.loads, (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines())}
-    assert len(pictures) == len(rows) == 12 and not pictures.transductive
-    for file, label in zip(pictures.files, pictures.labels):
-        assert rows[file.name]["label"] == EMOTIONS[label] and set(rows[file.name]) >= {"event", "face", "response", "subject", "shown", "seed"}
-
 
 def test_noto_is_whole():
     train, test = datasets.load("noto", "train"), datasets.load("noto", "test")
@@ -184,7 +192,7 @@ def test_bad_pictures_are_read_properly_or_skipped_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name, files, sentence", [
-    ("nowhere", {}, "neither a known domain nor a folder; choose one of photos, stickers, sketches, noto"),
+    ("nowhere", {}, "neither a known domain nor a folder; choose one of photos, stickers, sketches, paintings, noto"),
     ("empty", {"readme.txt": "x"}, "There are no pictures in"),
     ("broken", {"a.png": "x"}, "1 files could not be read, the first is a.png"),
     ("badlines", {"metadata.jsonl": '{"file_name": "a.png"}\n{oops'}, "Line 2 of .* is not JSON"),

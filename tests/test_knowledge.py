@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from kcdp_lib import KCDPError, knowledge, paths
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens, parse_triplets
+from kcdp_lib.world import causes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -103,11 +104,13 @@ def test_missing_folder_is_a_sentence(tmp_path):
 # -- triplets
 
 @pytest.mark.parametrize("caption, expected", [
-    ("a photo of a girl with a slight smile at a birthday party .", [("girl", "has", "slight smile"), ("girl", "at", "birthday party")]),
-    ("a sticker of a cat with a wide open mouth and raised eyebrows , crying big tears .",
-     [("cat", "has", "wide open mouth"), ("cat", "has", "raised eyebrows"), ("cat", "crying", "big tears")]),
-    ("an icon of a dog with a frown , sweating .", [("dog", "has", "frown"), ("dog", "is", "sweating")]),
-    ("a drawing of an egg , surrounded by hearts , under fireworks .", [("egg", "surrounded by", "hearts"), ("egg", "under", "fireworks")]),
+    ("a photo of a girl with a smile , beside a birthday cake .", [("girl", "has", "smile"), ("girl", "beside", "birthday cake")]),
+    ("a sticker of a cat with an open mouth and closed eyes , shedding tears .", [("cat", "has", "open mouth"), ("cat", "has", "closed eyes"), ("cat", "shedding", "tears")]),
+    ("a painting of a dog with a frown , trembling .", [("dog", "has", "frown"), ("dog", "is", "trembling")]),
+    ("a sketch of an egg , surrounded by hearts , under fireworks .", [("egg", "surrounded by", "hearts"), ("egg", "under", "fireworks")]),
+    ("a photo of a cup , in front of a plate of bugs .", [("cup", "in front of", "plate of bugs")]),
+    ("a girl at a birthday party , crying big tears .", [("girl", "at", "birthday party"), ("girl", "crying", "big tears")]),
+    ("an icon of a dog with raised eyebrows , sweating .", [("dog", "has", "raised eyebrows"), ("dog", "is", "sweating")]),
     ("a photo of a man facing a growling dog .", [("man", "facing", "growling dog")]),
     ("a man riding a wave on top of a surfboard .", [("man", "riding", "wave"), ("man", "on top of", "surfboard")]),
     ("A black and white photo of a man and a woman standing in the rain.", [("man and woman", "standing in", "rain")]),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from kcdp_lib.metrics import calibration, paired_difference, proxy_a_distance, pseudo_label_scores, readability, scores
+from kcdp_lib.metrics import calibration, linear_classifier, paired_difference, proxy_a_distance, pseudo_label_scores, readability, scores
 
 
 def draw(n=400, skill=2.0, classes=6, seed=0):
@@ -168,6 +168,21 @@ def test_a_class_that_nobody_taught_is_never_read():
     found = readability(x[y != 2], y[y != 2], {"near": (asked, true)})["near"]
     assert found["per_class_recall"]["disgust"] == 0 and np.array(found["confusion"])[:, 2].sum() == 0
     assert found["per_class_recall"]["fear"] > 0.8
+
+
+def test_linear_classifier_gives_probabilities_of_every_class_it_is_told_of():
+    (x, y), (asked, true) = classes(), classes(seed=1)
+    probs = linear_classifier(x, np.where(y == 2, -1, y), 8)(asked)
+    assert probs.shape == (360, 8) and probs.sum(1) == pytest.approx(1) and (probs >= 0).all()
+    assert not probs[:, [2, 6, 7]].any() and (probs.argmax(1) == true)[true != 2].mean() > 0.85       # what nobody taught, unlabelled rows included, is never answered
+    assert np.array_equal(probs, linear_classifier(x[y != 2], y[y != 2], 8)(asked))
+
+
+def test_readability_names_the_classes_it_is_given():
+    (x, y), (asked, true) = classes(), classes(seed=1)
+    found = readability(x, y, {"near": (asked, true)}, [*"abcdefgh"])["near"]
+    assert list(found["per_class_recall"]) == [*"abcdefgh"] and np.shape(found["confusion"]) == (8, 8)
+    assert found["per_class_recall"]["g"] is None and found["macro_f1"] == readability(x, y, {"near": (asked, true)})["near"]["macro_f1"]
 
 
 # ---------------------------------------------------------------- calibration

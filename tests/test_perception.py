@@ -29,12 +29,12 @@ def kadap():
 
 
 @pytest.fixture
-def batch():
+def batch(kadap):
     torch.manual_seed(1)
     valid = torch.tensor([[9, 5], [14, 0], [4, 20]])  # caption and triplet tokens; picture 1 has no triplet
     place = torch.arange(T // 2)
     mask = torch.cat([place < valid[:, :1], place < valid[:, 1:]], 1)
-    return torch.randn(B, 4, 16, 16), torch.randn(B, T, H), mask
+    return torch.randn(B, kadap.unet.config.in_channels, 16, 16), torch.randn(B, T, H), mask
 
 
 def objective(seen):
@@ -277,7 +277,7 @@ def test_latents(recipe):
     vae = load_vae(blank_preset())
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     latents = encode_images(vae, images, recipe)
-    assert latents.shape == (2, 4, 16, 16) and latents.dtype == torch.float32
+    assert latents.shape == (2, vae.config.latent_channels, 16, 16) and latents.dtype == torch.float32
     assert torch.equal(latents, encode_images(vae, images, recipe))  # the mode: no noise
     pixels = images / 255
     if recipe is PAPER:

@@ -3,20 +3,20 @@ import math
 
 import pytest
 import torch
+from blank import blank_preset
 from transformers import CLIPTokenizer
 
-from kcdp_lib.config import PRESETS
 from kcdp_lib.perception import word_focus, word_positions
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return CLIPTokenizer.from_pretrained(PRESETS["tiny"].diffusion, subfolder="tokenizer")
+    return CLIPTokenizer.from_pretrained(blank_preset().diffusion, subfolder="tokenizer")
 
 
 def test_positions_hold_the_word(tokenizer):
     """Decoded, the tokens at the positions spell the word again; a word of several tokens has as many positions."""
-    caption = "a photo of a boy with a slight smile , unwrapping a gift box ."
+    caption = "a photo of a boy with a smile , unwrapping a gift box ."
     ids = torch.tensor(tokenizer(caption)["input_ids"])
     for word in ("photo", "boy", "smile", ",", "unwrapping", "box", "."):
         assert tokenizer.decode(ids[word_positions(caption, word, tokenizer)]).strip() == word

@@ -130,6 +130,16 @@ def test_everything_named_is_drawn():
         assert np.any(np.asarray(world.render(shown, "photos")) != np.asarray(world.render(shown, "photos", without="event"))), event
 
 
+@pytest.mark.parametrize("domain", BENCHMARK)
+def test_every_subject_event_and_response_has_a_picture_of_its_own(domain):
+    scene = many(domain, 1)[0]
+    scene = replace(scene, event=None, response=None, chance=scene.chance._replace(uniform=scene.chance.uniform | {"show_event": 0.0, "show_response": 0.0}))
+    changed = [replace(scene, looks=replace(scene.looks, subject=subject)) for subject in causes.SUBJECTS]
+    changed += [replace(scene, **{cause: name}) for cause, table in (("event", causes.EVENTS), ("response", causes.RESPONSES)) for name in table]
+    pictures = [world.render(one, domain).tobytes() for one in changed]
+    assert len(set(pictures)) == len(pictures) == len(causes.SUBJECTS) + len(causes.EVENTS) + len(causes.RESPONSES)
+
+
 # ---------------------------------------------------------------- taxonomies
 
 def test_the_six_classes_are_unions_of_the_eight():
@@ -281,6 +291,6 @@ def test_metadata_holds_every_cause(tmp_path, monkeypatch):
     rows = [json.loads(line) for line in (world.build("stickers", "test", 30) / "metadata.jsonl").read_text().splitlines()]
     for index, row in enumerate(rows):
         scene = world.sample_scene("test", 0, index, "stickers")
-        assert row["file_name"] == f"{index:06d}.png" and row["emotion"] == scene.emotion and row["label"] == causes.label_of(scene.emotion)
+        assert row["file_name"] == f"{index:06d}.png" and row["label"] == row["emotion"] == scene.emotion
         assert row["looks"]["subject"] == scene.looks.subject and row["event"] == scene.event and row["shown"]["brows"] in (True, False)
         assert row["shown"]["face"].keys() == set(causes.FEATURES)

@@ -48,7 +48,7 @@ def attribute_scores(captions: Sequence[str], seen: Sequence[dict[str, str]]) ->
     table = MultiLabelBinarizer().fit([*true, *map(attributes, captions)])
     truth, named = table.transform(true), table.transform([attributes(caption) for caption in captions])
     kinds = np.array([name.split()[0] for name in table.classes_])
-    by_kind = {kind: round(float(f1_score(truth[:, kinds == kind], named[:, kinds == kind], average="micro", zero_division=0)), 4) for kind in dict.fromkeys(kinds)}
+    by_kind = {str(kind): round(float(f1_score(truth[:, kinds == kind], named[:, kinds == kind], average="micro", zero_division=0)), 4) for kind in dict.fromkeys(kinds)}
     return {"micro_f1": round(float(f1_score(truth, named, average="micro")), 4), "macro_f1": round(float(f1_score(truth, named, average="macro")), 4), "micro_f1_by_kind": by_kind}
 
 
@@ -83,7 +83,7 @@ def text_to_image(pipeline: StableDiffusionPipeline, prompts: Sequence[str], siz
 
 
 def obeyed(vlm: knowledge.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> dict:
-    """Which of what a prompt asks for does the captioner find in the picture drawn from it? Share of the medium and of every kind of attribute, 0 to 1."""
+    """Which of what N prompts ask for does the captioner find in the pictures drawn from them, uint8 [N, 3, S, S]? Share of the medium and of every kind of attribute, 0 to 1."""
     said, found = knowledge.caption(vlm, drawn), {}
     for prompt, caption in zip(prompts, said):
         found.setdefault("medium", []).append(prompt.split()[1] == caption.split()[1])
