@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kcdp_lib.datasets import EMOTIONS
@@ -117,10 +117,12 @@ def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tu
 def linear_classifier(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
     """A logistic regression on standardised features [N, D] with labels [N] (-1: left out): a function from features [M, D] to probabilities [M, C], C = `classes`.
 
-    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation). ValueError if widths or lengths differ.
+    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation), unless a class has fewer than three: then it is 1.
+    ValueError if widths or lengths differ.
     """
     features, labels = np.asarray(features), np.asarray(labels)
-    model = _linear("f1_macro", seed).fit(features[labels >= 0], labels[labels >= 0])
+    enough = np.unique(labels[labels >= 0], return_counts=True)[1].min() >= 3
+    model = (_linear("f1_macro", seed) if enough else _logistic()).fit(features[labels >= 0], labels[labels >= 0])
 
     def answer(asked: np.ndarray) -> np.ndarray:
         probs = np.zeros((len(asked), classes))
@@ -130,10 +132,13 @@ def linear_classifier(features: np.ndarray, labels: np.ndarray, classes: int, se
     return answer
 
 
+def _logistic(class_weight: str | None = None) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight=class_weight))
+
+
 def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSearchCV:
     """Logistic regression on standardised features; cross-validation on the rows it is given chooses the regularisation."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight=class_weight))
-    return GridSearchCV(model, {"logisticregression__C": STRENGTHS}, scoring=scoring, cv=StratifiedKFold(3, shuffle=True, random_state=seed))
+    return GridSearchCV(_logistic(class_weight), {"logisticregression__C": STRENGTHS}, scoring=scoring, cv=StratifiedKFold(3, shuffle=True, random_state=seed))
 
 
 def _labelled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

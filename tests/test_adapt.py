@@ -351,6 +351,11 @@ def test_source_class_without_pictures(world):
     assert run(world, "five-run", "bare", source=str(world / "five"), epochs=1)["source"]["test"]["per_class_recall"]["anger"] is None
 
 
+def test_a_source_of_two_pictures_a_class_has_every_baseline(world):
+    image_folder(world / "two", 2, 80_000)
+    assert set(run(world, "two-run", source=str(world / "two"), epochs=1)["baselines"]) == BASELINES
+
+
 def test_unlabelled_source_gets_a_sentence(world):
     with pytest.raises(KCDPError, match="fewer than two emotions"):
         run(world, "nothing", "target", source=str(world / "bare"))

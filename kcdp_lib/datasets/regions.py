@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from .. import world
 from ..world import causes
+from ..world.events import WIDE
 from . import Pictures
 
 
@@ -25,16 +26,17 @@ def drawn_words(pictures: Pictures, captions: Sequence[str], triplets: Sequence[
     """Words of the captions whose place in the picture is known (chapter 03): "gift" and "box" where a gift box is drawn and the caption says so.
 
     pictures: N of a built-in domain, drawn from `seed` with all dials as they are by default; captions and triplets: what is known of each. An entry holds `row`, `cause` ("event" or "response"),
-    `words`, those words of its phrase that a triplet has as its object, and `region` [64, 64] bool. What covers more than half of a picture (a beach) or
-    cannot be seen in it has no place and is left out.
+    `words`, those words of its phrase that a triplet has as its object and the caption says once, and `region` [64, 64] bool. A scene that fills the
+    picture (a beach), what covers more than half of it and what cannot be seen in it has no place and is left out.
     """
     found = []
     for row, (file, caption, told) in enumerate(zip(pictures.files, captions, triplets, strict=True)):
         scene = world.sample_scene(pictures.split, seed, int(file.stem), pictures.name)
         seen, objects = world.shown(scene, pictures.name), {word for *_, phrase in told for word in phrase.split()}
         for cause, table in (("event", causes.EVENTS), ("response", causes.RESPONSES)):
-            phrase = table[getattr(seen, cause)][0] if getattr(seen, cause) else ""
-            words = [word for word in phrase.split() if word in objects]
-            if words and phrase in caption:
+            name = getattr(seen, cause)
+            phrase = table[name][0] if name else ""
+            words = [word for word in phrase.split() if word in objects and caption.split().count(word) == 1]    # "of" or a second "rabbit" would lead to another place
+            if words and phrase in caption and name not in WIDE:
                 found.append({"row": row, "cause": cause, "words": words, "region": drawn_region(scene, pictures.name, cause)})
     return [entry for entry in found if 0 < entry["region"].mean() <= 0.5]

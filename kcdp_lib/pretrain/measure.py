@@ -86,7 +86,7 @@ def obeyed(vlm: knowledge.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> d
     """Which of what N prompts ask for does the captioner find in the pictures drawn from them, uint8 [N, 3, S, S]? Share of the medium and of every kind of attribute, 0 to 1."""
     said, found = knowledge.caption(vlm, drawn), {}
     for prompt, caption in zip(prompts, said):
-        found.setdefault("medium", []).append(prompt.split()[1] == caption.split()[1])
+        found.setdefault("medium", []).append(prompt.split()[1:2] == caption.split()[1:2])
         for attribute in attributes(prompt):
             found.setdefault(attribute.split()[0], []).append(attribute in attributes(caption))
     return {kind: {"share": round(float(np.mean(hits)), 4), "of": len(hits)} for kind, hits in found.items()}
