@@ -11,6 +11,7 @@ from typing import Sequence
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -70,6 +71,7 @@ def psnr(vae, images: torch.Tensor) -> torch.Tensor:
 
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
     """The preset's text-to-image pipeline, as diffusers loads any."""
+    logging.disable_progress_bar()    # of loading: it would be debris in a saved notebook
     pipeline = StableDiffusionPipeline.from_pretrained(preset.diffusion, variant=preset.variant, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
