@@ -12,8 +12,9 @@ from kcdp_lib.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = ("majority", "source_only", "source_only_no_knowledge", "caption_only", "linear_probe", "image_and_text", "zero_shot_vlm")
-# Points of macro-F1 on the stickers by which KCDP is above each baseline, at least (seed 0).
-MARGINS = {"majority": 0.30, "source_only_no_knowledge": 0.12, "source_only": 0.0, "caption_only": 0.0}
+# Macro-F1 on the stickers by which KCDP is above each baseline, at least (seed 0). What adaptation itself adds is within the noise of a seed: it must do no harm.
+# The linear probes of the VLM and the VLM itself are ahead of KCDP on these miniatures, and the book says so.
+MARGINS = {"majority": 0.30, "source_only_no_knowledge": 0.20, "caption_only": 0.05, "source_only": -0.05}
 TOLERANCE = 0.05            # between this machine's scores and the committed ones: processors round differently, and training amplifies it
 MEMORY_BYTES = 3_000_000_000
 
