@@ -263,3 +263,22 @@ def test_frozen_draws_every_seed_and_the_limits():
     assert drawn == pytest.approx(sorted([0.7, 0.7, 0.6, 0.6, 0.4, 0.5, 0.45, 0.1, 0.2, 0.15]))
     assert [line.get_xdata()[0] for line in axes.lines] == [0.85, 0.93] and [label.get_text() for label in axes.get_yticklabels()] == ["photos", "stickers"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["captions", "a CNN"]
+
+
+# ---------------------------------------------------------------- what it gains
+
+def test_gain_points_stand_where_the_numbers_are():
+    figure = figures.gain_points({"source_only": [0.01, 0.03], "linear_probe": [-0.2, -0.1]}, {"source_only": (-0.01, 0.05), "linear_probe": (-0.3, 0.0)}, {"source_only": 0.05})
+    (axes,) = figure.axes
+    drawn = {(line.get_marker(), round(float(np.mean(line.get_ydata())))): np.atleast_1d(line.get_xdata()) for line in axes.lines[1:]}      # the first line is the zero
+    assert drawn["s", 0] == pytest.approx(2.0) and drawn["s", 1] == pytest.approx(-15.0)
+    assert drawn["o", 0] == pytest.approx([1.0, 3.0]) and drawn["None", 1] == pytest.approx([-30.0, 0.0])
+    assert drawn["|", 0] == pytest.approx(5.0) and ("|", 1) not in drawn
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["over source only", "over linear probe"]
+
+
+def test_dial_curves_have_a_panel_a_dial_and_hide_the_rest():
+    curves = {"style_gap": {0.0: {"kcdp": 0.8, "oracle": 0.9}, 1.0: {"kcdp": 0.5, "oracle": 0.9}}, "event_gap": {0.5: {"kcdp": 0.7, "oracle": 0.8}}}
+    style, event, empty = figures.dial_curves(curves, ("kcdp", "oracle")).axes
+    assert style.lines[0].get_ydata() == pytest.approx([0.8, 0.5]) and event.lines[1].get_ydata() == pytest.approx([0.8])
+    assert (style.get_title(loc="left"), event.axison, empty.axison) == ("style gap", True, False)
