@@ -43,7 +43,7 @@ def sha(*parts: bytes | str) -> str:
 
 
 def code_key(*modules: str) -> str:
-    """SHA over what package files (`"datasets/world.py"`) compute: their syntax trees without docstrings. A cache made by other code is never reused."""
+    """SHA over what package files (`"world/causes.py"`) compute: their syntax trees without docstrings. A cache made by other code is never reused."""
     return sha(*[_without_docstrings((PACKAGE / module).read_text(encoding="utf-8")) for module in modules])
 
 
