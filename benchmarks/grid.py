@@ -46,7 +46,8 @@ class Job:
 
     def about(self) -> dict:
         """What a line of the results says of it, beside the scores."""
-        return {"recipe": self.recipe, "source": "photos", "target": self.target, "setting": "da", "seed": self.seed, "dials": asdict(self.dials), "epochs": self.config.run_epochs}
+        config = self.config
+        return {name: getattr(config, name) for name in ("recipe", "source", "target", "setting", "seed")} | {"dials": asdict(self.dials), "epochs": config.run_epochs}
 
 
 GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
@@ -74,8 +75,8 @@ def run(job: Job) -> dict[str, dict]:
 
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job, made with this world and these weights?"""
-    mark = {"baselines": "majority"}.get(job.method, job.method)
-    return any(row["method"] == mark and job.about().items() <= row.items() for row in rows)
+    wanted = {"method": {"baselines": "majority"}.get(job.method, job.method), **job.about()}.items()
+    return any(wanted <= row.items() for row in rows)
 
 
 def main(name: str, only: list[int]) -> None:
