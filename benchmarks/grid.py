@@ -1,16 +1,20 @@
 """Grids of trainings from photos, one JSON line for each method's scores in results/<grid>.jsonl.
 
-`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so it may be killed, and run twice at once with other seeds.
+`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so it may be killed; started twice, the two share the work.
+On two cores two processes with OMP_NUM_THREADS=1 are fastest.
 A target's labels are read to score a finished run and for nothing else; the oracle, which learns from them, is no method but a limit.
 
 switches   the paper recipe, the released one, and the paper's with each single switch as released: what the chapter on differences shows
 gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how far the method comes
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
 """
+import fcntl
 import json
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -44,6 +48,11 @@ class Job:
         turned = ", ".join(f"{name}={value}" for name, value in asdict(self.dials).items())
         return Config(target=self.target, recipe=self.recipe, dials=turned, seed=self.seed, epochs=self.epochs).check()
 
+    @property
+    def file(self) -> Path:
+        """Where it leaves its checkpoint and its lock."""
+        return paths.CACHE / "grid" / paths.sha(repr(self))[:12]
+
     def about(self) -> dict:
         """What a line of the results says of it, beside the scores."""
         config = self.config
@@ -63,7 +72,7 @@ def run(job: Job) -> dict[str, dict]:
     source, target, source_test, target_test = load_all(config)
     if job.method == "baselines":
         return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
-    checkpoint = paths.CACHE / "grid" / f"{paths.sha(repr(job))[:12]}.safetensors"
+    checkpoint = job.file.with_suffix(".safetensors")
     trained = learn(config, "source_only", target, None, checkpoint, "cpu") if job.method == "oracle" else learn(config, "full", source, target, checkpoint, "cpu")
     scores = {name: metrics.scores(pictures.labels, evaluate(trained.model, freeze(pictures, config.sizes, config.switches)), config.classes, job.seed)
               for name, pictures in (("source.test", source_test), ("target.test", target_test))}
@@ -79,20 +88,37 @@ def is_done(job: Job, rows: list[dict]) -> bool:
     return any(wanted <= row.items() for row in rows)
 
 
+@contextmanager
+def claim(job: Job):
+    """Is the job this process's alone? The lock goes with the process, however that ends."""
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    with job.file.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+
+
 def main(name: str, only: list[int]) -> None:
-    """Every job of a grid that lacks, in its order."""
+    """Every job of a grid that lacks and that no other process is at, in its order."""
     for job in paths.progress([job for job in GRIDS[name] if not only or job.seed in only], name):
-        if is_done(job, results.read(name)):
-            continue
-        started = time.time()
-        found = run(job)
-        made = {"world": world_key(), "stack": stack_key(job.config.sizes), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": round(time.time() - started, 1)}
-        lines = "".join(json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n" for method, scores in found.items())
-        results.FOLDER.mkdir(exist_ok=True)
-        with (results.FOLDER / f"{name}.jsonl").open("a") as file:    # one short write: two processes cannot mix their lines
-            file.write(lines)
-        scores = " ".join(f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items())
-        print(f"{job.target} {job.recipe} seed {job.seed} {job.dials}: {scores}, {made['seconds']:.0f} s", flush=True)
+        with claim(job) as mine:
+            if mine and not is_done(job, results.read(name)):
+                note(name, job)
+
+
+def note(name: str, job: Job) -> None:
+    """Run a job and append its lines to the grid's results."""
+    started = time.time()
+    found = run(job)
+    made = {"world": world_key(), "stack": stack_key(job.config.sizes), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": round(time.time() - started, 1)}
+    lines = "".join(json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n" for method, scores in found.items())
+    results.FOLDER.mkdir(exist_ok=True)
+    with (results.FOLDER / f"{name}.jsonl").open("a") as file:    # one short write: two processes cannot mix their lines
+        file.write(lines)
+    scores = " ".join(f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items())
+    print(f"{job.target} {job.recipe} seed {job.seed} {job.dials}: {scores}, {made['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
