@@ -186,13 +186,16 @@ def _one_of(parameter: str, value, known) -> None:
 
 
 def _domain(parameter: str, value, data_root: str | None) -> None:
-    from kcdp_lib.datasets import DOMAINS  # here, because the data sets need torch and a Config should not
+    from kcdp_lib.datasets import DOMAINS, REAL, find_root  # here, because the data sets need torch and a Config should not
 
     if not isinstance(value, str) or not value:
         raise KCDPError(f"{parameter}={value!r} must be one of {', '.join(DOMAINS)}, or a folder of pictures.")
+    if value in REAL:
+        find_root(value, data_root and resolve(data_root))
+        return
     folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
     if value not in DOMAINS and not any(folder.is_dir() for folder in folders):
-        raise KCDPError(f"{parameter}={value!r} is not known and no such folder exists; choose one of {', '.join(DOMAINS)}, or give a folder of pictures.")
+        raise KCDPError(f"{parameter}={value!r} is not known and no such folder exists; choose one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a folder of pictures.")
 
 
 def _device(name: str) -> None:

@@ -418,7 +418,7 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
 
 def frozen_keys(pictures, preset: Preset, recipe: Recipe) -> dict[str, str]:
     """Names of the cache entries: each the pictures' bytes, the model's bytes, the numbers and switches that matter, and the code that computes it."""
-    code, diffusion = paths.code_key("knowledge.py", "towers.py", "datasets/__init__.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
+    code, diffusion = paths.code_key("knowledge.py", "towers.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
     captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.image_size), code)
     latents = paths.sha(pictures.key, diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
     return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text)}"}

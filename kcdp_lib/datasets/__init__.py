@@ -1,21 +1,21 @@
-"""Pictures by name: the built-in world's domains, the shipped real artwork `noto`, or any folder (chapter 01).
+"""Pictures by name: the built-in world's domains, the shipped real artwork `noto`, real data sets, or any folder (chapter 01).
 
 Everything here is ordered by the pictures' content, never by their names: a method cannot read a label off a path or an order.
 """
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
 
 from .. import paths, world
 from ..errors import KCDPError
+from .images import read_images, square
+from .index import NOT_THERE, inspect
+from .layouts import REAL, SPLITS, find_root, listing
 from ..world import SIX as EMOTIONS    # the six classes, and their order everywhere
 from ..world import TAXONOMIES, Dials, world_key
 
@@ -49,6 +49,8 @@ class Pictures:
     skipped: list[tuple[Path, str]] = field(default_factory=list)     # files that could not be read, and why
     transductive: bool = False                                        # the test pictures are among the training pictures
     taxonomy: str = "six"
+    of_no_class: int = 0                                              # listed, but of no class of this taxonomy, and so left out
+    notes: list[str] = field(default_factory=list)                    # what a reader of the data set's own files should know
 
     def __len__(self) -> int:
         return len(self.files)
@@ -58,6 +60,10 @@ class Pictures:
         """The names of the classes, in the order of their numbers."""
         return TAXONOMIES[self.taxonomy]
 
+    def select(self, rows: Sequence[int]) -> Pictures:
+        """Some of the pictures, by their rows [n] (ints), in that order."""
+        return replace(self, files=[self.files[i] for i in rows], labels=self.labels[rows], keys=[self.keys[i] for i in rows])
+
     @property
     def key(self) -> str:
         """SHA over the contents, in order: the name under which what is computed from them is cached."""
@@ -65,15 +71,15 @@ class Pictures:
 
 
 def load(name: str | Path, split: str, data_root: str | Path | None = None, seed: int = 0, size: int = SOURCE_SIDE, taxonomy: str = "six", dials: Dials = Dials()) -> Pictures:
-    """The pictures of a built-in domain (drawn on first use, `size` pixels a side), of `noto`, or of a folder; `split` is "train" or "test" (chapter 01).
+    """The pictures of a built-in domain (drawn on first use, `size` pixels a side), of `noto`, of a real data set, or of a folder (chapter 01).
 
-    Labels are classes of `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch nothing else.
+    `split` is "train" or "test"; data sets that have it know "val", too. Labels are classes of `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch nothing else.
 
-    A folder may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures, each also under
+    A real data set ("emoset", "ser30k", ...) lies in `data_root`, as it was downloaded. A folder may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures, each also under
     `train/` and `test/`; without these two, all pictures are for training and the labelled ones are the test ("transductive").
     `data_root` is where relative folders are looked for first. Raises KCDPError with one sentence for anything else.
     """
-    if split not in SIZES:
+    if split not in (SPLITS if name in REAL else SIZES):
         raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
     if taxonomy not in TAXONOMIES:
         raise KCDPError(f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}.")
@@ -81,9 +87,11 @@ def load(name: str | Path, split: str, data_root: str | Path | None = None, seed
         return replace(from_folder(world.build(str(name), split, SIZES[split], seed, size, dials), str(name), split, taxonomy), transductive=False)
     if name == "noto":
         return from_folder(Path(__file__).parent / "noto", "noto", split, taxonomy)
+    if name in REAL:
+        return from_listing(str(name), split, data_root and paths.resolve(data_root), taxonomy)
     folder = Path(data_root, name) if data_root and Path(data_root, name).is_dir() else paths.resolve(name)
     if not folder.is_dir():
-        raise KCDPError(f"{str(name)!r} is neither a known domain nor a folder; choose one of {', '.join(DOMAINS)}, or give a folder of pictures.")
+        raise KCDPError(f"{str(name)!r} is neither a known domain nor a folder; choose one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a folder of pictures.")
     return from_folder(folder, folder.name, split, taxonomy)
 
 
@@ -92,26 +100,47 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     divided = (folder / "train").is_dir() and (folder / "test").is_dir()
     root = folder / split if divided else folder
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."))
-    told, index = metadata_labels(root), class_index(taxonomy)
-    found, skipped = [], []
-    for path in files:
-        try:
-            content = path.read_bytes()
-            with Image.open(path) as image:
-                image.load()
-        except Exception as error:  # Pillow raises many kinds for broken files; each is named in `skipped`
-            skipped.append((path, f"{type(error).__name__}: {error}"))
-            continue
-        label = told.get(path.relative_to(root).as_posix(), path.parent.name if path.parent != root else None)
-        found.append((hashlib.sha256(content).hexdigest(), path, index.get(str(label).lower(), -1)))
-    if not found:
-        about = f"; {len(skipped)} files could not be read, the first is {skipped[0][0].name}" if skipped else ""
+    told = metadata_labels(root)
+    words = [told.get(path.relative_to(root).as_posix(), path.parent.name if path.parent != root else None) for path in files]
+    pictures = from_files(files, words, name, split, taxonomy)
+    if not len(pictures):
+        about = f"; {len(pictures.skipped)} files could not be read, the first is {pictures.skipped[0][0].name}" if pictures.skipped else ""
         raise KCDPError(f"There are no pictures in {root}{about}; give a folder with {', '.join(sorted(SUFFIXES))} files, in class folders or not.")
     if split == "test" and not divided:
-        found = [row for row in found if row[2] >= 0]
-    found.sort(key=lambda row: row[0])
+        pictures = pictures.select(np.flatnonzero(pictures.labels >= 0))
+    return replace(pictures, transductive=not divided)
+
+
+def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = "six") -> Pictures:
+    """One split of a real data set. What it labels with no class of the taxonomy, such as SER30K's "neutral", is left out and counted (a closed set). Raises KCDPError if nothing is left."""
+    told = listing(name, split, data_root)
+    pictures = from_files(told.files, told.words, name, split, taxonomy)
+    if not len(pictures):
+        about = f"; the first, {pictures.skipped[0][0]}, is {pictures.skipped[0][1]}" if pictures.skipped else ""
+        raise KCDPError(f"None of the {len(told.files)} pictures that {REAL[name].title} lists for {split!r} can be read{about}; check that the pictures are unpacked where the list expects them.")
+    classed = np.flatnonzero(pictures.labels >= 0)
+    return replace(pictures.select(classed), of_no_class=len(pictures) - len(classed), notes=told.notes)
+
+
+def report(name: str | Path, data_root: str | Path | None = None, taxonomy: str = "six"):
+    """What there is of a data set, a folder or a domain: a pandas table with a row for each split (pictures that are usable, missing, unreadable, of no class or unlabelled, then those of each class), and notes.
+
+    KCDPError as `load` raises it.
+    """
+    import pandas
+    splits = REAL[name].splits if name in REAL else tuple(SIZES)
+    found = {split: load(name, split, data_root, taxonomy=taxonomy) for split in splits}
+    rows = {split: {"pictures": len(of), "missing": sum(why == NOT_THERE for _, why in of.skipped), "unreadable": sum(why != NOT_THERE for _, why in of.skipped),
+                    "no class": of.of_no_class + int((of.labels < 0).sum()), **{word: int((of.labels == i).sum()) for i, word in enumerate(of.classes)}} for split, of in found.items()}
+    return pandas.DataFrame.from_dict(rows, orient="index"), list(dict.fromkeys(note for of in found.values() for note in of.notes))
+
+
+def from_files(files: Sequence[Path], words: Sequence[str | None], name: str, split: str, taxonomy: str) -> Pictures:
+    """N listed files with a word each (None: no label), in the order of their contents; a word of no class is no label. Files that are missing or no pictures are in `skipped`, with the reason."""
+    seen, index = inspect(files), class_index(taxonomy)
+    found = sorted(((seen[path][0], path, index.get(str(word).lower(), -1)) for path, word in zip(files, words) if seen[path][0]), key=lambda row: row[0])
     keys, kept, labels = zip(*found) if found else ((), (), ())
-    return Pictures(name, split, list(kept), np.array(labels, np.int64), list(keys), skipped, transductive=not divided, taxonomy=taxonomy)
+    return Pictures(name, split, list(kept), np.array(labels, np.int64), list(keys), [(path, seen[path][1]) for path in files if not seen[path][0]], taxonomy=taxonomy)
 
 
 def metadata_labels(root: Path) -> dict[str, str | None]:
@@ -129,31 +158,3 @@ def metadata_labels(root: Path) -> dict[str, str | None]:
     if any("file_name" not in row for row in rows):
         raise KCDPError(f"Every row of the metadata in {root} needs a file_name; add the column.")
     return {row["file_name"]: row.get("label", row.get("emotion")) for row in rows}
-
-
-def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.Tensor:
-    """Pictures as uint8 [N, 3, size, size]: RGB, alpha laid on white, first frame of an animation, centre-cropped to a square of `size` pixels.
-
-    Raises KCDPError naming the first file that cannot be read.
-    """
-    out = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    for i, file in enumerate(files):
-        try:
-            picture = file if isinstance(file, Image.Image) else Image.open(file)
-            out[i] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise KCDPError(f"{file} cannot be read as a picture ({error}); remove it or convert it to PNG.") from error
-    return out
-
-
-def square(picture: Image.Image, size: int) -> Image.Image:
-    """One picture as RGB of `size` x `size` pixels: turned as its EXIF says, on white, the middle of it. Pillow's own errors pass through."""
-    picture.seek(0) if getattr(picture, "is_animated", False) else None
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if picture.mode.startswith("I") or picture.mode == "F":    # 16 bits or floats: Pillow's own conversion would clip them
-        values = np.asarray(picture, np.float32)
-        picture = Image.fromarray(np.uint8(255 * (values - values.min()) / max(np.ptp(values), 1e-9)))
-    return ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)

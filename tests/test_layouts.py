@@ -1,0 +1,258 @@
+"""Chapter 01: the real data sets, in miniature folders of their true on-disk layouts."""
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kcdp_lib import adapt, datasets
+from kcdp_lib.config import Config
+from kcdp_lib.datasets import EMOTIONS, layouts
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.world import EIGHT
+
+SIX_OF_EIGHT = {"amusement": "happy", "contentment": "happy", "awe": "surprise", "excitement": "surprise", "anger": "anger", "disgust": "disgust", "fear": "fear", "sadness": "sadness"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.paths, "CACHE", tmp_path / "cache")
+
+
+def picture(path, number=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 16), (number % 251, number // 251, 7)).save(path, "PNG")    # whatever its name: JPEG would make neighbouring colours the same
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def emoset(root, nested=True, items=4, numbers=False, each=3):
+    root = root / "EmoSet-118K"
+    table = {"label2idx": {name: i for i, name in enumerate(EIGHT)}}
+    write_json(root / "info.json", {"emotion": table, "scene": {}} if nested else table)
+    for s, split in enumerate(("train", "val", "test")):
+        rows = []
+        for i, name in enumerate(EIGHT):
+            for n in range(each):
+                file = f"image/{name}/{name}_{s * 100 + n:05}.jpg"
+                picture(root / file, 1000 * s + 10 * i + n)
+                write_json(root / f"annotation/{name}/{name}_{s * 100 + n:05}.json", {"brightness": 0.5})
+                label = i if numbers else name
+                rows.append([label, *([f"{name}_{n}"] if items == 4 else []), file, f"annotation/{name}/{name}_{s * 100 + n:05}.json"])
+        write_json(root / f"{split}.json", rows)
+    return root
+
+
+def ser30k(root, categories=None, classes=None):
+    root = root / "SER30K"
+    for s, split in enumerate(("train", "val", "test")):
+        rows = []
+        for n in range(14):
+            row = {"topic": f"topic {n % 2}", "file_name": f"{split}{n}.jpg", "text": "hi", "anno1": 1, "anno2": 1, "anno3": 2, "anno": n % 7 + 1}
+            picture(root / "Images" / row["topic"] / row["file_name"], 1000 * s + n)
+            rows.append(row)
+        write_json(root / "Annotations" / "image-level" / f"{split}.json", {"annotations": rows, **({"categories": categories} if categories else {})})
+    if classes:
+        (root / "classes.txt").write_text("\n".join(classes))
+    return root
+
+
+def fi(root, below=False, slash="/"):
+    root = root / "FI"
+    names = ["Amusement", "Anger", "Awe", "Contentment", "Disgust", "Excitement", "Fear", "Sadness"]
+    for s, split in enumerate(("train", "test")):
+        for i, name in enumerate(names):
+            picture((root / split if below else root) / name / f"{split}{i}.jpg", 100 * s + i)
+        write_json(root / f"{split}.json", [[f"{name}{slash}{split}{i}.jpg", i] for i, name in enumerate(names)])
+    return root
+
+
+def emo8(root):
+    for s, split in enumerate(("train", "val", "test")):
+        for i, name in enumerate(EIGHT):
+            picture(root / "emo8" / split / name / f"{i}.png", 100 * s + i)
+    return root / "emo8"
+
+
+def emotionroi(root):
+    root = root / "EmotionROI"
+    for s, (split, name) in enumerate((("train", "training"), ("test", "testing"))):
+        lines = []
+        for i, emotion in enumerate(("anger", "disgust", "fear", "joy", "sadness", "surprise")):
+            picture(root / "images" / emotion / f"{s}.jpg", 100 * s + i)
+            lines.append(f"{emotion}/{s}.jpg")
+        (root / "training_testing_split").mkdir(exist_ok=True)
+        (root / "training_testing_split" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def emotion6(root, shares=None):
+    root = root / "Emotion6"
+    lines = ["file\tvalence\tarousal\t" + "\t".join(f"prob. of {name}" for name in layouts.EMOTION6_CLASSES) + "\tprob. of neutral"]
+    for i, emotion in enumerate(layouts.EMOTION6_CLASSES):
+        for n in range(10):
+            picture(root / "images" / emotion / f"{n}.jpg", 100 * i + n)
+            told = shares or [0.5 if j == i else 0.1 for j in range(6)]
+            lines.append("\t".join(map(str, [f"{emotion}/{n}.jpg", 5.0, 4.0, *told, 0.0])))
+    (root / "ground_truth.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+WRITERS = {"emoset": emoset, "ser30k": ser30k, "fi": fi, "emo8": emo8, "emotionroi": emotionroi, "emotion6": emotion6}
+
+
+def words(pictures):
+    return {file.name: pictures.classes[label] for file, label in zip(pictures.files, pictures.labels)}
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("items, numbers", [(4, False), (3, False), (3, True)])
+def test_emoset_in_every_form_that_is_about(tmp_path, nested, items, numbers):
+    emoset(tmp_path, nested, items, numbers)
+    for taxonomy, of in (("six", SIX_OF_EIGHT), ("eight", {name: name for name in EIGHT})):
+        pictures = datasets.load("emoset", "test", tmp_path, taxonomy=taxonomy)
+        assert len(pictures) == 24 and not pictures.transductive and not pictures.skipped
+        assert all(word == of[file.split("_")[0]] for file, word in words(pictures).items())
+
+
+@pytest.mark.parametrize("categories, classes, of_number_1, note", [
+    (None, None, "surprise", "assumed"),
+    ([{"id": 2, "name": "happy"}, {"id": 1, "name": "anger"}, *({"id": i, "name": name} for i, name in enumerate(("fear", "sadness", "disgust", "surprise", "neutral"), 3))], None, "anger", "categories"),
+    (["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"], None, "fear", "categories"),
+    (["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"], ["disgust", "happy", "fear", "sadness", "anger", "surprise", "neutral"], "disgust", "classes.txt")])
+def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(tmp_path, categories, classes, of_number_1, note):
+    ser30k(tmp_path, categories, classes)
+    pictures = datasets.load("ser30k", "train", tmp_path)
+    assert words(pictures)["train0.jpg"] == of_number_1 == words(pictures)["train7.jpg"]
+    assert len(pictures) == 12 and pictures.of_no_class == 2, "neutral is left out"
+    assert len(pictures.notes) == 1 and note in pictures.notes[0]
+
+
+def test_stickers_of_ser30k_that_are_several_of_eight_are_left_out(tmp_path):
+    ser30k(tmp_path)
+    assert datasets.load("ser30k", "test", tmp_path, taxonomy="eight").of_no_class == 3 * 2     # neutral, happy, surprise
+
+
+@pytest.mark.parametrize("below, slash", [(False, "/"), (True, "\\")])
+def test_fi_with_slashes_of_either_kind_and_pictures_in_either_place(tmp_path, below, slash):
+    fi(tmp_path, below, slash)
+    assert words(datasets.load("fi", "test", tmp_path, taxonomy="eight")) == {f"test{i}.jpg": name for i, name in enumerate(layouts.FI_CLASSES)}
+
+
+def test_emo8_and_emotionroi(tmp_path):
+    emo8(tmp_path), emotionroi(tmp_path)
+    assert words(datasets.load("emo8", "val", tmp_path, taxonomy="eight")) == {f"{i}.png": name for i, name in enumerate(EIGHT)}
+    found = datasets.load("emotionroi", "test", tmp_path)
+    assert sorted(zip((file.parent.name for file in found.files), (EMOTIONS[label] for label in found.labels))) == sorted(
+        (name, {"joy": "happy"}.get(name, name)) for name in layouts.EMOTION6_CLASSES)
+    with pytest.raises(KCDPError, match="EmotionROI has no split 'val'; choose one of train, test"):
+        datasets.load("emotionroi", "val", tmp_path)
+
+
+def test_emotion6_takes_the_likeliest_and_names_ties(tmp_path):
+    emotion6(tmp_path / "a")
+    train, test = (datasets.load("emotion6", split, tmp_path / "a") for split in ("train", "test"))
+    assert len(train) + len(test) == 60 and not set(train.keys) & set(test.keys) and 5 <= len(test) <= 20 and not train.notes
+    assert all(EMOTIONS[label] == {"joy": "happy"}.get(file.parent.name, file.parent.name) for file, label in zip(train.files, train.labels))
+    emotion6(tmp_path / "b", [0.1, 0.3, 0.3, 0.1, 0.1, 0.1])
+    tied = datasets.load("emotion6", "train", tmp_path / "b")
+    assert set(tied.labels) == {EMOTIONS.index("disgust")}
+    assert f"{len(tied)} pictures with several likeliest emotions" in tied.notes[0] and "(disgust = fear)" in tied.notes[0]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_data_root_may_be_the_folder_itself(tmp_path, name):
+    root = WRITERS[name](tmp_path)
+    assert datasets.load(name, "train", tmp_path).key == datasets.load(name, "train", root).key
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_labels_and_order_do_not_reach_a_model_by_the_order(tmp_path, name):
+    WRITERS[name](tmp_path)
+    pictures = datasets.load(name, "train", tmp_path)
+    assert pictures.keys == sorted(pictures.keys) and (pictures.labels >= 0).all()
+
+
+@pytest.mark.parametrize("name, layout", layouts.REAL.items())
+def test_a_wrong_root_is_told_what_was_expected(tmp_path, name, layout):
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(KCDPError, match="lacks .*; expected are") as told:
+        datasets.load(name, "train", tmp_path / "elsewhere")
+    assert all(part in str(told.value) for part in layout.expected) and "\n" not in str(told.value)
+    with pytest.raises(KCDPError, match=f"set data_root to the folder that holds {layout.folders[0]}/"):
+        Config(target=name).check()
+    WRITERS[name](tmp_path)
+    Config(target=name, data_root=str(tmp_path)).check()
+
+
+def test_a_report_counts_what_is_missing_unreadable_and_of_no_class(tmp_path):
+    root = ser30k(tmp_path)
+    (root / "Images" / "topic 0" / "train0.jpg").unlink()
+    (root / "Images" / "topic 1" / "train1.jpg").write_bytes(b"no picture")
+    table, notes = datasets.report("ser30k", tmp_path)
+    assert table.loc["train"].to_dict() == {"pictures": 10, "missing": 1, "unreadable": 1, "no class": 2, "surprise": 1, "happy": 1, "disgust": 2, "fear": 2, "sadness": 2, "anger": 2}
+    assert list(table.index) == ["train", "val", "test"] and table.loc["test", "pictures"] == 12 and len(notes) == 1
+    for split in ("train", "test"):
+        picture(tmp_path / "mine" / split / "joy" / "a.png", 3)
+    assert datasets.report(tmp_path / "mine")[0].loc["test", ["pictures", "happy"]].tolist() == [1, 1]
+
+
+def test_pictures_that_lie_elsewhere_get_a_sentence(tmp_path):
+    root = emoset(tmp_path)
+    (root / "image").rename(root / "images")
+    (root / "image").mkdir()
+    with pytest.raises(KCDPError, match="None of the 24 pictures that EmoSet-118K lists for 'train' can be read; the first, .* is not there"):
+        datasets.load("emoset", "train", tmp_path)
+
+
+@pytest.mark.parametrize("file, content, sentence", [
+    ("train.json", "[[", "cannot be read as JSON"),
+    ("info.json", "{}", "has no label2idx"),
+    ("train.json", '[[8, "image/awe/awe_00000.jpg", "a"]]', "has the label 8, but there are 8 classes")])
+def test_broken_lists_get_a_sentence(tmp_path, file, content, sentence):
+    (emoset(tmp_path) / file).write_text(content)
+    with pytest.raises(KCDPError, match=sentence):
+        datasets.load("emoset", "train", tmp_path)
+
+
+def test_adaptation_from_emoset_to_ser30k(tmp_path):
+    """The real command, on pictures that say nothing: what is trained here is not the point, that every part takes the real layouts is."""
+    emoset(tmp_path), ser30k(tmp_path)
+    found = adapt(source="emoset", target="ser30k", data_root=str(tmp_path), out_dir=str(tmp_path / "run"), epochs=1)
+    assert found["source"]["pictures"] == 24 and found["target"]["pictures"] == 12 and not found["target"]["transductive"]
+    assert found["target"]["test"]["n"] == 12 and (tmp_path / "run" / "predictions.jsonl").exists()
+
+
+def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+    looked = []
+    look = datasets.index._look
+    monkeypatch.setattr(datasets.index, "_look", lambda path: looked.append(path) or look(path))
+    emo8(tmp_path)
+    first = datasets.load("emo8", "train", tmp_path)
+    assert len(looked) == 8 and datasets.load("emo8", "train", tmp_path).keys == first.keys and len(looked) == 8
+    picture(first.files[0], 99999)
+    again = datasets.load("emo8", "train", tmp_path)
+    assert looked[8:] == [first.files[0]] and set(first.keys) - set(again.keys) == {first.keys[0]}
+
+
+def test_a_first_reading_that_is_killed_goes_on(tmp_path, monkeypatch):
+    files = [tmp_path / f"{i}.png" for i in range(1500)]
+    for i, file in enumerate(files):
+        picture(file, i)
+    look = datasets.index._look
+
+    def killed(path):
+        if path == files[1200]:
+            raise KeyboardInterrupt
+        return look(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.index, "_look", killed)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.index.inspect(files)
+    looked = []
+    monkeypatch.setattr(datasets.index, "_look", lambda path: looked.append(path) or look(path))
+    assert len({sha for sha, error in datasets.index.inspect(files).values() if error is None}) == 1500 and len(looked) == 500
+    assert np.unique([path.name for path in looked]).size == 500
