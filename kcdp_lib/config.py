@@ -23,6 +23,7 @@ class Preset:
     diffusion: str               # a diffusers pipeline: folder or hub id
     vlm: str                     # open_clip: "local-dir:FOLDER", "hf-hub:ORG/NAME" or an architecture's name
     vlm_pretrained: str | None   # tag of the weights where `vlm` is an architecture's name, else None
+    parser: str                  # of captions into triplets: "rules", or a spaCy model
     variant: str | None          # diffusers' variant of the stored weights ("fp16"), None for the plain files
     image_size: int              # pixels, side of the square the VAE sees
     batch_size: int              # pictures of each domain in one optimizer step
@@ -35,11 +36,11 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(
-        name="tiny", diffusion=str(TINY / "diffusion"), vlm=f"local-dir:{TINY / 'vlm'}", vlm_pretrained=None, variant=None,
+        name="tiny", diffusion=str(TINY / "diffusion"), vlm=f"local-dir:{TINY / 'vlm'}", vlm_pretrained=None, parser="rules", variant=None,
         image_size=64, batch_size=32, epochs=4, fpn_channels=64, expert_channels=128, lora_rank=8, learning_rate=5e-3),
     "sd15": Preset(
         name="sd15", diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5", vlm="coca_ViT-L-14",
-        vlm_pretrained="mscoco_finetuned_laion2b_s13b_b90k", variant="fp16",
+        vlm_pretrained="mscoco_finetuned_laion2b_s13b_b90k", parser="rules", variant="fp16",
         image_size=512, batch_size=8, epochs=3, fpn_channels=256, expert_channels=128, lora_rank=8, learning_rate=1e-4),
 }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +24,8 @@ from kcdp_lib import datasets, paths
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.perception import encode_images, first_line, load_part, load_vae
+from kcdp_lib.triplets import Parser, Triplet, load_parser
 
-Triplet = tuple[str, str, str]
 ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
 
@@ -55,6 +54,7 @@ class Knowledge(NamedTuple):
 class Foundations(NamedTuple):
     """Every frozen model that looks at a picture before training."""
     vlm: VLM
+    parse: Parser
     text_encoder: TextEncoder
     vae: torch.nn.Module
 
@@ -167,116 +167,6 @@ def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) 
     return (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T).softmax(-1).cpu()
 
 
-# ------------------------------------------------------------------------------------------------------------------- caption -> triplets
-
-_MEDIUM = (r"(?:(?:a|an|the|this)\s+)?(?:(?:black and white|close up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
-           r"(?:photo|photograph|picture|image|sticker|icon|drawing|sketch|illustration|cartoon|emoji|painting|close up|close-up)\s+(?:of|showing)\s+")
-_LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
-_CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
-_PHRASES = ("on top of", "in front of", "in the middle of", "next to", "close to", "out of", "inside of", "outside of", "away from")
-_PREPOSITIONS = set(_PHRASES) | set(
-    "with without at in on under over above below beside behind near by inside outside between among around through across along into onto from to toward towards "
-    "against during before after beneath underneath past upon off for like as".split())
-_DETERMINERS = set("a an the his her its their my your our some this these those".split())
-_PARTICLES = set("up down away back together out".split())
-_BE = set("is are was were be been being".split())
-_FINITE = set(
-    "has have had stands sits holds wears looks shows smiles runs rides plays walks eats flies lies hangs jumps cries laughs screams stares faces watches carries sleeps "
-    "feels seems appears makes gets takes drinks talks sings dances waits points reads leans floats swims contains features stand sit hold wear look walk run play eat".split())
-_NOUNS_IN_ING = set(
-    "thing something nothing anything everything morning evening wedding ceiling building clothing wing ring king string spring earring painting sibling duckling "
-    "lightning pudding stocking swing".split())
-_RELATIVE = {"that", "who", "which"}
-
-
-def parse_triplets(caption: str) -> list[Triplet]:
-    """(subject, verb, object) of a caption, by rules and word lists alone; no model, so it works offline and never fails (method chapter, eq-caption).
-
-    Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives (girl, has, smile), (girl, at, party).
-    What the rules do not understand is left inside a noun phrase; a caption without subject and relation gives an empty list.
-    """
-    text = " ".join(caption.lower().split())
-    found: dict[Triplet, None] = {}  # a dict, as a set that keeps its order
-    subject = ""
-    for clause in _CLAUSES.split(text):
-        triplets, subject = _parse_clause(_words(_LEAD.sub("", clause.strip())), subject)
-        found.update(dict.fromkeys(triplets))
-    return list(found)
-
-
-def _words(clause: str) -> list[str]:
-    """Words and commas; a preposition of several words is one word."""
-    for phrase in _PHRASES:
-        clause = re.sub(rf"\b{phrase}\b", phrase.replace(" ", "_"), clause)
-    return [word.replace("_", " ") for word in re.findall(r"[\w'-]+|,", clause)]
-
-
-def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
-    """Triplets of one clause and its subject; `subject` is the one before, for a clause that has none ("while holding a cup")."""
-    triplets: list[Triplet] = []
-    relation, is_verb, chunk, own_subject = "", False, [], ""
-
-    def close() -> None:
-        """End a noun phrase: it is the subject, or the object of the relation that is open."""
-        nonlocal own_subject, chunk, is_verb
-        phrase = _strip(chunk)
-        subject_now = own_subject or subject
-        if not relation:
-            own_subject = f"{own_subject} and {phrase}" if own_subject and phrase else phrase or own_subject
-        elif phrase and subject_now:
-            triplets.append((subject_now, relation, phrase))
-            is_verb = False
-        elif is_verb and subject_now and relation not in _BE:
-            triplets.append((subject_now, "is" if _participle(relation) else "does", relation))
-            is_verb = False
-        chunk = []
-
-    after_joint = True  # at the start, after a comma or after "and": a verb may stand here
-    for word, following in zip(words, [*words[1:], ""]):
-        has_noun = bool(_strip(chunk))
-        if word in (",", "and") or (word in _RELATIVE and has_noun):
-            close()
-            if word == "," and relation and not (own_subject or subject):
-                relation = ""  # "in a field , a man ...": the subject is still to come
-            after_joint = True
-            continue
-        if word in _BE and (has_noun or after_joint):
-            close()
-            relation, is_verb = word, True
-        elif _is_verb(word, following, has_noun or after_joint or (relation in _BE and not chunk), not relation or after_joint):
-            if not (relation in _BE and not chunk):
-                close()
-            relation, is_verb = word, True
-        elif is_verb and not chunk and relation not in _BE and (word in _PREPOSITIONS or word in _PARTICLES):
-            relation = f"{relation} {word}"
-        elif word in _PREPOSITIONS:
-            close()
-            relation, is_verb = ("has" if word == "with" else word), False
-        else:
-            chunk.append(word)
-        after_joint = False
-    close()
-    return triplets, own_subject or subject
-
-
-def _is_verb(word: str, following: str, may_be: bool, may_be_finite: bool) -> bool:
-    """Whether `word` opens a relation. After a determiner or a preposition it is an adjective ("a growling dog", "with raised eyebrows")."""
-    if not may_be:
-        return False
-    if word.endswith("ing") and len(word) > 4:
-        return word not in _NOUNS_IN_ING
-    return (word in _FINITE and may_be_finite) or (word.endswith("ed") and following in {"by", "in", "with", "on", "to", "at", "as", "into", "around"})
-
-
-def _participle(relation: str) -> bool:
-    return relation.split()[0].endswith(("ing", "ed"))
-
-
-def _strip(chunk: list[str]) -> str:
-    """The noun phrase without determiners."""
-    return " ".join(word for word in chunk if word not in _DETERMINERS)
-
-
 # --------------------------------------------------------------------------------------------------------------------- text -> tokens
 
 @lru_cache(maxsize=2)    # one a device
@@ -367,7 +257,7 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
 
 def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
     """All frozen models but the UNet (paper, figure 2, left). KCDPError if one cannot be loaded whole."""
-    return Foundations(load_vlm(preset, device), load_text_encoder(preset, device), load_vae(preset, device))
+    return Foundations(load_vlm(preset, device), load_parser(preset.parser), load_text_encoder(preset, device), load_vae(preset, device))
 
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
@@ -377,7 +267,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     """
     embeddings, image_tokens = _see(foundations.vlm, images)
     captions = _write(foundations.vlm, image_tokens)
-    triplets = [parse_triplets(text) for text in captions]
+    triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings.cpu(), captions, triplets)
 
@@ -407,7 +297,7 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
         return {"latents": torch.cat([encode_images(vae, images, recipe).cpu() for images in batches("latents")])}, []
 
     def tokens():
-        triplets = [parse_triplets(text) for text in said]
+        triplets = load_parser(preset.parser)(said)
         return knowledge_tokens(said, triplets, recipe, load_text_encoder(preset, device))._asdict(), triplets
 
     embeddings, said = _once(keys["captions"], captions)
@@ -421,7 +311,7 @@ def frozen_keys(pictures, preset: Preset, recipe: Recipe) -> dict[str, str]:
     code, diffusion = paths.code_key("knowledge.py", "towers.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
     captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.image_size), code)
     latents = paths.sha(pictures.key, diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
-    return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text)}"}
+    return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key('triplets.py'))}"}
 
 
 def model_key(name: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from kcdp_lib import figures, world
 from kcdp_lib.datasets import Pictures, regions
-from kcdp_lib.knowledge import parse_triplets
+from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import Dials, causes
 from kcdp_lib.world.events import WIDE
 

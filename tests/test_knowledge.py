@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from kcdp_lib import KCDPError, knowledge, paths
 from kcdp_lib.config import RECIPES
-from kcdp_lib.knowledge import encode_texts, knowledge_tokens, parse_triplets
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens
+from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import causes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
