@@ -1,6 +1,6 @@
 """Knowledge: what a vision-language model says about a picture, as tokens (chapter 02; paper, figure 2, left).
 
-Picture -> caption (CoCa) -> (subject, verb, object) triplets -> k = [caption ; triplets] by the diffusion model's own text encoder.
+Picture -> caption (CoCa, or InstructBLIP as in the paper) -> (subject, verb, object) triplets -> k = [caption ; triplets] by the diffusion model's own text encoder.
 All of it is frozen, so it is computed once for a set of pictures and cached.
 """
 from __future__ import annotations
@@ -25,6 +25,7 @@ from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.perception import encode_images, first_line, load_part, load_vae
 from kcdp_lib.triplets import Parser, Triplet, load_parser
+from kcdp_lib.writer import Writer, load_writer, write
 
 ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
@@ -54,6 +55,7 @@ class Knowledge(NamedTuple):
 class Foundations(NamedTuple):
     """Every frozen model that looks at a picture before training."""
     vlm: VLM
+    writer: Writer | None
     parse: Parser
     text_encoder: TextEncoder
     vae: torch.nn.Module
@@ -257,7 +259,14 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
 
 def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
     """All frozen models but the UNet (paper, figure 2, left). KCDPError if one cannot be loaded whole."""
-    return Foundations(load_vlm(preset, device), load_parser(preset.parser), load_text_encoder(preset, device), load_vae(preset, device))
+    writer = load_writer(preset.writer, device) if preset.writer else None
+    return Foundations(load_vlm(preset, device), writer, load_parser(preset.parser), load_text_encoder(preset, device), load_vae(preset, device))
+
+
+def see_and_say(vlm: VLM, writer: Writer | None, images: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
+    """Normalised embeddings [N, D] by the VLM, on the CPU, and captions by the writer, or without one by the VLM, of uint8 images [N, 3, S, S] (method chapter, eq-caption)."""
+    embeddings, image_tokens = _see(vlm, images)
+    return embeddings.cpu(), write(writer, images) if writer else _write(vlm, image_tokens)
 
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
@@ -265,11 +274,10 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
 
     S is the preset's image_size; `datasets.read_images` makes such images.
     """
-    embeddings, image_tokens = _see(foundations.vlm, images)
-    captions = _write(foundations.vlm, image_tokens)
+    embeddings, captions = see_and_say(foundations.vlm, foundations.writer, images)
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
-    return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings.cpu(), captions, triplets)
+    return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings, captions, triplets)
 
 
 def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
@@ -288,8 +296,8 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
         return (datasets.read_images(some, preset.image_size) for some in bar)
 
     def captions():
-        vlm = load_vlm(preset, device)
-        embeddings, written = zip(*((seen[0].cpu(), _write(vlm, seen[1])) for seen in (_see(vlm, images) for images in batches("captions"))))
+        vlm, writer = load_vlm(preset, device), load_writer(preset.writer, device) if preset.writer else None
+        embeddings, written = zip(*(see_and_say(vlm, writer, images) for images in batches("captions")))
         return {"image_embeddings": torch.cat(embeddings)}, [text for batch in written for text in batch]
 
     def latents():
@@ -308,8 +316,8 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
 
 def frozen_keys(pictures, preset: Preset, recipe: Recipe) -> dict[str, str]:
     """Names of the cache entries: each the pictures' bytes, the model's bytes, the numbers and switches that matter, and the code that computes it."""
-    code, diffusion = paths.code_key("knowledge.py", "towers.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
-    captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), str(preset.image_size), code)
+    code, diffusion = paths.code_key("knowledge.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
+    captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
     latents = paths.sha(pictures.key, diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
     return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key('triplets.py'))}"}
 

@@ -372,7 +372,7 @@ def test_released_recipe_runs_through_the_same_lines(world):
     ({"target": "stikers"}, "stikers.* photos, stickers"),
     ({"source": ""}, "source="),
     ({"setting": "both"}, "setting='both' is not known; choose one of da, uc"),
-    ({"preset": "huge"}, "choose one of tiny, sd15"),
+    ({"preset": "huge"}, "choose one of tiny, sd15, sd15-instructblip"),
     ({"recipe": "soup"}, "choose one of paper, released"),
     ({"target": "icons"}, "target='icons' is not known"),
     ({"taxonomy": "seven"}, "taxonomy='seven' is not known; choose one of six, eight"),

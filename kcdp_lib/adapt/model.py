@@ -107,7 +107,7 @@ class KCDP(nn.Module):
 
 def stack_key(preset: Preset) -> str:
     """SHA over the frozen models a preset names."""
-    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained))
+    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained), *([model_key(preset.writer), preset.parser] if preset.writer else []))
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,42 @@
+"""A model that writes free English about a picture: InstructBLIP, the paper's VLM (chapter 02; paper, section KADAP), through transformers."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.perception import first_line
+
+# the four things that the authors ask for, in words of ours
+INSTRUCTION = "Who or what is in this picture? Describe the facial expression, the movement of the body, and the feeling that they convey."
+BEAMS, SHORTEST, LONGEST = 5, 30, 50    # the authors' beams and numbers of new tokens
+
+
+class Writer(NamedTuple):
+    """A frozen InstructBLIP and what prepares its pictures and words."""
+    model: InstructBlipForConditionalGeneration
+    processor: InstructBlipProcessor
+
+
+def load_writer(name: str, device: str = "cpu") -> Writer:
+    """An InstructBLIP by folder or hub id, in bfloat16 on a GPU and float32 elsewhere. KCDPError, with the command that downloads it, if it cannot be loaded whole."""
+    try:
+        model, info = InstructBlipForConditionalGeneration.from_pretrained(
+            name, dtype=torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32, use_safetensors=True, output_loading_info=True)
+        processor = InstructBlipProcessor.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise KCDPError(f"InstructBLIP could not be loaded from {name} ({first_line(error)}); get it by `hf download {name}`, with a network and HF_HUB_OFFLINE=0.") from error
+    if info["missing_keys"]:
+        raise KCDPError(f"{name} lacks {len(info['missing_keys'])} of its weights; get the complete files by `hf download {name}`.")
+    return Writer(model.eval().requires_grad_(False).to(device), processor)
+
+
+@torch.no_grad()
+def write(writer: Writer, images: torch.Tensor) -> list[str]:
+    """A description of each of the uint8 images [N, 3, S, S]: 30 to 50 new tokens by 5 beams (method chapter, eq-caption). The model is shown pixels and the instruction, never a file's name."""
+    inputs = writer.processor(images=list(images), text=[INSTRUCTION] * len(images), return_tensors="pt").to(writer.model.device, writer.model.dtype)
+    ids = writer.model.generate(**inputs, num_beams=BEAMS, min_new_tokens=SHORTEST, max_new_tokens=LONGEST, do_sample=False)
+    return [" ".join(text.split()) for text in writer.processor.batch_decode(ids, skip_special_tokens=True)]
