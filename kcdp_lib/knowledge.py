@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple, Sequence
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.pretrained import get_pretrained_cfg
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -86,7 +87,7 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
         model = open_clip.create_model(preset.vlm, pretrained=preset.vlm_pretrained, require_pretrained=True, device=device)
         tokenizer = open_clip.get_tokenizer(preset.vlm)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise KCDPError(f"The vision-language model {preset.vlm} could not be loaded with its weights ({first_line(error)}); check the files of preset {preset.name}.") from error
+        raise KCDPError(f"The vision-language model {preset.vlm} could not be loaded with its weights ({first_line(error)}); {paths.how_to_get(_home(preset))}.") from error
     if not hasattr(model, "text_decoder"):
         raise KCDPError(f"The vision-language model {preset.vlm} cannot write captions; choose a CoCa.")
     if not all(weight.isfinite().all() for weight in model.parameters()):
@@ -94,6 +95,11 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
     words = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip wraps Hugging Face's tokenizers, its own it does not
     start, end = (words.sot_token_id, words.eot_token_id) if words is tokenizer else (words.bos_token_id, words.eos_token_id)
     return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden=[i for i in {start, model.pad_id} if i != end])
+
+
+def _home(preset: Preset) -> str:
+    """Where the VLM's weights come from: the hub id behind open_clip's tag, or the folder or id that the preset names."""
+    return get_pretrained_cfg(preset.vlm, preset.vlm_pretrained).get("hf_hub") or preset.vlm if preset.vlm_pretrained else preset.vlm
 
 
 def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
@@ -181,7 +187,7 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     try:
         return TextEncoder(CLIPTokenizer.from_pretrained(preset.diffusion, subfolder="tokenizer"), model, known={})
     except (OSError, ValueError) as error:
-        raise KCDPError(f"The tokenizer of {preset.diffusion} could not be loaded; check that the folder or hub id of preset {preset.name} is complete.") from error
+        raise KCDPError(f"The tokenizer of {preset.diffusion} could not be loaded; {paths.how_to_get(preset.diffusion)}.") from error
 
 
 @torch.no_grad()

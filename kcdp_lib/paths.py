@@ -22,6 +22,16 @@ def resolve(path: str | Path) -> Path:
     return ROOT / path
 
 
+def how_to_get(name: str) -> str:
+    """What to do where the weights called `name` are missing, a folder or a hub id: half a sentence, with the command."""
+    name = name.removeprefix("local-dir:").removeprefix("hf-hub:").strip("/")
+    if name == str(TINY.joinpath("diffusion")).strip("/") or name == str(TINY.joinpath("vlm")).strip("/"):
+        return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
+    if name.count("/") == 1:
+        return f"download it by `hf download {name}`"
+    return "give a folder that is complete"
+
+
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write `content` so that a killed run leaves the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.paths import how_to_get
 from kcdp_lib.tokens import masked_mean, used_positions
 
 transformers_logging.disable_progress_bar()  # "Loading weights", once for every model, would fill the notebooks
@@ -62,9 +63,9 @@ def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
         model, info = kind.from_pretrained(
             preset.diffusion, subfolder=subfolder, variant=preset.variant, torch_dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KCDPError(f"The {subfolder} of {preset.diffusion} could not be loaded ({first_line(error)}); check that the folder or hub id of preset {preset.name} is complete.") from error
+        raise KCDPError(f"The {subfolder} of {preset.diffusion} could not be loaded ({first_line(error)}); {how_to_get(preset.diffusion)}.") from error
     if info["missing_keys"]:
-        raise KCDPError(f"The {subfolder} of {preset.diffusion} lacks {len(info['missing_keys'])} of its weights; get the complete files, or run `make pretrain` for the built-in ones.")
+        raise KCDPError(f"The {subfolder} of {preset.diffusion} lacks {len(info['missing_keys'])} of its weights; {how_to_get(preset.diffusion)}.")
     return model.eval().requires_grad_(False)
 
 

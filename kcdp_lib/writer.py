@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.paths import how_to_get
 from kcdp_lib.perception import first_line
 
 # the four things that the authors ask for, in words of ours
@@ -28,9 +29,9 @@ def load_writer(name: str, device: str = "cpu") -> Writer:
             name, dtype=torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32, use_safetensors=True, output_loading_info=True)
         processor = InstructBlipProcessor.from_pretrained(name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KCDPError(f"InstructBLIP could not be loaded from {name} ({first_line(error)}); get it by `hf download {name}`, with a network and HF_HUB_OFFLINE=0.") from error
+        raise KCDPError(f"InstructBLIP could not be loaded from {name} ({first_line(error)}); {how_to_get(name)}.") from error
     if info["missing_keys"]:
-        raise KCDPError(f"{name} lacks {len(info['missing_keys'])} of its weights; get the complete files by `hf download {name}`.")
+        raise KCDPError(f"{name} lacks {len(info['missing_keys'])} of its weights; {how_to_get(name)}.")
     return Writer(model.eval().requires_grad_(False).to(device), processor)
 
 

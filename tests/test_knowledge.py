@@ -9,8 +9,8 @@ import torch
 from blank import blank_preset
 from safetensors.torch import load_file, save_file
 
-from kcdp_lib import KCDPError, knowledge, paths
-from kcdp_lib.config import RECIPES
+from kcdp_lib import KCDPError, knowledge, paths, perception
+from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
 from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import causes
@@ -257,3 +257,25 @@ def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, i
     empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
     assert torch.equal(empty.latents, frozen.latents) and empty.mask.sum(1).tolist() == [2] * 5 and set(empty.captions) == {""}
     assert torch.equal(empty.tokens[0], empty.tokens[4])
+
+
+@pytest.mark.parametrize("load", [knowledge.load_text_encoder, perception.load_vae, perception.load_unet])
+def test_missing_weights_are_named_with_the_command_that_downloads_them(load):
+    """Nothing falls back to random weights."""
+    with pytest.raises(KCDPError, match="download it by `hf download nobody/nothing`") as told:
+        load(replace(PRESETS["sd15"], diffusion="nobody/nothing"))
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_coca_is_named_by_the_id_behind_its_tag(monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no network")
+    monkeypatch.setattr(knowledge.open_clip, "create_model", fail)
+    with pytest.raises(KCDPError, match="no network.*download it by `hf download laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k`"):
+        knowledge.load_vlm(PRESETS["sd15"])
+
+
+def test_where_missing_weights_come_from():
+    assert "make pretrain" in paths.how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in paths.how_to_get(PRESETS["tiny"].diffusion)
+    assert paths.how_to_get("hf-hub:some/model") == "download it by `hf download some/model`"
+    assert "folder" in paths.how_to_get("/a/folder/of/mine")

@@ -11,7 +11,7 @@ from kcdp_lib import knowledge
 from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.writer import BEAMS, INSTRUCTION, LONGEST, SHORTEST, load_writer, write
-from tests.blank import blank_preset
+from blank import blank_preset
 
 WORDS = "a the cat dog smile picture who what is in this describe or facial expression movement body and feeling that they convey of . ? ,".split()
 
@@ -85,7 +85,7 @@ def test_the_full_size_preset_names_the_papers_writer():
 
 
 def test_a_writer_that_is_not_there_or_not_whole_gets_a_sentence(folder, tmp_path):
-    with pytest.raises(KCDPError, match="get it by `hf download some/model`") as told:
+    with pytest.raises(KCDPError, match="download it by `hf download some/model`") as told:
         load_writer("some/model")
     assert "\n" not in str(told.value)
     for file in folder.rglob("*"):
