@@ -61,12 +61,34 @@ def test_a_run_with_all_dials_as_usual_is_in_every_sweep_but_one_with_two_turned
     assert found["all gaps"] == {0.0: {"kcdp": 0.9}}
 
 
-def test_a_grid_knows_what_is_done():
-    """Every job of a grid is another line of the results, and what has been written is not run again."""
+@pytest.fixture(scope="module")
+def grid():
+    """benchmarks/grid.py as a module."""
     spec = importlib.util.spec_from_file_location("grid", ROOT / "benchmarks" / "grid.py")
-    grid = importlib.util.module_from_spec(spec)
-    sys.modules["grid"] = grid      # dataclasses look their module up
-    spec.loader.exec_module(grid)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules["grid"] = found      # dataclasses look their module up
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.mark.parametrize("name", ["gain", "dials"])
+def test_a_grid_that_the_book_quotes_is_complete(grid, name):
+    """On this world and with these miniatures."""
+    rows = results.read(name)
+    assert not [job for job in grid.GRIDS[name] if not grid.is_done(job, rows)]
+
+
+def test_a_job_is_done_by_one_process(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid.paths, "CACHE", tmp_path)
+    first, second = grid.GRIDS["gain"][:2]
+    with grid.claim(first) as mine, grid.claim(first) as theirs, grid.claim(second) as another:
+        assert (mine, theirs, another) == (True, False, True)
+    with grid.claim(first) as again:
+        assert again
+
+
+def test_a_grid_knows_what_is_done(grid):
+    """Every job of a grid is another line of the results, and what has been written is not run again."""
     for jobs in grid.GRIDS.values():
         assert len({json.dumps([job.method, job.about()]) for job in jobs}) == len(jobs)
         assert all(world.read_dials(job.config.dials) == job.dials for job in jobs)
