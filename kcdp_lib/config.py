@@ -190,7 +190,8 @@ def _one_of(parameter: str, value, known) -> None:
 
 
 def _domain(parameter: str, value, data_root: str | None) -> None:
-    from kcdp_lib.datasets import DOMAINS, REAL, find_root  # here, because the data sets need torch and a Config should not
+    from kcdp_lib.datasets import DOMAINS  # here, because the data sets need torch and a Config should not
+    from kcdp_lib.datasets.layouts import REAL, find_root
 
     if not isinstance(value, str) or not value:
         raise KCDPError(f"{parameter}={value!r} must be one of {', '.join(DOMAINS)}, or a folder of pictures.")

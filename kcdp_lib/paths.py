@@ -24,10 +24,10 @@ def resolve(path: str | Path) -> Path:
 
 def how_to_get(name: str) -> str:
     """What to do where the weights called `name` are missing, a folder or a hub id: half a sentence, with the command."""
-    name = name.removeprefix("local-dir:").removeprefix("hf-hub:").strip("/")
-    if name == str(TINY.joinpath("diffusion")).strip("/") or name == str(TINY.joinpath("vlm")).strip("/"):
+    name = name.removeprefix("local-dir:").removeprefix("hf-hub:").rstrip("/")
+    if Path(name).is_relative_to(TINY):
         return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
-    if name.count("/") == 1:
+    if name.count("/") == 1 and not Path(name).is_absolute():
         return f"download it by `hf download {name}`"
     return "give a folder that is complete"
 

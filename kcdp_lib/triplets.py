@@ -32,8 +32,9 @@ def load_parser(name: str) -> Parser:
 
 # -------------------------------------------------------------------------------------------------------------------- by rules
 
+_MEDIA = "photo photograph picture image sticker icon drawing sketch illustration cartoon emoji painting close-up".split()
 _MEDIUM = (r"(?:(?:a|an|the|this)\s+)?(?:(?:black and white|close up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
-           r"(?:photo|photograph|picture|image|sticker|icon|drawing|sketch|illustration|cartoon|emoji|painting|close up|close-up)\s+(?:of|showing)\s+")
+           rf"(?:{'|'.join(_MEDIA)}|close up)\s+(?:of|showing)\s+")
 _LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
 _CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
 _PHRASES = ("on top of", "in front of", "in the middle of", "next to", "close to", "out of", "inside of", "outside of", "away from")
@@ -142,7 +143,6 @@ def _strip(chunk: list[str]) -> str:
 
 # ---------------------------------------------------------------------------------------------------------- by a dependency parse
 
-_MEDIA = set("photo photograph picture image sticker icon drawing sketch illustration cartoon emoji painting close-up".split())
 _SUBJECTS = {"nsubj", "nsubjpass"}
 _OBJECTS = {"dobj", "dative", "attr", "acomp", "oprd"}
 _MODIFIERS = {"compound", "amod", "nummod", "poss", "nmod"}
@@ -172,7 +172,7 @@ def _of_verb(verb) -> list[Triplet]:
     objects = [(relation, _phrase(noun)) for child in verb.children if child.dep_ in _OBJECTS for noun in _joined(child)]
     objects += [(f"{relation} {preposition}", _phrase(noun)) for preposition, noun in _governed(verb)]
     if not objects and verb.pos_ == "VERB" and not any(child.dep_ == "xcomp" for child in verb.children):
-        objects = [("is" if verb.lower_.endswith(("ing", "ed")) else "does", relation)]
+        objects = [("is" if _participle(verb.lower_) else "does", relation)]
     return [(subject, *pair) for pair in objects]
 
 

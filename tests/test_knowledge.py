@@ -278,4 +278,4 @@ def test_a_missing_coca_is_named_by_the_id_behind_its_tag(monkeypatch):
 def test_where_missing_weights_come_from():
     assert "make pretrain" in paths.how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in paths.how_to_get(PRESETS["tiny"].diffusion)
     assert paths.how_to_get("hf-hub:some/model") == "download it by `hf download some/model`"
-    assert "folder" in paths.how_to_get("/a/folder/of/mine")
+    assert all("folder" in paths.how_to_get(name) for name in ("/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca"))

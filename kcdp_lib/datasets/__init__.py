@@ -15,7 +15,7 @@ from .. import paths, world
 from ..errors import KCDPError
 from .images import read_images, square
 from .index import NOT_THERE, inspect
-from .layouts import REAL, SPLITS, find_root, listing
+from .layouts import REAL, listing
 from ..world import SIX as EMOTIONS    # the six classes, and their order everywhere
 from ..world import TAXONOMIES, Dials, world_key
 
@@ -79,7 +79,7 @@ def load(name: str | Path, split: str, data_root: str | Path | None = None, seed
     `train/` and `test/`; without these two, all pictures are for training and the labelled ones are the test ("transductive").
     `data_root` is where relative folders are looked for first. Raises KCDPError with one sentence for anything else.
     """
-    if split not in (SPLITS if name in REAL else SIZES):
+    if name not in REAL and split not in SIZES:    # a real data set has splits of its own
         raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
     if taxonomy not in TAXONOMIES:
         raise KCDPError(f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}.")
