@@ -4,8 +4,10 @@ A preset is nothing but names and numbers, a recipe nothing but switches: `tiny`
 """
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
 from pathlib import Path
 
 from kcdp_lib.errors import KCDPError
@@ -100,6 +102,7 @@ def read_recipe(text: str) -> Recipe:
 
 
 SETTINGS = ("da", "uc")
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 @dataclass
@@ -114,6 +117,9 @@ class Config:
     dials: str = ""                # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
     seed: int = 0
     epochs: int | None = None      # None: the preset's
+    precision: str | None = None   # of the networks: "no" (float32), "bf16" or "fp16"; None: bf16 on a GPU that has it, else float32
+    accumulation: int = 1          # pieces in which a process takes its share of a batch: more need less memory
+    checkpointing: bool = False    # compute the UNet's activations twice in place of keeping them: less memory, more time
     data_root: str | None = None   # folder of downloaded data sets
     out_dir: str | None = None     # None: runs/05_adapt-<target>
     device: str | None = None      # None: CUDA if there is one, else CPU
@@ -133,8 +139,14 @@ class Config:
             raise KCDPError(f"seed={self.seed!r} must be a whole number, 0 or more.")
         if self.epochs is not None and not _is_count(self.epochs, 1):
             raise KCDPError(f"epochs={self.epochs!r} must be a whole number, 1 or more, or be left out.")
+        if not _is_count(self.accumulation, 1):
+            raise KCDPError(f"accumulation={self.accumulation!r} must be a whole number, 1 or more.")
         if self.device is not None:
             _device(self.device)
+        if self.precision is not None:
+            _one_of("precision", self.precision, PRECISIONS)
+        if self.precision == "fp16" and not pick_device(self.device).startswith("cuda"):
+            raise KCDPError("precision='fp16' needs a CUDA GPU; leave it out, or choose no or bf16.")
         return self
 
     @property
@@ -174,10 +186,21 @@ class Config:
 
 
 def pick_device(name: str | None = None) -> str:
-    """The device a run uses, as torch writes it: the one asked for (not checked here), else "cuda" if present, else "cpu"."""
+    """The device a run uses, as torch writes it: the one asked for (not checked here), under `accelerate launch` the process's own, else "cuda" if present, else "cpu"."""
+    import torch
+    from accelerate import PartialState
+
+    if "LOCAL_RANK" in os.environ:    # this process is one of several; one of them may caption for hours while the others wait
+        return str(PartialState(cpu=name == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=2)).device)
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_precision(name: str | None, device: str) -> str:
+    """One of PRECISIONS: the one asked for, else "bf16" on a GPU that computes in it. On a CPU it gains little at the miniature's size."""
     import torch
 
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    fast = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return name or ("bf16" if fast else "no")
 
 
 def _is_count(value, least: int) -> bool:

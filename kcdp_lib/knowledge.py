@@ -6,25 +6,25 @@ All of it is frozen, so it is computed once for a set of pictures and cached.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.pretrained import get_pretrained_cfg
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
-from kcdp_lib import datasets, paths
+from kcdp_lib import datasets, paths, shards
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.perception import encode_images, first_line, load_part, load_vae
+from kcdp_lib.shards import Rows
+from kcdp_lib.tokens import used_positions
 from kcdp_lib.triplets import Parser, Triplet, load_parser
 from kcdp_lib.writer import Writer, load_writer, write
 
@@ -64,16 +64,20 @@ class Foundations(NamedTuple):
 
 @dataclass
 class Frozen:
-    """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU."""
-    latents: torch.Tensor           # [N, Z, h, w] float32
-    tokens: torch.Tensor            # [N, 2 L, H] float32
-    mask: torch.Tensor              # [N, 2 L] bool
-    image_embeddings: torch.Tensor  # [N, D] float32, normalised
+    """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU or, from `freeze`, on disk."""
+    latents: torch.Tensor | Rows           # [N, Z, h, w] float32
+    tokens: torch.Tensor | Rows            # [N, 2 L, H] float32
+    mask: torch.Tensor | Rows              # [N, 2 L] bool
+    image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
     captions: list[str]
     triplets: list[list[Triplet]]
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def __getitem__(self, rows: slice) -> Frozen:
+        """Some pictures, read into memory; `frozen[:]` is all of them."""
+        return Frozen(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 # ------------------------------------------------------------------------------------------------------------------- picture -> caption
@@ -256,9 +260,9 @@ def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
     """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything. A baseline of chapter 05."""
-    captions, triplets = [""] * len(frozen), [[] for _ in range(len(frozen))]
-    tokens, mask = knowledge_tokens(captions, triplets, recipe, text_encoder)
-    return replace(frozen, tokens=tokens, mask=mask, captions=captions, triplets=triplets)
+    nothing = knowledge_tokens([""], [[]], recipe, text_encoder)
+    tokens, mask = (Rows([of_one], index=torch.zeros(len(frozen), dtype=torch.long)) for of_one in nothing)    # one row for all
+    return replace(frozen, tokens=tokens, mask=mask, captions=[""] * len(frozen), triplets=[[] for _ in range(len(frozen))])
 
 
 # ------------------------------------------------------------------------------------------------------------------- once for each picture
@@ -289,43 +293,58 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
 def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
     """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever computed by the same code, models and pictures (chapter 02).
 
-    Captions, latents and tokens are cached apart, so that a recipe that changes one of them finds the others. Labels and names of the pictures
-    are not looked at. KCDPError for a set without pictures.
+    Captions, latents and tokens are cached apart, in shards, so that a recipe that changes one of them finds the others. Labels and names of the pictures
+    are not looked at. The tensors stay on disk (`shards.Rows`). KCDPError for a set without pictures.
     """
     if not len(pictures.files):
         raise KCDPError(f"There is no picture in {pictures.name} ({pictures.split}); give a data set or folder with at least one.")
-    keys = frozen_keys(pictures, preset, recipe)
+    blocks = [slice(start, start + shards.SHARD) for start in range(0, len(pictures.files), shards.SHARD)]
+    names = {kind: [f"{kind}-{paths.sha(key, *pictures.keys[block])}" for block in blocks] for kind, key in frozen_keys(preset, recipe).items()}
 
-    def batches(what: str):
-        files = [pictures.files[i:i + preset.batch_size] for i in range(0, len(pictures.files), preset.batch_size)]
-        bar = paths.progress(files, f"{what} of {pictures.name} {pictures.split}") if progress else files
-        return (datasets.read_images(some, preset.image_size) for some in bar)
+    def batches(i: int, what: str):
+        files = pictures.files[blocks[i]]
+        some = [files[start:start + preset.batch_size] for start in range(0, len(files), preset.batch_size)]
+        of = f"{what} of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}"
+        return (datasets.read_images(batch, preset.image_size) for batch in (paths.progress(some, of, images=preset.batch_size) if progress else some))
 
-    def captions():
-        vlm, writer = load_vlm(preset, device), load_writer(preset.writer, device) if preset.writer else None
-        embeddings, written = zip(*(see_and_say(vlm, writer, images) for images in batches("captions")))
+    @lru_cache(1)
+    def speakers():
+        return load_vlm(preset, device), load_writer(preset.writer, device) if preset.writer else None
+
+    def captions(i: int):
+        embeddings, written = zip(*(see_and_say(*speakers(), images) for images in batches(i, "captions")))
         return {"image_embeddings": torch.cat(embeddings)}, [text for batch in written for text in batch]
 
-    def latents():
-        vae = load_vae(preset, device)
-        return {"latents": torch.cat([encode_images(vae, images, recipe).cpu() for images in batches("latents")])}, []
+    @lru_cache(1)
+    def vae():
+        return load_vae(preset, device)
 
-    def tokens():
-        triplets = load_parser(preset.parser)(said)
-        return knowledge_tokens(said, triplets, recipe, load_text_encoder(preset, device))._asdict(), triplets
+    def latents(i: int):
+        return {"latents": torch.cat([encode_images(vae(), images, recipe).cpu() for images in batches(i, "latents")])}, []
 
-    embeddings, said = _once(keys["captions"], captions)
-    pixels, _ = _once(keys["latents"], latents)
-    knowledge, triplets = _once(keys["tokens"], tokens)
-    return Frozen(**pixels, **knowledge, **embeddings, captions=said, triplets=[[tuple(triplet) for triplet in of_row] for of_row in triplets])
+    def tokens(i: int):
+        triplets = load_parser(preset.parser)(said[i].texts)
+        known = knowledge_tokens(said[i].texts, triplets, recipe, load_text_encoder(preset, device))
+        used = used_positions(known.mask)    # what is padding in every picture of the shard is never read: most of what would be stored
+        return {"tokens": known.tokens[:, used], "mask": known.mask, "used": used}, triplets
+
+    said = shards.compute(names["captions"], captions)
+    seen = shards.compute(names["latents"], latents)
+    known = shards.compute(names["tokens"], tokens)
+    masks = [shard.tensors["mask"] for shard in known]
+    return Frozen(
+        latents=shards.Rows([shard.tensors["latents"] for shard in seen]), mask=shards.Rows(masks),
+        tokens=shards.Rows([shard.tensors["tokens"] for shard in known], [shard.tensors["used"] for shard in known], masks[0].shape[1]),
+        image_embeddings=shards.Rows([shard.tensors["image_embeddings"] for shard in said]), captions=[text for shard in said for text in shard.texts],
+        triplets=[[tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts])
 
 
-def frozen_keys(pictures, preset: Preset, recipe: Recipe) -> dict[str, str]:
-    """Names of the cache entries: each the pictures' bytes, the model's bytes, the numbers and switches that matter, and the code that computes it."""
-    code, diffusion = paths.code_key("knowledge.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
-    captions = paths.sha(pictures.key, model_key(preset.vlm), str(preset.vlm_pretrained), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
-    latents = paths.sha(pictures.key, diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
-    return {"captions": f"captions-{captions}", "latents": f"latents-{latents}", "tokens": f"tokens-{paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key('triplets.py'))}"}
+def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
+    """What a cache entry depends on beside the pictures: the model's bytes, the numbers and switches that matter, and the code that computes it."""
+    code, diffusion = paths.code_key("knowledge.py", "shards.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
+    captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
+    latents = paths.sha(diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
+    return {"captions": captions, "latents": latents, "tokens": paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key("triplets.py"))}
 
 
 def model_key(name: str) -> str:
@@ -338,15 +357,3 @@ def model_key(name: str) -> str:
         with path.open("rb") as file:
             parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()]
     return paths.sha(*parts)
-
-
-def _once(name: str, compute: Callable[[], tuple[dict, list]]) -> tuple[dict[str, torch.Tensor], list]:
-    """Tensors and texts of a cache entry; computed and kept if there is none that can be read."""
-    path = paths.CACHE / "frozen" / f"{name}.safetensors"
-    try:
-        with safe_open(path, "pt") as file:
-            return {tensor: file.get_tensor(tensor) for tensor in file.keys()}, json.loads(file.metadata()["texts"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        tensors, texts = compute()
-    paths.atomic_write(path, to_safetensors({tensor: value.contiguous() for tensor, value in tensors.items()}, metadata={"texts": json.dumps(texts)}))
-    return tensors, texts

@@ -1,8 +1,11 @@
 """Where things lie. Every path of the project is resolved here, because papermill, nbval and the book each run in another working directory."""
 import ast
+import errno
 import hashlib
 import os
+import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterable
 
@@ -34,10 +37,31 @@ def how_to_get(name: str) -> str:
 
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write `content` so that a killed run leaves the old file or the new one, never half of it."""
+    with _replaced(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, whole or not at all, without a second copy of them in memory. OSError where the disk is full, as of any other file."""
+    from safetensors import SafetensorError    # here, because a Config needs paths and should not need torch
+    from safetensors.torch import save_file
+
+    with _replaced(path) as part:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error
+
+
+@contextmanager
+def _replaced(path: Path):
+    """A name beside `path` to write to; what was written there takes the place of `path`, or nothing does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -66,7 +90,7 @@ def _without_docstrings(source: str) -> str:
     return ast.dump(tree)
 
 
-def progress(items: Iterable, desc: str, total: int | None = None):
-    """A progress bar at a terminal or in JupyterLab; silent in pipes, saved notebooks (KCDP_QUIET=1) and tests."""
+def progress(items: Iterable, desc: str, total: int | None = None, images: int | None = None):
+    """A progress bar at a terminal or in JupyterLab; silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` to an item, it counts images and images/s."""
     quiet = os.environ.get("KCDP_QUIET") == "1" or not sys.stderr.isatty()
-    return tqdm(items, desc=desc, total=total, disable=quiet, leave=False)
+    return tqdm(items, desc=desc, total=total, disable=quiet, leave=False, **({"unit": " images", "unit_scale": images} if images else {}))

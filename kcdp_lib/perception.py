@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import how_to_get
+from kcdp_lib.processes import summed
 from kcdp_lib.tokens import masked_mean, used_positions
 
 transformers_logging.disable_progress_bar()  # "Loading weights", once for every model, would fill the notebooks
@@ -101,7 +103,7 @@ class StoringProcessor:
     """
 
     def __init__(self):
-        self.probabilities = None
+        self.listening, self.probabilities = False, None
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
         query, key, value = (
@@ -111,7 +113,8 @@ class StoringProcessor:
         if attention_mask is not None:
             scores = scores + attention_mask[:, None]
         probabilities = scores.softmax(-1)
-        self.probabilities = probabilities.mean(1)
+        if self.listening:    # not when gradient checkpointing computes it a second time: what is kept then, nobody takes away
+            self.probabilities = probabilities.mean(1)
         hidden_states = attn.to_out[0]((probabilities @ value).transpose(1, 2).flatten(2))
         return attn.to_out[1](hidden_states)
 
@@ -149,9 +152,9 @@ def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, clas
     "rank_std": standard deviation over the sums of rank one and rank two, repeated for every class; it only asks the two to be equal.
     """
     if recipe.balance == "load":
-        load = gates.sum(0)
+        load = summed(gates.sum(0))
         return load.var(unbiased=False) / load.mean().square()
-    return values.sum(0)[:, None].expand(-1, classes).std()
+    return summed(values.sum(0))[:, None].expand(-1, classes).std()
 
 
 class KADAP(nn.Module):
@@ -169,6 +172,7 @@ class KADAP(nn.Module):
             self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
         self._stores = [self._store(grid) for grid in GRIDS]
         self._seen: dict[str, torch.Tensor] = {}
+        self._listen(False)
         for name in MAPS:
             self.unet.get_submodule(name).register_forward_hook(self._keep(name))
         fine, upper, lower, coarse = unet.config.block_out_channels
@@ -185,8 +189,14 @@ class KADAP(nn.Module):
 
     def _keep(self, name: str):
         def hook(module, inputs, output):
-            self._seen[name] = output[0] if isinstance(output, tuple) else output
+            if self._listening:
+                self._seen[name] = output[0] if isinstance(output, tuple) else output
         return hook
+
+    def _listen(self, on: bool) -> None:
+        self._listening = on
+        for store in chain(*self._stores):
+            store.listening = on
 
     def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The four maps [B, channels, h, w], finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w].
@@ -195,7 +205,9 @@ class KADAP(nn.Module):
         Attention is a probability over T: zero on padding where the mask hides it, one in sum.
         """
         used = used_positions(mask)
+        self._listen(True)
         self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used], return_dict=False)
+        self._listen(False)
         maps = [self._seen.pop(name) for name in MAPS]
         attention = [self._attention(stores, used, map_.shape[-2:]) for stores, map_ in zip(self._stores, maps[1:3])]
         maps[1:3] = [torch.cat(pair, dim=1) for pair in zip(maps[1:3], attention)]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from transformers import CLIPTextModel
 
 import kcdp_lib
-from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths
+from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths, processes
 from kcdp_lib.adapt import adapt, baselines, load_all, record, training
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.datasets import SIZES, load
@@ -175,7 +175,7 @@ def test_another_seed_gives_another_model(world):
 
 
 def test_killed_run_resumes_to_the_same_numbers(finished, world, monkeypatch):
-    save, epochs = training.save_checkpoint, []
+    save, steps = training.save_checkpoint, []
 
     def killed(*args):
         save(*args)
@@ -185,9 +185,9 @@ def test_killed_run_resumes_to_the_same_numbers(finished, world, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(world, "killed")
     assert (world / "killed" / "checkpoint.safetensors").exists() and not (world / "killed" / "metrics.json").exists()
-    monkeypatch.setattr(training, "save_checkpoint", lambda path, key, epoch, *rest: epochs.append(epoch) or save(path, key, epoch, *rest))
+    monkeypatch.setattr(training, "save_checkpoint", lambda path, key, done, *rest: steps.append(done) or save(path, key, done, *rest))
     resumed = run(world, "killed")
-    assert epochs == [2], "the first epoch was trained again"
+    assert steps == [6], "the first epoch was trained again"
     assert without(resumed, "provenance") == without(finished[0], "provenance")
     assert predictions(world / "killed") == predictions(finished[1])
 
@@ -195,13 +195,14 @@ def test_killed_run_resumes_to_the_same_numbers(finished, world, monkeypatch):
 def test_a_checkpoint_that_does_not_fit_is_not_used(finished, world):
     path = world / "checkpoint.safetensors"
     model = KCDP.from_pretrained(finished[1] / "model")
+    accelerator = processes.accelerator("no", "cpu")
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-    training.save_checkpoint(path, "this run", 1, [{"step": 0}], model, None, optimizer)
-    assert training.resume(path, "this run", model, None, optimizer) == (1, [{"step": 0}])
-    assert training.resume(path, "another run", model, None, optimizer) == (0, [])
+    training.save_checkpoint(path, "this run", 1, [{"step": 0}], model, None, optimizer, accelerator)
+    assert training.resume(path, "this run", model, None, optimizer, accelerator) == (1, [{"step": 0}])
+    assert training.resume(path, "another run", model, None, optimizer, accelerator) == (0, [])
     path.write_bytes(path.read_bytes()[:1000])
-    assert training.resume(path, "this run", model, None, optimizer) == (0, [])
-    assert training.resume(world / "none.safetensors", "this run", model, None, optimizer) == (0, [])
+    assert training.resume(path, "this run", model, None, optimizer, accelerator) == (0, [])
+    assert training.resume(world / "none.safetensors", "this run", model, None, optimizer, accelerator) == (0, [])
 
 
 # ---------------------------------------------------------------- blindness
@@ -258,8 +259,8 @@ def test_without_knowledge_no_word_is_read(world):
     settings = Config(source=str(world / "source"), preset="blank")
     pictures = load(str(world / "source"), "train")
     full, empty = (baselines.frozen_for(variant, pictures, settings, "cpu") for variant in ("source_only", "source_only_no_knowledge"))
-    assert torch.equal(full.latents, empty.latents) and set(empty.captions) == {""} and not any(empty.triplets)
-    assert torch.equal(empty.tokens, empty.tokens[:1].expand_as(empty.tokens)) and not torch.equal(full.tokens, empty.tokens)
+    assert torch.equal(full.latents[:], empty.latents[:]) and set(empty.captions) == {""} and not any(empty.triplets)
+    assert torch.equal(empty.tokens[:], empty.tokens[:1].expand(empty.tokens.shape)) and not torch.equal(full.tokens[:], empty.tokens[:])
 
 
 def test_caption_classifier_reads_captions():
@@ -289,7 +290,7 @@ def test_image_and_text_are_unit_vectors_side_by_side(world):
     frozen, vlm = baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"), knowledge.load_vlm(settings.sizes)
     features, silent = (baselines.image_and_text(dataclasses.replace(frozen, captions=captions), vlm) for captions in (frozen.captions, [""] * 18))
     image, text = np.split(features, 2, axis=1)
-    assert np.array_equal(image, frozen.image_embeddings.numpy()) and np.linalg.norm(image, axis=1) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
+    assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(image, axis=1) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
     assert np.array_equal(silent[:, :image.shape[1]], image) and (silent != features).any()
 
 
@@ -443,12 +444,12 @@ def test_learning_rate_rises_then_falls_to_nothing():
 
 def test_a_small_target_batch_weighs_by_its_pictures(finished, world):
     """Gradients of one step: half the weight, half the gradient."""
-    frozen = baselines.frozen_for("full", load(str(world / "target"), "train"), Config(target=str(world / "target"), preset="blank"), "cpu")
-    norms = []
+    settings, norms = Config(target=str(world / "target"), preset="blank"), []
+    frozen = baselines.frozen_for("full", load(str(world / "target"), "train"), settings, "cpu")
     for weight in (1.0, 0.5):
         model = KCDP.from_pretrained(finished[1] / "model")
         labeller = training.PseudoLabeller(len(frozen), len(EMOTIONS), model.recipe)
-        assert training.target_step(model, labeller, frozen, torch.arange(4), 1.0, weight)["coverage"] > 0
+        assert training.target_step(model, labeller, frozen, torch.arange(4), 1.0, settings, processes.accelerator("no", "cpu"), weight)["coverage"] > 0
         norms.append(sum(p.grad.norm() for p in model.parameters() if p.grad is not None).item())
     assert norms[1] == pytest.approx(norms[0] / 2, rel=1e-3)
 

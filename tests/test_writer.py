@@ -73,9 +73,7 @@ def test_captions_of_a_preset_with_a_writer_are_the_writers(folder, images):
 
 
 def test_another_writer_or_parser_is_another_cache_entry(folder):
-    class Some:
-        key = "some pictures"
-    keys = [knowledge.frozen_keys(Some, preset, RECIPES["paper"]) for preset in (blank_preset(), replace(blank_preset(), writer=str(folder)), replace(blank_preset(), parser="en_core_web_sm"))]
+    keys = [knowledge.frozen_keys(preset, RECIPES["paper"]) for preset in (blank_preset(), replace(blank_preset(), writer=str(folder)), replace(blank_preset(), parser="en_core_web_sm"))]
     assert len({of["captions"] for of in keys}) == 2 and len({of["tokens"] for of in keys}) == 3 and len({of["latents"] for of in keys}) == 1
 
 

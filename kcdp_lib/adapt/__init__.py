@@ -11,6 +11,8 @@ import types
 from dataclasses import replace
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from kcdp_lib import datasets, world
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
@@ -28,13 +30,16 @@ def adapt(config: Config | None = None, **parameters) -> dict:
     """Adapt to the target, compare with the baselines, write everything into the run's folder and return its metrics (chapter 05; method chapter, eq-total).
 
     What is returned is what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds, bytes.
-    Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run that was killed goes on from its last epoch.
+    Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run that was killed goes on where it was a few minutes before.
+    Under `accelerate launch` the processes do it together, and each returns the same.
     Raises KCDPError with one sentence for bad input and for a folder that cannot be written.
     """
     config = replace(config or Config(), **parameters).check()
     started, out, device = time.time(), config.run_dir, pick_device(config.device)
+    state = PartialState()
     with explained(out):
-        check_writable(out)
+        if state.is_main_process:
+            check_writable(out)
         source, target, source_test, target_test = load_all(config)
         checkpoint = out / "checkpoint.safetensors"
         trained = learn(config, "full", source, target, checkpoint, device) if config.setting == "da" else baseline(config, "source_only", source, device)
@@ -42,12 +47,14 @@ def adapt(config: Config | None = None, **parameters) -> dict:
                    for name, pictures in (("source", source_test), ("target", target_test), ("train", target))}
         pseudo = trained.pseudo_labels if trained.pseudo_labels is not None else np.full(len(target), -1)
         others = baseline_probs(config, source, target_test, device) if (target_test.labels >= 0).any() else {}
-        results = summarise(config, answers, pseudo, others, source)
-        write_run(out, config, trained, answers, pseudo, results)
-        results = {"config": results.pop("config"), "provenance": provenance(config, device, started), **results}
-        atomic_write(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-        checkpoint.unlink(missing_ok=True)
-    return results
+        results = {}
+        if state.is_main_process:
+            results = summarise(config, answers, pseudo, others, source)
+            write_run(out, config, trained, answers, pseudo, results)
+            results = {"config": results.pop("config"), "provenance": provenance(config, device, started), **results}
+            atomic_write(out / "metrics.json", json.dumps(results, indent=2) + "\n")
+            checkpoint.unlink(missing_ok=True)
+    return broadcast_object_list([results])[0]
 
 
 def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:

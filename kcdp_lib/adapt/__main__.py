@@ -1,7 +1,19 @@
-"""`python -m kcdp_lib.adapt RUN_DIR`: print the scores of a finished run, as `make adapt` does at its end."""
+"""`python -m kcdp_lib.adapt RUN_DIR`: print the scores of a finished run, as `make adapt` does at its end.
+`accelerate launch -m kcdp_lib.adapt --config FILE`: make the run that notebook 05 makes, in as many processes as there are; FILE is YAML, the notebook's parameters by name (papermill takes it as `-f FILE`).
+"""
+import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
+
+import yaml
+from accelerate import PartialState
+
+from kcdp_lib.adapt import adapt
+from kcdp_lib.config import Config
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.perception import first_line
 
 
 def table(metrics: dict) -> str:
@@ -22,5 +34,34 @@ def table(metrics: dict) -> str:
     return "\n".join(lines)
 
 
+def read_config(path: Path) -> Config:
+    """The parameters in a YAML file; KCDPError for a file that cannot be read and for a name that is no parameter."""
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise KCDPError(f"{path} cannot be read as YAML ({first_line(error)}); write one parameter a line, such as \"target: stickers\".") from error
+    known = [field.name for field in fields(Config)]
+    if not isinstance(told, dict) or (unknown := [name for name in told if name not in known]):
+        wrong = f"{unknown[0]!r} in {path} is no parameter" if isinstance(told, dict) else f"{path} holds no parameters"
+        raise KCDPError(f"{wrong}; write one a line, such as \"target: stickers\", of {', '.join(known)}.")
+    return Config(**told)
+
+
+def main() -> None:
+    """Print a run, or make it and then print it; a KCDPError ends it with its sentence."""
+    words = argparse.ArgumentParser(prog="python -m kcdp_lib.adapt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("run_dir", nargs="?", type=Path, help="a finished run, to print")
+    words.add_argument("--config", type=Path, metavar="FILE", help="parameters of a run to make")
+    told = words.parse_args()
+    if (told.run_dir is None) == (told.config is None):
+        words.error("give the folder of a finished run, or --config FILE to make one.")
+    try:
+        metrics = adapt(read_config(told.config)) if told.config else json.loads((told.run_dir / "metrics.json").read_text())
+    except KCDPError as error:
+        sys.exit(str(error))
+    if PartialState().is_main_process:
+        print(table(metrics))
+
+
 if __name__ == "__main__":
-    print(table(json.loads((Path(sys.argv[1]) / "metrics.json").read_text())))
+    main()

@@ -9,6 +9,7 @@ from typing import Sequence
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -23,7 +24,7 @@ from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, code_key, sha
 
 VARIANTS = ("full", "source_only", "source_only_no_knowledge")
-TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/baselines.py", "perception.py", "counterfactuals.py", "tokens.py")  # beside what freezes
+TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/baselines.py", "perception.py", "counterfactuals.py", "tokens.py", "processes.py")  # beside what freezes
 
 
 def learn(config: Config, variant: str, source: Pictures, target: Pictures | None, checkpoint: Path, device: str) -> Trained:
@@ -43,14 +44,16 @@ def learn(config: Config, variant: str, source: Pictures, target: Pictures | Non
 
 def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:
     """A source-only variant, trained once: it does not depend on the target, so every further target finds it in the cache."""
-    folder = paths.CACHE / "baselines" / training_key(config, variant, source, None, device)
+    folder, state = paths.CACHE / "baselines" / training_key(config, variant, source, None, device), PartialState()
+    state.wait_for_everyone()    # so that all see the same: there, or not there
     if (folder / "history.json").exists():
         return Trained(KCDP.from_pretrained(folder, device), json.loads((folder / "history.json").read_text()), None)
     checkpoint = folder / "checkpoint.safetensors"
     trained = learn(config, variant, source, None, checkpoint, device)
-    trained.model.save_pretrained(folder)
-    atomic_write(folder / "history.json", json.dumps(trained.history))
-    checkpoint.unlink(missing_ok=True)
+    if state.is_main_process:
+        trained.model.save_pretrained(folder)
+        atomic_write(folder / "history.json", json.dumps(trained.history))
+        checkpoint.unlink(missing_ok=True)
     return trained
 
 
@@ -63,8 +66,8 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
-    """Some rows of a frozen set: int64 rows [n], any order."""
-    picked = {name: getattr(frozen, name)[rows] for name in ("latents", "tokens", "mask", "image_embeddings")}
+    """Some rows of a set that `freeze` gave: int64 rows [n], any order."""
+    picked = {name: getattr(frozen, name).select(rows) for name in ("latents", "tokens", "mask", "image_embeddings")}
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
@@ -88,26 +91,29 @@ def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Seque
 
 def image_and_text(frozen: Frozen, vlm: VLM) -> np.ndarray:
     """[N, 2 D]: what the VLM sees in each picture beside what its own caption says, both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of results)."""
-    return torch.cat([frozen.image_embeddings, embed_texts(vlm, frozen.captions).cpu()], 1).numpy()
+    return torch.cat([frozen.image_embeddings[:], embed_texts(vlm, frozen.captions).cpu()], 1).numpy()
 
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name."""
+    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name. Of several processes the main one has them all, the others those that were trained together."""
     asked, taught = (freeze(pictures, config.sizes, config.switches, device) for pictures in (test, source))
-    vlm, classes = load_vlm(config.sizes, device), len(config.classes)
+    classes = len(config.classes)
     found = {"majority": majority(source.labels, len(test), classes)}
     for variant in VARIANTS[1:]:
         found[variant] = evaluate(baseline(config, variant, source, device).model, frozen_for(variant, test, config, device))
         gc.collect()    # a model's hooks point back at it: without this, memory would hold every model so far
+    if not PartialState().is_main_process:
+        return found
+    vlm = load_vlm(config.sizes, device)
     found["caption_only"] = caption_classifier(taught.captions, source.labels, asked.captions, classes)
-    found["linear_probe"] = linear_classifier(taught.image_embeddings.numpy(), source.labels, classes, config.seed)(asked.image_embeddings.numpy())
+    found["linear_probe"] = linear_classifier(taught.image_embeddings[:].numpy(), source.labels, classes, config.seed)(asked.image_embeddings[:].numpy())
     found["image_and_text"] = linear_classifier(image_and_text(taught, vlm), source.labels, classes, config.seed)(image_and_text(asked, vlm))
-    found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings, config.classes).numpy()
+    found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy()
     return found
 
 
 def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str) -> str:
     """SHA over everything a training depends on: sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version."""
-    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, config.taxonomy, variant, device, torch.__version__]
-    pictures = [pictures and frozen_keys(pictures, config.sizes, config.switches) for pictures in (source, target)]
-    return sha(json.dumps([settings, pictures, source.labels.tolist()]), code_key(*TRAINING_CODE))
+    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, config.taxonomy, variant, device, config.precision, config.accumulation, torch.__version__]
+    pictures = [pictures and pictures.key for pictures in (source, target)]
+    return sha(json.dumps([settings, pictures, source.labels.tolist(), frozen_keys(config.sizes, config.switches)]), code_key(*TRAINING_CODE))

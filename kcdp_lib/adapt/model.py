@@ -8,21 +8,21 @@ from typing import Sequence
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from kcdp_lib import datasets
-from kcdp_lib.config import PRESETS, Preset, Recipe, pick_device, read_recipe
+from kcdp_lib.config import PRESETS, Preset, Recipe, pick_device, pick_precision, read_recipe
 from kcdp_lib.counterfactuals import CLIEA, prompts
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import Foundations, Frozen, Triplet, describe, encode_texts, load_foundations, load_text_encoder, model_key, without_knowledge
-from kcdp_lib.paths import atomic_write, resolve, sha
+from kcdp_lib.paths import atomic_save, atomic_write, resolve, sha
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
-
-EVALUATION_BATCH = 64
 
 
 @dataclass
@@ -83,7 +83,7 @@ class KCDP(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
-        atomic_write(Path(folder) / "model.safetensors", save(trainable_state_dict(self)))
+        atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
         about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
@@ -115,19 +115,23 @@ def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tenso
     return frozen.latents[rows].to(device), frozen.tokens[rows].to(device), frozen.mask[rows].to(device)
 
 
-def precision(device: str):
-    """bfloat16 where the GPU has it, float32 otherwise; on a CPU bfloat16 gains little."""
-    fast = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=fast)
+def autocast(device: str, precision: str | None = None):
+    """The context in which the networks run, losses excepted: "no" is float32, None what `pick_precision` finds best."""
+    chosen = pick_precision(precision, device)
+    return torch.autocast(torch.device(device).type, dtype=torch.float16 if chosen == "fp16" else torch.bfloat16, enabled=chosen != "no")
 
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen) -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture: the softmax of the mixture of experts' logits (method chapter, eq-experts). Leaves the model in eval mode."""
+    """Probabilities [N, C] float32 of every picture: the softmax of the mixture of experts' logits (method chapter, eq-experts). Leaves the model in eval mode.
+
+    Several processes share the batches, and each gets the whole answer.
+    """
     model.eval()
-    probs = []
-    for rows in torch.arange(len(frozen)).split(EVALUATION_BATCH):
-        with precision(model.device):
+    state = PartialState()
+    probs = torch.zeros(len(frozen), len(model.classes), device=model.device)
+    for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[state.process_index::state.num_processes]:
+        with autocast(model.device):
             seen, _ = model(*gather(frozen, rows, model.device))
-        probs.append(seen.logits.float().softmax(-1).cpu())
-    return torch.cat(probs).numpy()
+        probs[rows] = seen.logits.float().softmax(-1)
+    return reduce(probs, "sum").cpu().numpy()

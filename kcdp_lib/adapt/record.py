@@ -19,11 +19,12 @@ from typing import Iterator, Sequence
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from kcdp_lib import datasets, figures, metrics
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.training import Trained
-from kcdp_lib.config import Config
+from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import Frozen, Triplet, freeze, load_text_encoder
@@ -163,6 +164,7 @@ def provenance(config: Config, device: str, started: float) -> dict:
     return {
         "commit": commit(), "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}},
         "seed": config.seed, "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        "processes": PartialState().num_processes, "precision": pick_precision(config.precision, device),
         "out_dir": str(config.run_dir), "wall_seconds": round(time.time() - started, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **({"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if on_gpu else {}),
@@ -193,6 +195,6 @@ def explained(out: Path):
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise
         raise KCDPError(f"{error.filename or out} cannot be written ({error.strerror}): free some space ({FREE_BYTES // 10**6} MB are enough for preset tiny) or choose another out_dir.") from error

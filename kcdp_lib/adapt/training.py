@@ -1,4 +1,4 @@
-"""The joint loss and its loop, resumable after every epoch (chapter 05).
+"""The joint loss and its loop, in one process or several, resumable after a kill (chapter 05).
 
 L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term (method chapter, eq-total).
 """
@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
 
-from kcdp_lib.adapt.model import KCDP, gather, precision
-from kcdp_lib.config import Config, Recipe
+from kcdp_lib import processes
+from kcdp_lib.adapt.model import KCDP, autocast, gather
+from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
 from kcdp_lib.knowledge import Frozen
-from kcdp_lib.paths import atomic_write, progress
+from kcdp_lib.paths import atomic_save, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 
 BALANCE_WEIGHT = 0.1
@@ -28,6 +29,7 @@ CONSTANT_RATE = 1e-5  # the released code's, which never moves
 WARM_UP = 0.1        # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 CLIP = 1.0           # largest norm of the gradient; ours, the paper is silent
+SAVE_SECONDS = 300   # between two checkpoints within an epoch
 
 
 @dataclass
@@ -61,33 +63,37 @@ def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> t
 def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP") -> Trained:
     """Train on frozen source pictures with `labels` [N], and on the target's where given: pictures alone, without names, paths or labels.
 
-    The loss is eq-total (method chapter), the optimizer AdamW.
-    Every epoch is seeded by (seed, epoch) and leaves a checkpoint marked with `key`, so a killed run goes on to exactly the same numbers.
+    The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of each batch (`kcdp_lib.processes`).
+    Every epoch is seeded by (seed, epoch); a checkpoint marked with `key` is left after it and every few minutes, so a killed run goes on to exactly the same numbers.
     """
     recipe, epochs = config.switches, config.run_epochs
     torch.manual_seed(config.seed)
     model = KCDP(config.sizes, recipe, device, config.classes)
+    if config.checkpointing:
+        model.kadap.unet.enable_gradient_checkpointing()    # diffusers' is not reentrant, so that the maps taken inside keep their gradient
     labeller = None if target is None else PseudoLabeller(len(target), len(config.classes), recipe).to(device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)
+    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
+    optimizer = accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY))
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
-    done, history = resume(checkpoint, key, model, labeller, optimizer)
-    steps = steps_per_epoch(len(source), config)
-    for epoch in range(done, epochs):
+    done, history = resume(checkpoint, key, model, labeller, optimizer, accelerator)
+    steps, saved = steps_per_epoch(len(source), config), time.monotonic()
+    for epoch in range(done // steps, epochs):
         torch.manual_seed(config.seed + 1_000_003 * (epoch + 1))
         order = batches(len(source), steps, config)
         target_order = None if target is None else batches(len(target), steps, config)
         model.train()
-        for i in progress(range(steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
-            step = epoch * steps + i
+        for step in progress(range(max(done, epoch * steps), (epoch + 1) * steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
             set_learning_rate(optimizer, step, steps * epochs, config)
-            row = {"step": step, **source_step(model, source, answers, order[i], recipe)}
-            if target is not None and len(target_order[i]):
-                row |= target_step(model, labeller, target, target_order[i], step / (steps * epochs), len(target_order[i]) / len(order[i]))
-            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], CLIP)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            rows = order[step % steps]
+            row = {"step": step, **source_step(model, source, answers, rows, config, accelerator)}
+            if target is not None and len(target_order[step % steps]):
+                target_rows = target_order[step % steps]
+                row |= target_step(model, labeller, target, target_rows, step / (steps * epochs), config, accelerator, len(target_rows) / len(rows))
+            update(model, optimizer, accelerator)
             history.append(row)
-        save_checkpoint(checkpoint, key, epoch + 1, history, model, labeller, optimizer)
+            if accelerator.is_main_process and (step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS):
+                save_checkpoint(checkpoint, key, step + 1, history, model, labeller, optimizer, accelerator)
+                saved = time.monotonic()
     pseudo = None
     if labeller is not None:
         found = labeller.all(1.0)
@@ -95,29 +101,46 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
     return Trained(model.eval(), history, pseudo)
 
 
-def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, recipe: Recipe) -> dict:
+def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, config: Config, accelerator: Accelerator) -> dict:
     """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers. answers: int64 labels [N] of all N source pictures."""
-    with precision(model.device):
-        seen, similarities = model(*gather(source, rows, model.device))
-        total, parts = source_loss(_float(seen), similarities.float(), answers[rows.to(answers.device)], recipe)
-    total.backward()
-    return {name: float(value.detach()) for name, value in parts.items()}
+    sums: dict[str, float] = {}
+    for piece, share in processes.shares(rows, config.accumulation):
+        with autocast(model.device, accelerator.mixed_precision):
+            seen, similarities = model(*gather(source, piece, model.device))
+        total, parts = source_loss(_float(seen), similarities.float(), answers[piece.to(answers.device)], config.switches)
+        accelerator.backward(share * total)
+        sums = {name: sums.get(name, 0.0) + share * float(value.detach()) for name, value in parts.items()}
+    return processes.mean_of(sums, model.device)
 
 
-def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float, weight: float = 1.0) -> dict:
-    """Label one target batch, int64 rows [B], and add the gradients of its loss. A batch without a trusted label gives none and costs no backward pass.
+def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float, config: Config, accelerator: Accelerator, weight: float = 1.0) -> dict:
+    """Label one target batch, int64 rows [B], and add the gradients of its loss. A piece of it without a trusted label gives none and costs no backward pass.
 
     done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike in both
     domains. A small target that was shown again and again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label is trusted) and the share of trusted labels.
     """
-    with precision(model.device):
-        seen, similarities = model(*gather(target, rows, model.device))
-        pseudo = labeller.update(rows.to(model.device), similarities.detach().float(), done)
-        total, emotion = target_loss(_float(seen), pseudo.labels, pseudo.kept)
-    kept = bool(pseudo.kept.any())
-    if kept:
-        (weight * total).backward()
-    return {"target_loss": float(emotion.detach()) if kept else None, "coverage": float(pseudo.kept.float().mean())}
+    loss, coverage, any_kept = 0.0, 0.0, False
+    for piece, share in processes.shares(rows, config.accumulation):
+        with autocast(model.device, accelerator.mixed_precision):
+            seen, similarities = model(*gather(target, piece, model.device))
+        (everyones, similar), mine = processes.gathered(piece.to(model.device), similarities.detach().float())
+        pseudo = labeller.update(everyones, similar, done)    # every process notes all answers: their memories stay alike
+        total, emotion = target_loss(_float(seen), pseudo.labels[mine], pseudo.kept[mine])
+        if pseudo.kept.any():
+            accelerator.backward(weight * share * total)
+            loss, any_kept = loss + share * float(emotion.detach()), True
+        coverage += share * float(pseudo.kept[mine].float().mean())
+    found = processes.mean_of({"target_loss": loss, "coverage": coverage}, model.device)
+    return found if any_kept else found | {"target_loss": None}
+
+
+def update(model: KCDP, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
+    """One step of the optimizer on the gradients of a whole batch, and none left."""
+    parameters = optimizer.param_groups[0]["params"]
+    processes.average_gradients(parameters)
+    accelerator.clip_grad_norm_(parameters, CLIP)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _float(seen: Perception) -> Perception:
@@ -133,12 +156,15 @@ def steps_per_epoch(pictures: int, config: Config) -> int:
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
     """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe says. No picture comes twice in an epoch: fewer
-    pictures than `steps` full batches are spread over the steps, and a batch may be empty.
+    pictures than `steps` full batches are spread over the steps, a picture for each process at least, and the last batches may be empty.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     rows = torch.randperm(usable) if config.switches.shuffled else torch.arange(usable)
     full = steps * config.sizes.batch_size
-    return list(rows[:full].split(config.sizes.batch_size) if usable >= full else rows.tensor_split(steps))
+    if usable >= full:
+        return list(rows[:full].split(config.sizes.batch_size))
+    filled = min(steps, max(1, usable // PartialState().num_processes))
+    return [*rows.tensor_split(filled), *[rows[:0]] * (steps - filled)]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: Config) -> None:
@@ -151,17 +177,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, c
         group["lr"] = float(rate)
 
 
-def save_checkpoint(path: Path, key: str, epoch: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | None, optimizer) -> None:
+def save_checkpoint(path: Path, key: str, steps: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | None, optimizer, accelerator: Accelerator) -> None:
     """One safetensors file, tensors and numbers together, replaced atomically: a checkpoint is whole or it is the one before."""
     tensors = {f"model.{name}": value for name, value in trainable_state_dict(model).items()}
     tensors |= {f"labels.{name}": value.contiguous() for name, value in (labeller.state_dict() if labeller else {}).items()}
     for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value.contiguous() for name, value in state.items()}
-    atomic_write(path, save(tensors, metadata={"key": key, "epoch": str(epoch), "history": json.dumps(history)}))
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
+    atomic_save(path, tensors, {"key": key, "steps": str(steps), "history": json.dumps(history), "scaler": json.dumps(scaler)})
 
 
-def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | None, optimizer) -> tuple[int, list[dict]]:
-    """Put back the checkpoint if it is of this very training; returns the epochs done and their history (0 and [] if there is none)."""
+def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | None, optimizer, accelerator: Accelerator) -> tuple[int, list[dict]]:
+    """Put back the checkpoint if it is of this very training; returns the steps done and their history (0 and [] if there is none)."""
     try:
         with safe_open(path, "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
@@ -177,7 +204,9 @@ def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | None, o
         i, kind = name.split(".", 1)
         state.setdefault(int(i), {})[kind] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(about["epoch"]), json.loads(about["history"])
+    if accelerator.scaler:
+        accelerator.scaler.load_state_dict(json.loads(about["scaler"]))
+    return int(about["steps"]), json.loads(about["history"])
 
 
 def _under(tensors: dict, prefix: str) -> dict:
