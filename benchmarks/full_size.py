@@ -11,7 +11,7 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from kcdp_lib import paths

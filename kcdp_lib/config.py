@@ -22,10 +22,10 @@ class Preset:
     `sd15` takes F and the experts' width from the released code. LoRA's rank, batches, epochs and rates are ours: the paper's are not known to us.
     """
     name: str
-    diffusion: str               # a diffusers pipeline: folder or hub id
-    vlm: str                     # open_clip: "local-dir:FOLDER", "hf-hub:ORG/NAME" or an architecture's name
-    vlm_pretrained: str | None   # tag of the weights where `vlm` is an architecture's name, else None
-    writer: str | None           # an InstructBLIP that writes the captions (folder or hub id); None: `vlm` does
+    diffusion: str               # a diffusers pipeline: a folder, or a hub id at a commit, "ORG/NAME@HASH" (`paths.at_revision`)
+    vlm: str                     # open_clip: "local-dir:FOLDER" or an architecture's name
+    vlm_pretrained: str | None   # hub id at a commit, of the weights where `vlm` is an architecture's name; else None
+    writer: str | None           # an InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
     parser: str                  # of captions into triplets: "rules", or a spaCy model
     variant: str | None          # diffusers' variant of the stored weights ("fp16"), None for the plain files
     image_size: int              # pixels, side of the square the VAE sees
@@ -42,12 +42,13 @@ PRESETS = {
         name="tiny", diffusion=str(TINY / "diffusion"), vlm=f"local-dir:{TINY / 'vlm'}", vlm_pretrained=None, writer=None, parser="rules", variant=None,
         image_size=64, batch_size=32, epochs=4, fpn_channels=64, expert_channels=128, lora_rank=8, learning_rate=5e-3),
     "sd15": Preset(
-        name="sd15", diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5", vlm="coca_ViT-L-14",
-        vlm_pretrained="mscoco_finetuned_laion2b_s13b_b90k", writer=None, parser="rules", variant="fp16",
+        name="sd15", diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14", vlm="coca_ViT-L-14",
+        vlm_pretrained="laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k@f895105fb18cf5ea3ba7a1172966e4cc0ad8d743", writer=None, parser="rules", variant="fp16",
         image_size=512, batch_size=8, epochs=3, fpn_channels=256, expert_channels=128, lora_rank=8, learning_rate=1e-4),
 }
 # captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
-PRESETS["sd15-instructblip"] = replace(PRESETS["sd15"], name="sd15-instructblip", writer="Salesforce/instructblip-flan-t5-xl", parser="en_core_web_sm")
+PRESETS["sd15-instructblip"] = replace(
+    PRESETS["sd15"], name="sd15-instructblip", writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d", parser="en_core_web_sm")
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import NamedTuple, Sequence
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.pretrained import get_pretrained_cfg
-from safetensors import SafetensorError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME
+from open_clip.pretrained import download_pretrained_from_hf
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
 from kcdp_lib import datasets, paths, shards
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.perception import encode_images, first_line, load_part, load_vae
+from kcdp_lib.perception import check_finite, check_words, encode_images, load_part, load_vae, loading
 from kcdp_lib.shards import Rows
 from kcdp_lib.tokens import used_positions
 from kcdp_lib.triplets import Parser, Triplet, load_parser
@@ -87,23 +87,29 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
 
     KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean nothing.
     """
-    try:
-        model = open_clip.create_model(preset.vlm, pretrained=preset.vlm_pretrained, require_pretrained=True, device=device)
+    what, home = f"The vision-language model {preset.vlm}", preset.vlm_pretrained or preset.vlm
+    with loading(what, home):
+        # of the full-size CoCa a pickle is known and no safetensors: `weights_only` reads tensors from it and runs nothing that it holds
+        model = open_clip.create_model(preset.vlm, pretrained=_vlm_weights(preset), require_pretrained=True, weights_only=True, device=device)
         tokenizer = open_clip.get_tokenizer(preset.vlm)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise KCDPError(f"The vision-language model {preset.vlm} could not be loaded with its weights ({first_line(error)}); {paths.how_to_get(_home(preset))}.") from error
     if not hasattr(model, "text_decoder"):
-        raise KCDPError(f"The vision-language model {preset.vlm} cannot write captions; choose a CoCa.")
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        raise KCDPError(f"The weights of the vision-language model {preset.vlm} hold numbers that are not finite; get the files again.")
+        raise KCDPError(f"{what} cannot write captions; choose a CoCa.")
+    check_finite(model, what, home)
     words = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip wraps Hugging Face's tokenizers, its own it does not
+    if words is not tokenizer:
+        check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
     start, end = (words.sot_token_id, words.eot_token_id) if words is tokenizer else (words.bos_token_id, words.eos_token_id)
     return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden=[i for i in {start, model.pad_id} if i != end])
 
 
-def _home(preset: Preset) -> str:
-    """Where the VLM's weights come from: the hub id behind open_clip's tag, or the folder or id that the preset names."""
-    return get_pretrained_cfg(preset.vlm, preset.vlm_pretrained).get("hf_hub") or preset.vlm if preset.vlm_pretrained else preset.vlm
+def _vlm_weights(preset: Preset) -> str | None:
+    """The file of weights for an architecture, from the hub at its commit, safetensors if there are any. None for a folder, which open_clip searches itself; OSError if it would find a pickle there."""
+    if preset.vlm_pretrained:
+        hub, revision = paths.at_revision(preset.vlm_pretrained)
+        return download_pretrained_from_hf(hub, revision=revision)
+    if not Path(preset.vlm.removeprefix("local-dir:"), HF_SAFE_WEIGHTS_NAME).is_file():
+        raise FileNotFoundError(f"there is no {HF_SAFE_WEIGHTS_NAME}")
+    return None
 
 
 def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
@@ -188,10 +194,11 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     The last one stays loaded, and with it what it has read: in a whole run no text is encoded twice.
     """
     model = load_part(CLIPTextModel, preset, "text_encoder").to(device)
-    try:
-        return TextEncoder(CLIPTokenizer.from_pretrained(preset.diffusion, subfolder="tokenizer"), model, known={})
-    except (OSError, ValueError) as error:
-        raise KCDPError(f"The tokenizer of {preset.diffusion} could not be loaded; {paths.how_to_get(preset.diffusion)}.") from error
+    hub, revision = paths.at_revision(preset.diffusion)
+    with loading(f"The tokenizer of {preset.diffusion}", preset.diffusion):
+        tokenizer = CLIPTokenizer.from_pretrained(hub, subfolder="tokenizer", revision=revision, model_max_length=model.config.max_position_embeddings)
+    check_words(tokenizer, model.config.vocab_size, preset.diffusion, preset.diffusion)
+    return TextEncoder(tokenizer, model, known={})
 
 
 @torch.no_grad()
@@ -348,7 +355,7 @@ def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
 
 
 def model_key(name: str) -> str:
-    """SHA over a model folder's files; of a hub id, which names its content, the id itself."""
+    """SHA over a model folder's files; of a hub id, which names its content by the commit in it, the id itself."""
     folder = Path(name.removeprefix("local-dir:"))
     if not folder.is_dir():
         return paths.sha(name)

@@ -25,14 +25,23 @@ def resolve(path: str | Path) -> Path:
     return ROOT / path
 
 
+def at_revision(name: str) -> tuple[str, str | None]:
+    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both; a folder, or a hub id alone, has None.
+
+    One string holds the two, so that whatever is kept under a model's name (`knowledge.model_key`) is kept under its commit, too.
+    """
+    pinned = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", name)
+    return pinned.groups() if pinned else (name, None)
+
+
 def how_to_get(name: str) -> str:
     """What to do where the weights called `name` are missing, a folder or a hub id: half a sentence, with the command."""
-    name = name.removeprefix("local-dir:").removeprefix("hf-hub:").rstrip("/")
-    if Path(name).is_relative_to(TINY):
+    if Path(name.removeprefix("local-dir:")).is_relative_to(TINY):
         return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
-    if name.count("/") == 1 and not Path(name).is_absolute():
-        return f"download it by `hf download {name}`"
-    return "give a folder that is complete"
+    hub, revision = at_revision(name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub):
+        return f"download it by `hf download {hub}{f' --revision {revision}' if revision else ''}`"
+    return "give a folder that is complete, with weights in safetensors"
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

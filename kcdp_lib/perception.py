@@ -6,8 +6,11 @@ cross-attention probabilities as further channels. A feature pyramid pools them 
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pickle import UnpicklingError
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import how_to_get
+from kcdp_lib.paths import at_revision, how_to_get
 from kcdp_lib.processes import summed
 from kcdp_lib.tokens import masked_mean, used_positions
 
@@ -60,20 +63,49 @@ def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
 
 
 def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
-    """One model of a diffusers pipeline folder (or hub id) in float32, in eval mode, without gradients. KCDPError if it, or any of its weights, is missing."""
-    try:
-        model, info = kind.from_pretrained(
-            preset.diffusion, subfolder=subfolder, variant=preset.variant, torch_dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KCDPError(f"The {subfolder} of {preset.diffusion} could not be loaded ({first_line(error)}); {how_to_get(preset.diffusion)}.") from error
+    """One model of a preset's diffusers pipeline in float32, frozen. KCDPError if it cannot be loaded whole."""
+    return load_whole(kind, preset.diffusion, subfolder, subfolder=subfolder, variant=preset.variant, dtype=torch.float32)
+
+
+def load_whole(kind: type, name: str, what: str, **options) -> nn.Module:
+    """A model of diffusers or transformers by folder or hub id, in eval mode, without gradients. `what` it is, for messages; the options are `from_pretrained`'s.
+
+    KCDPError if the model or any of its weights is missing, if one is no number, and if they are stored as a pickle, which could run code as it is read.
+    """
+    hub, revision = at_revision(name)
+    with loading(f"The {what} of {name}", name):    # left to itself diffusers takes a pickle where there is nothing else
+        model, info = kind.from_pretrained(hub, revision=revision, use_safetensors=True, output_loading_info=True, **options)
     if info["missing_keys"]:
-        raise KCDPError(f"The {subfolder} of {preset.diffusion} lacks {len(info['missing_keys'])} of its weights; {how_to_get(preset.diffusion)}.")
+        raise KCDPError(f"The {what} of {name} lacks {len(info['missing_keys'])} of its weights; {how_to_get(name)}.")
+    check_finite(model, f"The {what} of {name}", name)
     return model.eval().requires_grad_(False)
 
 
+@contextmanager
+def loading(what: str, name: str):
+    """Inside, whatever the libraries say of a model's missing or broken files becomes one sentence with what to do: KCDPError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, UnpicklingError) as error:
+        raise KCDPError(f"{what} could not be loaded ({first_line(error)}); {how_to_get(name)}.") from error
+
+
+def check_finite(model: nn.Module, what: str, name: str) -> None:
+    """KCDPError if a weight is infinite or no number: such a model answers, and the answers mean nothing."""
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise KCDPError(f"{what} has weights that are not finite numbers; {how_to_get(name)}.")
+
+
+def check_words(tokenizer, words: int, what: str, name: str) -> None:
+    """KCDPError if a tokenizer cannot be that of a model of so many words: where its files are missing transformers makes an empty one, or takes another, and goes on."""
+    if not 0.9 * words <= len(tokenizer) <= words:    # some models leave a few places free
+        raise KCDPError(f"The tokenizer of {what} knows {len(tokenizer)} words and the model {words}, so files of it are missing; {how_to_get(name)}.")
+
+
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its name: what fits into a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, with the next where it ends in a colon, or its name: what fits into a sentence."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return shorten(" ".join(lines[:2] if lines[0].endswith(":") else lines[:1]), 300, placeholder=" ...")
 
 
 @torch.no_grad()

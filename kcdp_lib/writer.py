@@ -4,12 +4,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import how_to_get
-from kcdp_lib.perception import first_line
+from kcdp_lib.paths import at_revision
+from kcdp_lib.perception import check_words, load_whole, loading
 
 # the four things that the authors ask for, in words of ours
 INSTRUCTION = "Who or what is in this picture? Describe the facial expression, the movement of the body, and the feeling that they convey."
@@ -24,15 +22,13 @@ class Writer(NamedTuple):
 
 def load_writer(name: str, device: str = "cpu") -> Writer:
     """An InstructBLIP by folder or hub id, in bfloat16 on a GPU and float32 elsewhere. KCDPError, with the command that downloads it, if it cannot be loaded whole."""
-    try:
-        model, info = InstructBlipForConditionalGeneration.from_pretrained(
-            name, dtype=torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32, use_safetensors=True, output_loading_info=True)
-        processor = InstructBlipProcessor.from_pretrained(name)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KCDPError(f"InstructBLIP could not be loaded from {name} ({first_line(error)}); {how_to_get(name)}.") from error
-    if info["missing_keys"]:
-        raise KCDPError(f"{name} lacks {len(info['missing_keys'])} of its weights; {how_to_get(name)}.")
-    return Writer(model.eval().requires_grad_(False).to(device), processor)
+    model = load_whole(InstructBlipForConditionalGeneration, name, "InstructBLIP", dtype=torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
+    hub, revision = at_revision(name)
+    with loading(f"The processor of {name}", name):
+        processor = InstructBlipProcessor.from_pretrained(hub, revision=revision)
+    check_words(processor.tokenizer, model.config.text_config.vocab_size, f"the InstructBLIP of {name}", name)
+    check_words(processor.qformer_tokenizer, model.config.qformer_config.vocab_size, f"the Q-Former of {name}", name)
+    return Writer(model.to(device), processor)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ import spacy
 from spacy.tokens import Doc
 
 from kcdp_lib import triplets
-from kcdp_lib.errors import KCDPError
 
 
 def parse(text: str) -> Doc:
@@ -105,11 +104,6 @@ def test_triplets_of_a_parse(sentence):
     doc = parse(text)
     assert doc.text.split() == sentence.split()
     assert triplets.dependency_triplets(doc) == expected
-
-
-def test_a_missing_model_is_named_with_its_command():
-    with pytest.raises(KCDPError, match="run `python -m spacy download en_no_such_model`"):
-        triplets.load_parser("en_no_such_model")
 
 
 def test_the_rules_are_a_parser_like_any_other():

@@ -119,6 +119,8 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
         about = f"; the first, {pictures.skipped[0][0]}, is {pictures.skipped[0][1]}" if pictures.skipped else ""
         raise KCDPError(f"None of the {len(told.files)} pictures that {REAL[name].title} lists for {split!r} can be read{about}; check that the pictures are unpacked where the list expects them.")
     classed = np.flatnonzero(pictures.labels >= 0)
+    if not len(classed):
+        raise KCDPError(f"None of the labels that {REAL[name].title} has for {split!r} is an emotion of taxonomy={taxonomy!r}, the first is {told.words[0]!r}; check its list, or choose the other taxonomy.")
     return replace(pictures.select(classed), of_no_class=len(pictures) - len(classed), notes=told.notes)
 
 
@@ -147,14 +149,17 @@ def metadata_labels(root: Path) -> dict[str, str | None]:
     """{file name: label} from `metadata.jsonl` or `metadata.csv` in `root`; {} if there is neither. KCDPError names a broken line."""
     lines, rows = root / "metadata.jsonl", []
     if lines.exists():
-        for number, line in enumerate(lines.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(lines.read_bytes().splitlines(), 1):
             try:
-                rows.append(json.loads(line)) if line.strip() else None
-            except ValueError:
-                raise KCDPError(f"Line {number} of {lines} is not JSON; write one object a line, such as {{\"file_name\": \"a.png\", \"label\": \"happy\"}}.") from None
+                rows += [dict(json.loads(line))] if line.strip() else []
+            except (ValueError, TypeError):
+                raise KCDPError(f"Line {number} of {lines} is not JSON; write one object a line in UTF-8, such as {{\"file_name\": \"a.png\", \"label\": \"happy\"}}.") from None
     elif (root / "metadata.csv").exists():
         import pandas
-        rows = pandas.read_csv(root / "metadata.csv", dtype=str, keep_default_na=False).to_dict("records")
-    if any("file_name" not in row for row in rows):
+        try:
+            rows = pandas.read_csv(root / "metadata.csv", dtype=str, keep_default_na=False, index_col=False).to_dict("records")
+        except ValueError as error:
+            raise KCDPError(f"{root / 'metadata.csv'} cannot be read ({str(error).strip()}); write a line with file_name and label, then one for each picture, in UTF-8.") from error
+    if not all(isinstance(row.get("file_name"), str) for row in rows):
         raise KCDPError(f"Every row of the metadata in {root} needs a file_name; add the column.")
     return {row["file_name"]: row.get("label", row.get("emotion")) for row in rows}

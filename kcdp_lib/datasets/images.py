@@ -14,14 +14,16 @@ from ..errors import KCDPError
 def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.Tensor:
     """Pictures as uint8 [N, 3, size, size]: RGB, alpha laid on white, first frame of an animation, centre-cropped to a square of `size` pixels.
 
-    Raises KCDPError naming the first file that cannot be read.
+    Raises KCDPError naming the first that cannot be read.
     """
     out = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     for i, file in enumerate(files):
+        if not isinstance(file, (str, Path, Image.Image)):
+            raise KCDPError(f"A picture is given by its path or as a PIL image, not as {type(file).__name__}; Image.fromarray makes one from an array.")
         try:
             picture = file if isinstance(file, Image.Image) else Image.open(file)
             out[i] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise KCDPError(f"{file} cannot be read as a picture ({error}); remove it or convert it to PNG.") from error
     return out
 

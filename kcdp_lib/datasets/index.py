@@ -26,7 +26,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
         table.execute("CREATE TABLE IF NOT EXISTS pictures (path TEXT PRIMARY KEY, stamp TEXT, sha TEXT, error TEXT)")
         known = {}
         for path in stamps:
-            row = table.execute("SELECT stamp, sha, error FROM pictures WHERE path = ?", (str(path),)).fetchone()
+            row = table.execute("SELECT stamp, sha, error FROM pictures WHERE path = ?", (str(path.absolute()),)).fetchone()
             if row and row[0] == stamps[path]:
                 known[path] = row[1:]
         todo = [path for path, stamp in stamps.items() if stamp is not None and path not in known]
@@ -34,7 +34,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
             for start in paths.progress(range(0, len(todo), 1000), "reading pictures, by the thousand"):
                 block = todo[start:start + 1000]
                 seen = dict(zip(block, pool.map(_look, block)))
-                table.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", [(str(path), stamps[path], *seen[path]) for path in block])
+                table.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", [(str(path.absolute()), stamps[path], *seen[path]) for path in block])
                 table.commit()
                 known |= seen
     return found | known

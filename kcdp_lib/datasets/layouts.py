@@ -48,13 +48,13 @@ def read_json(path: Path):
         raise KCDPError(f"{path} cannot be read as JSON ({error}); download it again.") from error
 
 
-def word_of(label: int | str, names: Sequence[str], path: Path) -> str:
-    """A label's word: itself, or the name with that number. KCDPError if there is none."""
+def word_of(label: int | str, names: Sequence[str], path: Path, first: int = 0) -> str:
+    """A label's word: itself, or the name with that number, counted from `first`. KCDPError if there is none."""
     if not str(label).lstrip("-").isdigit():
         return str(label)
-    if not 0 <= int(label) < len(names):
-        raise KCDPError(f"{path} has the label {label}, but there are {len(names)} classes; check that file and the order of the classes belong together.")
-    return names[int(label)]
+    if not 0 <= int(label) - first < len(names):
+        raise KCDPError(f"{path} has the label {label}, but the {len(names)} classes count from {first}; check that file and the order of the classes belong together.")
+    return names[int(label) - first]
 
 
 def emoset(root: Path, split: str) -> Listing:
@@ -69,11 +69,13 @@ def emoset(root: Path, split: str) -> Listing:
 
 
 def ser30k(root: Path, split: str) -> Listing:
-    """SER30K: `Annotations/image-level/<split>.json`; `anno` counts from 1. The order of the classes is `classes.txt`, else the file's `categories`, else the one that is assumed."""
+    """SER30K: `Annotations/image-level/<split>.json`; `anno` counts from 1. The order of the classes is `classes.txt`, else the file's `categories`, else the one that is assumed. KCDPError if `classes.txt` is not an order of them."""
     path = root / "Annotations" / "image-level" / f"{split}.json"
     told = read_json(path)
     if (root / CLASS_FILE).exists():
         names, notes = (root / CLASS_FILE).read_text(encoding="utf-8").split(), [f"order of the classes from {CLASS_FILE}"]
+        if sorted(names) != sorted(SER30K_CLASSES):
+            raise KCDPError(f"{root / CLASS_FILE} does not hold each class once; write {', '.join(SER30K_CLASSES)} into it in the order of their numbers, one a line.")
     elif told.get("categories"):
         rows = told["categories"]
         names = [row["name"] for row in sorted(rows, key=lambda row: row["id"])] if isinstance(rows[0], dict) else list(rows)
@@ -81,7 +83,7 @@ def ser30k(root: Path, split: str) -> Listing:
     else:
         names, notes = list(SER30K_CLASSES), [f"order of the classes assumed: {', '.join(SER30K_CLASSES)}; write another into {CLASS_FILE}, one a line"]
     rows = told["annotations"]
-    return Listing([root / "Images" / row["topic"] / row["file_name"] for row in rows], [word_of(int(row["anno"]) - 1, names, path) for row in rows], notes)
+    return Listing([root / "Images" / row["topic"] / row["file_name"] for row in rows], [word_of(int(row["anno"]), names, path, first=1) for row in rows], notes)
 
 
 def fi(root: Path, split: str) -> Listing:
@@ -156,8 +158,14 @@ def find_root(name: str, data_root: Path | None) -> Path:
 
 
 def listing(name: str, split: str, data_root: Path | None) -> Listing:
-    """One split's files and words as the data set lists them. KCDPError for a split that it has not, and for a folder that does not hold it."""
+    """One split's files and words as the data set lists them. KCDPError for a split that it has not, for a folder that does not hold it, and for lists that are not of the published form."""
     layout = REAL[name]
     if split not in layout.splits:
         raise KCDPError(f"{layout.title} has no split {split!r}; choose one of {', '.join(layout.splits)}.")
-    return layout.read(find_root(name, data_root), split)
+    root = find_root(name, data_root)
+    try:
+        return layout.read(root, split)
+    except KCDPError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:    # whatever a reader meets where rows or names are not what they should be
+        raise KCDPError(f"The {split} list of {layout.title} in {root} is not as it is published ({type(error).__name__}: {error}); download it again.") from error

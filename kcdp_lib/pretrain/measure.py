@@ -70,9 +70,9 @@ def psnr(vae, images: torch.Tensor) -> torch.Tensor:
 
 
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
-    """The preset's text-to-image pipeline, as diffusers loads any."""
+    """The preset's text-to-image pipeline, as diffusers loads any; its weights from safetensors alone."""
     logging.disable_progress_bar()    # of loading: it would be debris in a saved notebook
-    pipeline = StableDiffusionPipeline.from_pretrained(preset.diffusion, variant=preset.variant, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(preset.diffusion, variant=preset.variant, use_safetensors=True, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

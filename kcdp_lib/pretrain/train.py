@@ -165,10 +165,10 @@ def train_unet(work: Path, out: Path, device: str) -> None:
     from transformers import CLIPTextModel
 
     pictures, captions = corpus.build(work)
-    vae = AutoencoderKL.from_pretrained(out / "diffusion" / "vae").to(device)
+    vae = AutoencoderKL.from_pretrained(out / "diffusion" / "vae", use_safetensors=True).to(device)
     latents = encode_latents(vae, pictures, device) * vae.config.scaling_factor
     tokenizer = CLIPTokenizer.from_pretrained(out / "diffusion" / "tokenizer")
-    text_encoder = CLIPTextModel.from_pretrained(out / "diffusion" / "text_encoder").to(device)
+    text_encoder = CLIPTextModel.from_pretrained(out / "diffusion" / "text_encoder", use_safetensors=True).to(device)
     scheduler = DDPMScheduler(**{k: v for k, v in stack.SCHEDULER.items() if k.startswith("beta")})
     unet = stack.new_unet()
     stage = Stage("unet", work, unet, device)
