@@ -15,7 +15,7 @@ from kcdp_lib.world import Dials, world_key
 
 FOLDER = ROOT / "results"
 GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")     # the dials between the domains; "spurious" is a trap inside the source
-FIRST_WORLD = "9d24018c8058"     # of the results that the book keeps from the world before this one
+FIRST_WORLD = "9d24018c8058"     # of the results that the book shows beside those of this world
 
 
 def read(name: str, world: str | None = None) -> list[dict]:
@@ -31,10 +31,10 @@ def benchmark(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
-def macro_f1(rows: list[dict], method: str, recipe: str = "paper", **told) -> dict[int, float]:
-    """Seed -> macro-F1 on the target's test pictures (0 to 1) of one method and recipe; `told` are further entries of the lines, such as target="noto"."""
+def macro_f1(rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **told) -> dict[int, float]:
+    """Seed -> macro-F1 (0 to 1) of one method and recipe on the target's test pictures, or on "source.test"; `told` are further entries of the lines, such as target="noto"."""
     wanted = {"method": method, "recipe": recipe, **told}.items()
-    return {row["seed"]: row["metrics"]["target.test"]["macro_f1"] for row in rows if wanted <= row.items()}
+    return {row["seed"]: row["metrics"][pictures]["macro_f1"] for row in rows if wanted <= row.items()}
 
 
 def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
@@ -76,12 +76,12 @@ def _turned(dials: dict[str, float]) -> list[str]:
     return [*alone, *(["all gaps"] if together else [])]
 
 
-def switch_effects(rows: list[dict]) -> dict[str, list[float]]:
-    """Switch -> what setting it alone as released adds to the paper recipe's macro-F1 (-1 to 1), one number for each seed; and "all" of them together."""
-    paper, found = macro_f1(rows, "kcdp", "paper"), {}
+def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str, list[float]]:
+    """Switch -> what setting it alone as released adds to the paper recipe's macro-F1 on the target's or "source.test" pictures (-1 to 1), one number for each seed; and "all" of them together."""
+    paper, found = macro_f1(rows, "kcdp", "paper", pictures), {}
     for recipe in dict.fromkeys(row["recipe"] for row in rows if row["recipe"] != "paper"):
         changed = [switch for switch in SWITCHES if getattr(read_recipe(recipe), switch) != getattr(read_recipe("paper"), switch)]
-        scores = macro_f1(rows, "kcdp", recipe)
+        scores = macro_f1(rows, "kcdp", recipe, pictures)
         found[changed[0] if len(changed) == 1 else "all"] = [scores[seed] - paper[seed] for seed in sorted(scores.keys() & paper.keys())]
     return found
 
