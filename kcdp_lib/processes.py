@@ -37,13 +37,13 @@ def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes, with its gradient. As it is where no gradient is wanted: evaluation takes batches of its own."""
+    """The sum over all processes of values [E], of any shape, with its gradient. As it is where no gradient is wanted: evaluation takes batches of its own."""
     alone = PartialState().num_processes == 1 or not torch.is_grad_enabled()
     return values if alone else differentiable.all_reduce(values)
 
 
 def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
-    """Tensors [b, ...] of each process put one after the other, and where this process's lie in them."""
+    """Tensors [B, ...] of each process put one after the other, and where this process's lie in them."""
     state = PartialState()
     if state.num_processes == 1:
         return list(values), slice(None)

@@ -60,7 +60,7 @@ class Rows:
 
 class Shard(NamedTuple):
     """What one file holds: tensors by name, mapped and not yet read, and a text or list for each picture."""
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]    # [n, ...] each
     texts: list
 
 

@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import huggingface_hub
 import open_clip
@@ -116,7 +115,7 @@ def test_a_coca_that_is_only_a_pickle_gives_its_tensors_and_runs_nothing(coca, t
 @pytest.mark.parametrize("part, changed", [("diffusion", {"latents", "tokens"}), ("vlm_pretrained", {"captions", "tokens"}), ("writer", {"captions", "tokens"})])
 def test_another_commit_is_another_key(part, changed):
     meant, latest = (replace(PRESETS["sd15-instructblip"], **{part: f"{NAME}@{commit}"}) for commit in (MEANT, LATEST))
-    keys = [knowledge.frozen_keys(SimpleNamespace(key="some pictures"), preset, RECIPES["paper"]) for preset in (meant, latest)]
+    keys = [knowledge.frozen_keys(preset, RECIPES["paper"]) for preset in (meant, latest)]
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == changed and stack_key(meant) != stack_key(latest)
 
 

@@ -238,7 +238,7 @@ import resource, sys
 from types import SimpleNamespace
 import torch
 from kcdp_lib import knowledge, paths
-from kcdp_lib.config import RECIPES
+from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.knowledge import Knowledge
 paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
 knowledge.shards.SHARD = 16
