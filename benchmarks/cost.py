@@ -7,7 +7,7 @@ released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): what preci
 paper          recipe "paper" as this book runs it: frozen parts come from the cache, one backward pass for each domain; float32
 paper_bf16     the same under bfloat16 autocast
 once           what `paper` pays once for each picture: VAE, text encoder, VLM
-predict        `KCDP.predict` on pictures in memory, captions included
+predict        `KCDP.predict` on the built-in stickers, captions included
 
 Weights are random, in the sizes and folders of the true ones (`benchmarks/full_size.py`): what a step costs does not depend on them, but for the length of a caption, so captions are
 those of benchmarks/triplets.jsonl (in `once` and `predict` the VLM writes to its context's end, which is the dearest it can do).
@@ -29,7 +29,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
 from full_size import random_preset
-from kcdp_lib import knowledge, paths, processes
+from kcdp_lib import datasets, knowledge, paths, processes
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import commit
@@ -83,7 +83,7 @@ def captions(count: int) -> tuple[list[str], list]:
     """Captions in free English, and their triplets by the rules."""
     known = [json.loads(line)["caption"] for line in Path(__file__).with_name("triplets.jsonl").read_text().splitlines()]
     said = [known[i % len(known)] for i in range(count)]
-    return said, parse_triplets(said)
+    return said, [parse_triplets(text) for text in said]
 
 
 def train_steps(preset, way: str, device: str) -> dict:
@@ -160,10 +160,10 @@ def once(preset, device: str) -> dict:
 
 
 def predict(preset, device: str) -> dict:
-    """Seconds a picture of `KCDP.predict`. The tiny preset's true weights serve here, so that its captions have their true length."""
+    """Seconds a picture of `KCDP.predict`, on the built-in stickers. The tiny preset has its true weights, so its captions have their true length."""
     torch.manual_seed(0)
     model, clock, count = KCDP(preset, RECIPES["paper"], device).eval(), Clock(device), 2 * preset.batch_size
-    pictures = [Image.effect_noise((preset.image_size,) * 2, 60).convert("RGB") for _ in range(count)]
+    pictures = [Image.open(file) for file in datasets.load("stickers", "test").files[:count]]
     for _ in range(STEPS):
         clock.steps.append({})
         with clock("predict"):

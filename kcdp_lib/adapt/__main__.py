@@ -1,5 +1,6 @@
 """`python -m kcdp_lib.adapt RUN_DIR`: print the scores of a finished run, as `make adapt` does at its end.
 `accelerate launch -m kcdp_lib.adapt --config FILE`: make the run that notebook 05 makes, in as many processes as there are; FILE is YAML, the notebook's parameters by name (papermill takes it as `-f FILE`).
+With `--check` it is not made: what is missing is named, or what it will cost is measured in some minutes and printed.
 """
 import argparse
 import json
@@ -11,6 +12,7 @@ import yaml
 from accelerate import PartialState
 
 from kcdp_lib.adapt import adapt
+from kcdp_lib.adapt.preflight import preflight
 from kcdp_lib.config import Config
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.perception import first_line
@@ -52,10 +54,17 @@ def main() -> None:
     words = argparse.ArgumentParser(prog="python -m kcdp_lib.adapt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("run_dir", nargs="?", type=Path, help="a finished run, to print")
     words.add_argument("--config", type=Path, metavar="FILE", help="parameters of a run to make")
+    words.add_argument("--check", action="store_true", help="do not make the run, say what is missing or what it will cost")
     told = words.parse_args()
     if (told.run_dir is None) == (told.config is None):
         words.error("give the folder of a finished run, or --config FILE to make one.")
+    if told.check and not told.config:
+        words.error("--check needs --config FILE.")
     try:
+        if told.check:
+            lines, ready = preflight(read_config(told.config))
+            print("\n".join(lines))
+            sys.exit(None if ready else "Not everything is there: see above.")
         metrics = adapt(read_config(told.config)) if told.config else json.loads((told.run_dir / "metrics.json").read_text())
     except KCDPError as error:
         sys.exit(str(error))

@@ -1,0 +1,122 @@
+"""Before a long run: what is missing, and what the run will cost, by a short measurement (chapter "Full size").
+
+`python -m kcdp_lib.adapt --config FILE --check` prints it.
+"""
+from __future__ import annotations
+
+import resource
+import shutil
+import statistics
+import time
+from typing import Callable
+
+import torch
+
+from kcdp_lib import datasets, paths, processes
+from kcdp_lib.adapt.model import KCDP
+from kcdp_lib.adapt.training import WEIGHT_DECAY, source_step, steps_per_epoch, target_step, update
+from kcdp_lib.config import PRESETS, Config, pick_device, pick_precision
+from kcdp_lib.counterfactuals import PseudoLabeller
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.knowledge import Frozen, describe, load_foundations, load_text_encoder, load_vlm
+from kcdp_lib.perception import load_unet, load_vae
+from kcdp_lib.triplets import load_parser
+from kcdp_lib.writer import load_writer
+
+STEPS = 20    # measured steps of training
+
+
+def preflight(config: Config) -> tuple[list[str], bool]:
+    """What there is to say before the run, one line each, and whether it can be started: weights and data that are missing, else pictures, disk, memory and hours.
+
+    Nothing is trained that is kept, nothing written but the index of pictures. Hours are those of one process on this machine: several share them.
+    """
+    from kcdp_lib.adapt import load_all    # here, because the package imports its parts
+
+    wrong = _sentence(config.check)    # a parameter, or the folder of a data set: the weights are looked for all the same
+    if config.preset not in PRESETS:
+        return [wrong], False
+    preset, device = config.sizes, pick_device(config.device)
+    loaders = {"UNet": lambda: load_unet(preset), "VAE": lambda: load_vae(preset), "text encoder": lambda: load_text_encoder(preset), "VLM": lambda: load_vlm(preset),
+               "parser": lambda: load_parser(preset.parser), **({"writer": lambda: load_writer(preset.writer)} if preset.writer else {})}
+    missing = [f"{name}: {sentence}" for name, load in loaders.items() if (sentence := _sentence(load))]
+    found: list = []
+    wrong = wrong or _sentence(lambda: found.extend(load_all(config)))
+    missing += [f"data and parameters: {wrong}"] if wrong else []
+    if missing:
+        return missing, False
+    source, target, *tests = found
+    pictures = sum(len(some) for some in found)
+    lines = ["weights: all there", "data: " + "; ".join(f"{some.name} {some.split} {len(some)}" + (f", {len(some.skipped)} not readable" if some.skipped else "") for some in found)]
+
+    once, frozen = freeze_some(config, found, device)
+    needed, free = pictures * sum(_bytes(frozen, name) for name in ("latents", "tokens", "mask", "image_embeddings")), shutil.disk_usage(_existing(paths.CACHE)).free
+    lines.append(f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free")
+
+    step, peak = train_some(config, frozen, device)
+    steps = steps_per_epoch(int((source.labels >= 0).sum()), config) * config.run_epochs
+    trainings = 1 + 2 * 0.5    # KCDP, and two baselines that see one domain of the two
+    total = torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else None
+    lines.append(f"memory: {peak / 1e9:.1f} GB" + (f" of the GPU's {total / 1e9:.1f} GB" if total else ""))
+    lines.append(f"hours: {pictures * once / 3600:.2f} for captions, tokens and latents of {pictures} pictures ({once:.3g} s each), once; "
+                 f"{trainings * steps * step / 3600:.2f} for KCDP and its baselines ({steps} steps of {step:.3g} s, by the median of {STEPS}, and half as much for each of two baselines)")
+    if needed > free:
+        lines.append("There is not enough room on the disk: set KCDP_CACHE to a folder on a larger one.")
+    return lines, needed <= free
+
+
+def freeze_some(config: Config, sets: list, device: str) -> tuple[float, Frozen]:
+    """Seconds a picture of `describe`, and what it says of the first pictures: two batches, from all sets in turn. The first batch is not timed."""
+    preset, foundations = config.sizes, load_foundations(config.sizes, device)
+    files = [file for several in zip(*(some.files for some in sets if len(some))) for file in several] or sets[0].files
+    files = (files * (2 * preset.batch_size))[:2 * preset.batch_size]
+    seconds, parts = [], []
+    for batch in (files[:preset.batch_size], files[preset.batch_size:]):
+        started = time.perf_counter()
+        parts.append(describe(datasets.read_images(batch, preset.image_size), foundations, config.switches))
+        seconds.append((time.perf_counter() - started) / len(batch))
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "tokens", "mask", "image_embeddings")}
+    return seconds[1], Frozen(**joined, captions=sum((part.captions for part in parts), []), triplets=sum((part.triplets for part in parts), []))
+
+
+def train_some(config: Config, frozen: Frozen, device: str) -> tuple[float, int]:
+    """Median seconds of a step on a source and a target batch, all pseudo-labels kept, and the peak of memory in bytes."""
+    batch, rows = config.sizes.batch_size, torch.arange(len(frozen))
+    model = KCDP(config.sizes, config.switches, device, config.classes).train()
+    if config.checkpointing:
+        model.kadap.unet.enable_gradient_checkpointing()
+    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
+    optimizer = accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, weight_decay=WEIGHT_DECAY))
+    labels, labeller = torch.arange(len(frozen), device=device) % len(config.classes), PseudoLabeller(len(frozen), len(config.classes), config.switches).to(device)
+    seconds = []
+    for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
+        started = time.perf_counter()
+        source_step(model, frozen, labels, rows[:batch], config, accelerator)
+        target_step(model, labeller, frozen, rows[batch:], 1.0, config, accelerator)
+        update(model, optimizer, accelerator)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return statistics.median(seconds), peak
+
+
+def _sentence(load: Callable) -> str | None:
+    """What a KCDPError says; None if there is none."""
+    try:
+        load()
+    except KCDPError as error:
+        return str(error)
+    return None
+
+
+def _bytes(frozen: Frozen, name: str) -> float:
+    """Bytes a picture that the cache will hold; of tokens those in use by some picture."""
+    tensor = getattr(frozen, name)
+    tensor = tensor[:, frozen.mask.any(0)] if name == "tokens" else tensor
+    return tensor.numel() * tensor.element_size() / len(tensor)
+
+
+def _existing(path):
+    """The folder itself, or the nearest above that is there."""
+    return path if path.exists() else _existing(path.parent)
