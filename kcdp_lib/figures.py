@@ -101,6 +101,23 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
         return figure
 
 
+def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What a step spends its time on (page "What it costs"): a bar for each way of taking it, its stages one after the other. `steps`: {way: {stage: seconds}}; "step" is their sum."""
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(8, 0.55 * len(steps) + 1.3), layout="constrained")
+        axes = figure.subplots()
+        names = list(dict.fromkeys(stage for seconds in steps.values() for stage in seconds if stage != "step"))
+        for name, colour in zip(names, COLOURS):
+            lengths = [seconds.get(name, 0.0) for seconds in steps.values()]
+            starts = [sum(seconds.get(before, 0.0) for before in names[:names.index(name)]) for seconds in steps.values()]
+            axes.barh([way.replace("_", " ") for way in steps], lengths, left=starts, color=colour, height=0.62, label=name)
+        axes.set(xlabel="seconds")
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+        return figure
+
+
 def contact_sheet(images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5) -> Figure:
     """Pictures [N, 3, H, W] (uint8) in rows, with a title each where given; `size` is inches a picture."""
     with matplotlib.rc_context({**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}):

@@ -1,4 +1,4 @@
-"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once is enough").
+"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once for each picture").
 
 A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed it. Several processes, on one machine or many, compute
 different shards of a set; a killed process leaves whole shards only. Reading maps the files into memory, so a set of 118,000 pictures needs no more memory than one of 1,000.

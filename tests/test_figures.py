@@ -282,3 +282,13 @@ def test_dial_curves_have_a_panel_a_dial_and_hide_the_rest():
     style, event, empty = figures.dial_curves(curves, ("kcdp", "oracle")).axes
     assert style.lines[0].get_ydata() == pytest.approx([0.8, 0.5]) and event.lines[1].get_ydata() == pytest.approx([0.8])
     assert (style.get_title(loc="left"), event.axison, empty.axison) == ("style gap", True, False)
+
+
+def test_stages_lie_end_to_end_and_end_at_the_step():
+    steps = {"released": {"vae": 2.0, "forward": 3.0, "backward": 5.0, "step": 10.0}, "paper": {"forward": 2.0, "backward": 1.0, "step": 3.0}}
+    figure = figures.stages(steps)
+    ends = {}
+    for bar in figure.axes[0].patches:
+        row = round(bar.get_y() + bar.get_height() / 2)
+        ends[row] = max(ends.get(row, 0), bar.get_x() + bar.get_width())
+    assert ends == {0: 10.0, 1: 3.0} and [text.get_text() for text in figure.legends[0].texts] == ["vae", "forward", "backward"]

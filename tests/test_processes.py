@@ -18,6 +18,7 @@ from safetensors import safe_open
 from kcdp_lib import KCDPError, adapt, paths, processes, shards
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
+from kcdp_lib.adapt.preflight import _bytes, freeze_some, preflight
 from kcdp_lib.config import PRESETS, RECIPES, Config, Preset, pick_precision
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.perception import load_kadap
@@ -252,6 +253,38 @@ def test_a_file_that_is_wrong_gets_a_sentence(tmp_path, text, sentence):
     assert "\n" not in str(error.value)
 
 
+# ---------------------------------------------------------------- before the run
+
+def test_the_check_says_what_a_run_would_cost(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr("kcdp_lib.adapt.preflight.STEPS", 2)
+    lines, ready = preflight(small("unused", accumulation=2, checkpointing=True))
+    assert ready and [line.split(":")[0] for line in lines] == ["weights", "data", "disk", "memory", "hours"]
+    assert "source train 18; target train 11; source test 18; target test 11" in lines[1]
+    assert float(re.search(r"memory: (\S+) GB", lines[3])[1]) > 0.1 and "of 58 pictures" in lines[4] and "6 steps of" in lines[4]
+    assert not list(tmp_path.rglob("*.safetensors")), "nothing is kept"
+
+
+def test_the_check_counts_the_disk_that_the_run_takes(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    config = small("disk")
+    found = adapt.load_all(config)
+    for some in found[:2]:
+        adapt.baselines.frozen_for("full", some, config, "cpu")
+    taken = sum(path.stat().st_size for path in (tmp_path / "cache" / "frozen").iterdir())
+    _, frozen = freeze_some(config, found, "cpu")
+    told = 29 * sum(_bytes(frozen, name) for name in ("latents", "tokens", "mask", "image_embeddings"))
+    assert told == pytest.approx(taken, rel=0.35), "headers and captions are not counted"
+
+
+def test_the_check_names_all_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lines, ready = preflight(Config(source="emoset", target="ser30k", preset="sd15-instructblip", data_root=str(tmp_path)))
+    assert not ready and [line.split(":")[0] for line in lines] == ["UNet", "VAE", "text encoder", "VLM", "parser", "writer", "data and parameters"]
+    assert all("download" in line for line in lines[:6]) and "expected are" in lines[6] and not any("\n" in line for line in lines)
+    assert preflight(Config(preset="sd14"))[0] == ["preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip."]
+
+
 # ---------------------------------------------------------------- killed, and started again
 
 # Imports once and forks for each point; it computes nothing itself, since a fork of a process that has threads may wait for ever. SIGKILL cannot be caught, so nothing is tidied up.
@@ -337,6 +370,7 @@ FULL = """
 import resource, signal, sys
 from kcdp_lib import KCDPError, adapt, paths
 from kcdp_lib.adapt.__main__ import read_config
+from kcdp_lib.adapt.preflight import _bytes, freeze_some, preflight
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 config = read_config(paths.Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))    # no file grows beyond: what a full disk does to a writer

@@ -132,3 +132,13 @@ def test_the_frozen_world_leaves_something_to_the_eye_and_hides_nothing_from_it(
     for rows in found["pictures"].values():
         assert all(0 <= score <= 1 for row in rows.values() for scores in row.values() for score in scores)
         assert max(rows["photos"]["stickers"]) < min(rows["stickers"]["stickers"])      # a gap to close: the source model is below the oracle
+
+
+def test_costs_are_all_there_and_of_one_machine():
+    """What the page on costs shows: every way of both presets, and the recipes' sizes as they are."""
+    cost = results.benchmark("cost")
+    assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(("sd15", "tiny"), {"released", "released_bf16", "paper", "paper_bf16", "once", "predict"})
+    assert len({entry["machine"] for ways in cost.values() for entry in ways.values()}) == 1
+    for ways in cost.values():
+        assert all(entry["seconds"].get("step", 0) == pytest.approx(sum(value for stage, value in entry["seconds"].items() if stage != "step"), rel=0.1) for way, entry in ways.items() if "trained" in entry)
+        assert ways["paper"]["trained"] < ways["released"]["trained"] and ways["paper"]["peak_bytes"] < ways["released"]["peak_bytes"]
