@@ -6,6 +6,8 @@ released       recipe "released" as the authors run it: float32, plain attention
 released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): what precision alone would give
 paper          recipe "paper" as this book runs it: frozen parts come from the cache, one backward pass for each domain; float32
 paper_bf16     the same under bfloat16 autocast
+..._saving     the two with gradient checkpointing, which saves memory
+..._pieces     the two with the batch in two pieces (`accumulation`), which saves memory, too
 once           what `paper` pays once for each picture: VAE, text encoder, VLM
 predict        `KCDP.predict` on the built-in stickers, captions included
 
@@ -41,9 +43,9 @@ from kcdp_lib.perception import StoringProcessor, encode_images
 from kcdp_lib.results import FOLDER
 from kcdp_lib.triplets import parse_triplets
 
-WAYS = ("released", "released_bf16", "paper", "paper_bf16", "once", "predict")
+WAYS = ("released", "released_bf16", "paper", "paper_bf16", "paper_saving", "paper_bf16_saving", "paper_pieces", "paper_bf16_pieces", "once", "predict")
 BATCH = {"sd15": 2, "tiny": 32}     # pictures of each domain in a step; on a GPU the preset's own
-STEPS = 3                           # the first is not counted
+STEPS = 3                           # the first is not counted; two where a step takes minutes
 
 
 class Clock:
@@ -88,7 +90,7 @@ def captions(count: int) -> tuple[list[str], list]:
 
 def train_steps(preset, way: str, device: str) -> dict:
     """Median seconds of the stages of a step, source and target."""
-    released, precision = way.startswith("released"), "bf16" if way.endswith("bf16") else "no"
+    released, precision = way.startswith("released"), "bf16" if "bf16" in way else "no"
     recipe, batch = RECIPES["released" if released else "paper"], preset.batch_size
     if way == "released_bf16" and device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
@@ -97,9 +99,10 @@ def train_steps(preset, way: str, device: str) -> dict:
     encoder = knowledge.load_text_encoder(preset, device)
     said, triplets = captions(2 * batch)
     images = torch.randint(0, 256, (2 * batch, 3, preset.image_size, preset.image_size), dtype=torch.uint8)
+    if released or way.endswith("saving"):
+        model.kadap.unet.enable_gradient_checkpointing()
     if released:
         vae = knowledge.load_vae(preset, device)
-        model.kadap.unet.enable_gradient_checkpointing()
         for module in model.kadap.unet.modules():
             if hasattr(module, "set_processor") and not isinstance(module.processor, StoringProcessor):
                 module.set_processor(AttnProcessor())
@@ -110,7 +113,7 @@ def train_steps(preset, way: str, device: str) -> dict:
         latents = torch.randn(2 * batch, model.kadap.unet.config.in_channels, size, size)
         tokens, mask = knowledge.knowledge_tokens(said, triplets, recipe, encoder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    config, labels = Config(preset=preset.name, recipe=recipe.name), torch.arange(2 * batch, device=device) % 6
+    config, labels = Config(preset=preset.name, recipe=recipe.name, accumulation=2 if way.endswith("pieces") else 1), torch.arange(2 * batch, device=device) % 6
     for _ in range(STEPS if not released or batch > 2 else 2):
         clock.steps.append({})
         if released:
@@ -162,9 +165,9 @@ def once(preset, device: str) -> dict:
 def predict(preset, device: str) -> dict:
     """Seconds a picture of `KCDP.predict`, on the built-in stickers. The tiny preset has its true weights, so its captions have their true length."""
     torch.manual_seed(0)
-    model, clock, count = KCDP(preset, RECIPES["paper"], device).eval(), Clock(device), 2 * preset.batch_size
+    model, clock, count = KCDP(preset, RECIPES["paper"], device).eval(), Clock(device), preset.batch_size
     pictures = [Image.open(file) for file in datasets.load("stickers", "test").files[:count]]
-    for _ in range(STEPS):
+    for _ in range(STEPS if count > 2 else 2):
         clock.steps.append({})
         with clock("predict"):
             model.predict(pictures)

@@ -137,7 +137,7 @@ def test_the_frozen_world_leaves_something_to_the_eye_and_hides_nothing_from_it(
 def test_costs_are_all_there_and_of_one_machine():
     """What the page on costs shows: every way of both presets, and the recipes' sizes as they are."""
     cost = results.benchmark("cost")
-    assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(("sd15", "tiny"), {"released", "released_bf16", "paper", "paper_bf16", "once", "predict"})
+    assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(("sd15", "tiny"), {"released", "released_bf16", "paper", "paper_bf16", "paper_saving", "paper_bf16_saving", "paper_pieces", "paper_bf16_pieces", "once", "predict"})
     assert len({entry["machine"] for ways in cost.values() for entry in ways.values()}) == 1
     for ways in cost.values():
         assert all(entry["seconds"].get("step", 0) == pytest.approx(sum(value for stage, value in entry["seconds"].items() if stage != "step"), rel=0.1) for way, entry in ways.items() if "trained" in entry)
