@@ -282,7 +282,8 @@ def test_the_check_names_all_that_is_missing(tmp_path, monkeypatch):
     lines, ready = preflight(Config(source="emoset", target="ser30k", preset="sd15-instructblip", data_root=str(tmp_path)))
     assert not ready and [line.split(":")[0] for line in lines] == ["UNet", "VAE", "text encoder", "VLM", "parser", "writer", "data and parameters"]
     assert all("download" in line for line in lines[:6]) and "expected are" in lines[6] and not any("\n" in line for line in lines)
-    assert preflight(Config(preset="sd14"))[0] == ["preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip."]
+    (sentence,), ready = preflight(Config(preset="sd14"))
+    assert not ready and sentence.startswith("preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip")
 
 
 # ---------------------------------------------------------------- killed, and started again

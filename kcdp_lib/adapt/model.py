@@ -62,8 +62,10 @@ class KCDP(nn.Module):
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
         """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
 
-        KCDPError for an empty list, and naming the first picture that cannot be read.
+        KCDPError for an empty list or a single picture, and naming the first picture that cannot be read.
         """
+        if isinstance(images, (str, Path, Image.Image)):    # a string would be read letter by letter
+            raise KCDPError("predict takes several pictures at once; give a list of PIL images or paths, also for one.")
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         if not len(images):
@@ -94,13 +96,13 @@ class KCDP(nn.Module):
         try:
             about = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
-            preset, recipe, classes = PRESETS[about["preset"]], read_recipe(about["recipe"]), about["classes"]
-        except (OSError, KeyError, ValueError, SafetensorError, KCDPError) as error:
+            preset, recipe, classes, stack, knowledge = PRESETS[about["preset"]], read_recipe(about["recipe"]), about["classes"], about["stack"], about["knowledge"]
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError, KCDPError) as error:
             raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
-        if about["stack"] != stack_key(preset):
+        if stack != stack_key(preset):
             raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, or bring back the weights it was trained on.")
         model = cls(preset, recipe, pick_device(device), classes)
-        model.knowledge = about["knowledge"]
+        model.knowledge = knowledge
         load_trainable(model, state)
         return model.eval()
 
