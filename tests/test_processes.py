@@ -27,7 +27,7 @@ from blank import blank_preset
 pytestmark = pytest.mark.usefixtures("one_thread")
 # `accelerate launch` starts several processes on GPUs; on CPUs it wants MPI, where torch's own launcher does as well: Accelerate finds itself in either
 LAUNCH = {1: ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"],
-          2: ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]}
+          2: ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--local_addr", "127.0.0.1"]}
 LOSSES = ("source_loss", "alignment_loss", "balance", "source_accuracy", "target_loss", "coverage")
 
 
