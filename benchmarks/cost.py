@@ -17,7 +17,6 @@ those of benchmarks/triplets.jsonl (in `once` and `predict` the VLM writes to it
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from full_size import random_preset
 from kcdp_lib import datasets, knowledge, paths, processes
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.adapt.record import commit
+from kcdp_lib.adapt.record import commit, peak_memory
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
@@ -79,6 +78,8 @@ class Together:
 
     def backward(self, loss: torch.Tensor) -> None:
         self.losses.append(loss)
+
+    clip_grad_norm_ = staticmethod(torch.nn.utils.clip_grad_norm_)
 
 
 def captions(count: int) -> tuple[list[str], list]:
@@ -138,9 +139,7 @@ def train_steps(preset, way: str, device: str) -> dict:
                 sum(accelerator.losses).backward()
             accelerator.losses.clear()
         with clock("optimizer"):
-            torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], training.CLIP)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            training.update(optimizer, accelerator)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rest = [model, encoder.model, *([vae] if released else [])]
     return {"seconds": clock.medians(), "pictures": 2 * batch, "trained": trained, "frozen": sum(p.numel() for part in rest for p in part.parameters()) - trained}
@@ -180,9 +179,8 @@ def measure(name: str, way: str, device: str) -> dict:
     on_gpu = device.startswith("cuda")
     preset = preset if on_gpu else replace(preset, batch_size=BATCH[name])
     found = once(preset, device) if way == "once" else predict(preset, device) if way == "predict" else train_steps(preset, way, device)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     machine = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return {**found, "peak_bytes": peak, "machine": machine, "torch": torch.__version__, "commit": commit()}
+    return {**found, "peak_bytes": peak_memory(device), "machine": machine, "torch": torch.__version__, "commit": commit()}
 
 
 def table(found: dict) -> str:

@@ -13,11 +13,11 @@ import time
 
 import torch
 
-from kcdp_lib import datasets, paths
+from kcdp_lib import datasets, paths, processes
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.adapt.training import source_step, target_step
-from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.config import PRESETS, RECIPES, Config
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.knowledge import Frozen, describe, encode_texts, knowledge_tokens, load_foundations
@@ -32,7 +32,7 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
 
     look: from a batch's images and what is frozen of it to what the step learns from.
     """
-    model = KCDP(PRESET, recipe)
+    model, config, accelerator = KCDP(PRESET, recipe), Config(recipe=recipe.name), processes.accelerator("no", "cpu")
     labeller = PseudoLabeller(len(pixels[1]), len(EMOTIONS), recipe)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     frozen, rows = [describe(images, foundations, recipe) for images in pixels], torch.arange(len(labels))
@@ -40,8 +40,8 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
     def step() -> None:
         foundations.text_encoder.known.clear()
         source, target = (look(images, known) for images, known in zip(pixels, frozen))
-        source_step(model, source, labels, rows, recipe)
-        target_step(model, labeller, target, rows, 1.0)
+        source_step(model, source, labels, rows, config, accelerator)
+        target_step(model, labeller, target, rows, 1.0, config, accelerator)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

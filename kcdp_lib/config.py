@@ -189,9 +189,9 @@ class Config:
 def pick_device(name: str | None = None) -> str:
     """The device a run uses, as torch writes it: the one asked for (not checked here), under `accelerate launch` the process's own, else "cuda" if present, else "cpu"."""
     import torch
-    from accelerate import PartialState
 
     if "LOCAL_RANK" in os.environ:    # this process is one of several; one of them may caption for hours while the others wait
+        from accelerate import PartialState
         return str(PartialState(cpu=name == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=2)).device)
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -4,7 +4,6 @@
 """
 from __future__ import annotations
 
-import resource
 import shutil
 import statistics
 import time
@@ -12,10 +11,10 @@ from typing import Callable
 
 import torch
 
-from kcdp_lib import datasets, paths, processes
-from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.adapt.training import WEIGHT_DECAY, source_step, steps_per_epoch, target_step, update
-from kcdp_lib.config import PRESETS, Config, pick_device, pick_precision
+from kcdp_lib import datasets, paths
+from kcdp_lib.adapt.record import peak_memory
+from kcdp_lib.adapt.training import set_up, source_step, steps_per_epoch, target_step, update
+from kcdp_lib.config import PRESETS, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import Frozen, describe, load_foundations, load_text_encoder, load_vlm
@@ -82,23 +81,19 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, Frozen]
 def train_some(config: Config, frozen: Frozen, device: str) -> tuple[float, int]:
     """Median seconds of a step on a source and a target batch, all pseudo-labels kept, and the peak of memory in bytes."""
     batch, rows = config.sizes.batch_size, torch.arange(len(frozen))
-    model = KCDP(config.sizes, config.switches, device, config.classes).train()
-    if config.checkpointing:
-        model.kadap.unet.enable_gradient_checkpointing()
-    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
-    optimizer = accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, weight_decay=WEIGHT_DECAY))
+    model, optimizer, accelerator = set_up(config, device)
+    model.train()
     labels, labeller = torch.arange(len(frozen), device=device) % len(config.classes), PseudoLabeller(len(frozen), len(config.classes), config.switches).to(device)
     seconds = []
     for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
         started = time.perf_counter()
         source_step(model, frozen, labels, rows[:batch], config, accelerator)
         target_step(model, labeller, frozen, rows[batch:], 1.0, config, accelerator)
-        update(model, optimizer, accelerator)
+        update(optimizer, accelerator)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return statistics.median(seconds), peak
+    return statistics.median(seconds), peak_memory(device)
 
 
 def _sentence(load: Callable) -> str | None:

@@ -166,9 +166,15 @@ def provenance(config: Config, device: str, started: float) -> dict:
         "seed": config.seed, "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
         "processes": PartialState().num_processes, "precision": pick_precision(config.precision, device),
         "out_dir": str(config.run_dir), "wall_seconds": round(time.time() - started, 1),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **({"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if on_gpu else {}),
+        "peak_memory_bytes": peak_memory("cpu"), **({"peak_gpu_memory_bytes": peak_memory(device)} if on_gpu else {}),
     }
+
+
+def peak_memory(device: str) -> int:
+    """The most bytes that this process ever held: of the GPU's memory, or on "cpu" of the machine's."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def commit() -> str | None:

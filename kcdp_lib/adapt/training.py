@@ -68,12 +68,8 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
     """
     recipe, epochs = config.switches, config.run_epochs
     torch.manual_seed(config.seed)
-    model = KCDP(config.sizes, recipe, device, config.classes)
-    if config.checkpointing:
-        model.kadap.unet.enable_gradient_checkpointing()    # diffusers' is not reentrant, so that the maps taken inside keep their gradient
+    model, optimizer, accelerator = set_up(config, device)
     labeller = None if target is None else PseudoLabeller(len(target), len(config.classes), recipe).to(device)
-    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
-    optimizer = accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY))
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
     done, history = resume(checkpoint, key, model, labeller, optimizer, accelerator)
     steps, saved = steps_per_epoch(len(source), config), time.monotonic()
@@ -89,7 +85,7 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
             if target is not None and len(target_order[step % steps]):
                 target_rows = target_order[step % steps]
                 row |= target_step(model, labeller, target, target_rows, step / (steps * epochs), config, accelerator, len(target_rows) / len(rows))
-            update(model, optimizer, accelerator)
+            update(optimizer, accelerator)
             history.append(row)
             if accelerator.is_main_process and (step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS):
                 save_checkpoint(checkpoint, key, step + 1, history, model, labeller, optimizer, accelerator)
@@ -99,6 +95,15 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
         found = labeller.all(1.0)
         pseudo = torch.where(found.kept, found.labels, -1).cpu().numpy()
     return Trained(model.eval(), history, pseudo)
+
+
+def set_up(config: Config, device: str) -> tuple[KCDP, torch.optim.Optimizer, Accelerator]:
+    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate in the run's precision. KCDPError if a frozen model cannot be loaded whole."""
+    model = KCDP(config.sizes, config.switches, device, config.classes)
+    if config.checkpointing:
+        model.kadap.unet.enable_gradient_checkpointing()    # diffusers' is not reentrant, so that the maps taken inside keep their gradient
+    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
+    return model, accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)), accelerator
 
 
 def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, config: Config, accelerator: Accelerator) -> dict:
@@ -134,7 +139,7 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
     return found if any_kept else found | {"target_loss": None}
 
 
-def update(model: KCDP, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
+def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
     """One step of the optimizer on the gradients of a whole batch, and none left."""
     parameters = optimizer.param_groups[0]["params"]
     processes.average_gradients(parameters)
