@@ -7,6 +7,9 @@ A target's labels are read to score a finished run and for nothing else; the ora
 switches   the paper recipe, the released one, and the paper's with each single switch as released: what the chapter on differences shows
 gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how far the method comes
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
+develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
+compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
+adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch
 """
 import fcntl
 import json
@@ -16,14 +19,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from kcdp_lib import metrics, paths, results
 from kcdp_lib.adapt import load_all
-from kcdp_lib.adapt.baselines import baseline_probs, learn
+from kcdp_lib.adapt.baselines import baseline_probs, frozen_for, learn, standardised_probe, untrained_probs
 from kcdp_lib.adapt.model import evaluate, stack_key
+from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
+from kcdp_lib.adapt.selection import CHOICE, CRITERIA, choose
 from kcdp_lib.config import RECIPES, SWITCHES, Config
+from kcdp_lib.datasets import Pictures
 from kcdp_lib.knowledge import freeze
 from kcdp_lib.world import Dials, world_key
 
@@ -34,13 +41,14 @@ TURNED = [Dials(), *(replace(Dials(), **{dial: stop}) for dial in (*results.GAPS
 
 @dataclass(frozen=True)
 class Job:
-    """One training, or for "baselines" all that KCDP is compared with."""
+    """One training, with `weights` several to choose from, or for "baselines" and "untrained" all that KCDP is compared with."""
     method: str
     seed: int
     recipe: str = "paper"
     target: str = "stickers"
     dials: Dials = Dials()
     epochs: int | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -59,10 +67,20 @@ class Job:
         return {name: getattr(config, name) for name in ("recipe", "source", "target", "setting", "seed")} | {"dials": asdict(self.dials), "epochs": config.run_epochs}
 
 
+HEADS, TRIED = "trained=heads", (0.3, 1.0, 3.0)
+WITHOUT = [f"best, {part}" for part in ("embeddings=False", "domain_norm=False", "pseudo_labels=curriculum")]
+WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}    # nothing to weigh
 GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
     "switches": [Job("kcdp", seed, recipe, epochs=2) for seed in (0, 1) for recipe in ("paper", "released", *ALONE)],
     "gain": [Job(method, seed, target=target) for seed in range(5) for target in ("stickers", "noto") for method in ("kcdp", "baselines", "oracle") if (method, target) != ("oracle", "noto")],
     "dials": [Job(method, seed, dials=dials) for seed in (0,) for dials in dict.fromkeys(TURNED) for method in ("kcdp", "baselines")],
+    "develop": [Job(method, seed, f"{recipe}, {HEADS}", target, weights=WEIGHTS.get(method, TRIED)) for seed in (100, 101) for target in ("sketches", "paintings")
+                for method, recipe in [*(("kcdp", recipe) for recipe in ("best", *WITHOUT, "paper")), *((peer, "best") for peer in PEERS)]]
+               + [Job("untrained", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")],
+    "compare": [job for seed in range(5) for job in (
+        Job("untrained", seed, "best"), Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),
+        *(Job(method, seed, f"best, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for method in ("kcdp", "source_only", *PEERS, "oracle")))],
+    "adapters": [Job(method, seed, "best") for seed in range(5) for method in ("kcdp", "adabn", "mcc", "shot", "fixmatch", "dann", "cdan", "mcd")],
 }
 
 
@@ -72,19 +90,48 @@ def run(job: Job) -> dict[str, dict]:
     source, target, source_test, target_test = load_all(config)
     if job.method == "baselines":
         return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
-    checkpoint = job.file.with_suffix(".safetensors")
-    trained = learn(config, "source_only", target, None, checkpoint, "cpu") if job.method == "oracle" else learn(config, "full", source, target, checkpoint, "cpu")
-    scores = {name: metrics.scores(pictures.labels, evaluate(trained.model, freeze(pictures, config.sizes, config.switches)), config.classes, job.seed)
-              for name, pictures in (("source.test", source_test), ("target.test", target_test))}
+    if job.method == "untrained":
+        frozen = [freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test)]
+        found = untrained_probs(config, source, target_test, "cpu")
+        found["standardised_probe"] = standardised_probe(frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed)
+        return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
+    checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
+    teacher, domain = (target, "target") if job.method == "oracle" else (source, "source")
+    if job.weights:
+        return {job.method: chosen(job, variant, teacher, target, target_test)}
+    trained = learn(config, variant, teacher, target, checkpoint, "cpu")
+    scores = {"source.test": described(evaluate(trained.model, frozen_for(variant, source_test, config, "cpu"), domain), source_test, job),
+              "target.test": described(evaluate(trained.model, frozen_for(variant, target_test, config, "cpu")), target_test, job)}
     if trained.pseudo_labels is not None:
         scores["pseudo_labels"] = metrics.pseudo_label_scores(target.labels, trained.pseudo_labels)
     checkpoint.unlink(missing_ok=True)
     return {job.method: scores}
 
 
+def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
+    """What `metrics.scores` says of probabilities [N, C], the calibration error, and the predicted classes with the true ones, a digit a picture, so that methods can be compared picture by picture."""
+    return {**metrics.scores(pictures.labels, probs, job.config.classes, job.seed), "calibration_error": metrics.calibration(pictures.labels, probs)["error"],
+            "predicted": "".join(map(str, probs.argmax(1))), "labels": "".join(map(str, pictures.labels))}
+
+
+def chosen(job: Job, variant: str, teacher: Pictures, target: Pictures, target_test: Pictures) -> dict:
+    """Train with every weight and look after every epoch. Scores are those of the candidate that `CHOICE` takes without labels; `candidates` says of all how they stand by each criterion, and their macro-F1, to report on."""
+    config, unlabelled, asked = job.config, *(frozen_for(variant, pictures, job.config, "cpu") for pictures in (target, target_test))
+    candidates, answers = [], []
+    for weight in job.weights:
+        def look(model, epoch):
+            probs = evaluate(model, unlabelled)
+            answers.append(evaluate(model, asked))
+            scored = metrics.scores(target_test.labels, answers[-1], config.classes, job.seed)
+            candidates.append({"weight": weight, "epoch": epoch, **{name: round(criterion(probs), 6) for name, criterion in CRITERIA.items()}, "macro_f1": scored["macro_f1"]})
+        learn(config, variant, teacher, target, job.file.with_suffix(".safetensors"), "cpu", weight, look)
+        job.file.with_suffix(".safetensors").unlink(missing_ok=True)
+    return {"target.test": described(answers[candidates.index(choose(candidates, CHOICE))], target_test, job), "candidates": candidates}
+
+
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job, made with this world and these weights?"""
-    wanted = {"method": {"baselines": "majority"}.get(job.method, job.method), **job.about()}.items()
+    wanted = {"method": {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method), **job.about()}.items()
     return any(wanted <= row.items() for row in rows)
 
 

@@ -60,7 +60,7 @@ class Recipe:
     name: str                # as the user wrote it, see `read_recipe`
     image_range: str         # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied twice
     latent_scaling: bool     # multiply latents by the VAE's scaling factor (ours)
-    trained: str             # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet
+    trained: str             # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet | "heads": neither, its maps are computed once
     attention_gradient: bool # do the cross-attention maps carry gradient (ours)
     knowledge_in_moe: bool   # does the predictor see k as well as v (figure)
     gate_renormalised: bool  # the two chosen gate values sum to one (ours)
@@ -68,9 +68,12 @@ class Recipe:
     source_loss_count: int   # how often the source cross-entropy enters the sum (figure: once)
     triplet_text: str        # "spaced": alone, mask-aware mean, padding hidden everywhere (ours) | "glued": no spaces, summed, padding is text like any other
     cliea_masked: bool       # is padding hidden from CLIEA's attention and mean (ours)
-    pseudo_labels: str       # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first step
+    pseudo_labels: str       # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first step | "priors": curriculum, see `PseudoLabeller`
     learning_rate: str       # "cosine": warm-up to the preset's rate, then cosine by step (ours) | "constant": 1e-5 throughout
     shuffled: bool           # shuffle all pictures (ours) | stored order, first half only
+    # Beyond the paper, in "best" alone (the chapter "A fair comparison"):
+    embeddings: bool = False   # are the VLM's embeddings of picture and caption part of what is seen, beside v
+    domain_norm: bool = False  # is what experts and CLIEA read standardised, each domain by its own averages
 
 
 RECIPES = {
@@ -83,7 +86,10 @@ RECIPES = {
         gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
         pseudo_labels="raw", learning_rate="constant", shuffled=False),
 }
-SWITCHES = tuple(field.name for field in fields(Recipe) if field.name != "name")
+RECIPES["best"] = replace(RECIPES["paper"], name="best", pseudo_labels="priors", embeddings=True, domain_norm=True)
+FROZEN = {"trained": "heads"}    # a value that no recipe has: "best, trained=heads"
+SWITCHES = tuple(field.name for field in fields(Recipe) if field.name != "name" and getattr(RECIPES["paper"], field.name) != getattr(RECIPES["released"], field.name))
+BEYOND = tuple(field.name for field in fields(Recipe) if field.name != "name" and field.name not in SWITCHES)
 
 
 def read_recipe(text: str) -> Recipe:
@@ -95,8 +101,8 @@ def read_recipe(text: str) -> Recipe:
     _one_of("recipe", name, RECIPES)
     told = {}
     for switch, _, value in (change.partition("=") for change in changes):
-        _one_of("switch of the recipe", switch.strip(), SWITCHES)
-        values = {str(value): value for value in (getattr(recipe, switch.strip()) for recipe in RECIPES.values())}
+        _one_of("switch of the recipe", switch.strip(), SWITCHES + BEYOND)
+        values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), FROZEN.get(switch.strip())) if value is not None}
         _one_of(switch.strip(), value.strip(), values)
         told[switch.strip()] = values[value.strip()]
     return replace(RECIPES[name], name=str(text), **told)

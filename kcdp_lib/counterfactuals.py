@@ -79,6 +79,11 @@ def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> tor
     return F.cross_entropy(similarities / TEMPERATURE, labels)
 
 
+def similarity_probs(similarities: torch.Tensor) -> torch.Tensor:
+    """Cosines [B, C] as probabilities [B, C] (method chapter, eq-ccl)."""
+    return (similarities.float() / TEMPERATURE).softmax(-1)
+
+
 class Pseudo(NamedTuple):
     """Pseudo-labels of some target pictures (method chapter, eq-pseudo)."""
     labels: torch.Tensor       # [B] int64, the most similar emotion
@@ -87,32 +92,45 @@ class Pseudo(NamedTuple):
 
 
 class PseudoLabeller(nn.Module):
-    """Labels for the target from its own similarities: what it has seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter 04).
+    """Labels for the target from its own similarities: what was seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter 04).
 
     Every target picture has a row in a memory of probabilities, an exponential moving average over the epochs (no extra pass over the data).
     Nothing is kept during the warm-up; then the surest fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`:
     one common threshold might let the classes that are easy to see crowd out the others (chapter 04 measures it). Target labels are never seen here.
-    Recipe `raw`: the argmax of the moment, all of it, from the first step. warm_up is a share of the training, keep are shares of each class.
+    Recipe `raw`: the argmax of the moment, all of it, from the first step. Recipe `priors`: as the curriculum, but the target's class shares are estimated (`estimate_prior`)
+    and take the place of source_prior [C], the source's. warm_up is a share of the training, keep are shares of each class.
     """
 
-    def __init__(self, pictures: int, classes: int, recipe: Recipe, warm_up: float = 0.25, keep: tuple[float, float] = (0.3, 0.8), momentum: float = 0.5):
+    def __init__(self, pictures: int, classes: int, recipe: Recipe, warm_up: float = 0.25, keep: tuple[float, float] = (0.3, 0.8), momentum: float = 0.5,
+                 source_prior: torch.Tensor | None = None):
         super().__init__()
         self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
         self.register_buffer("memory", torch.zeros(pictures, classes))
         self.register_buffer("seen", torch.zeros(pictures, dtype=torch.bool))
+        self.register_buffer("source_prior", source_prior, persistent=False)
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
         """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them. progress: fraction of the training done, 0 to 1."""
-        now = (similarities.float() / TEMPERATURE).softmax(-1)
+        return self.note(rows, similarity_probs(similarities), progress)
+
+    @torch.no_grad()
+    def note(self, rows: torch.Tensor, now: torch.Tensor, progress: float) -> Pseudo:
+        """`update` with probabilities [B, C] of any origin."""
         before = torch.where(self.seen[rows, None], self.memory[rows], now)
         self.memory[rows] = self.momentum * before + (1 - self.momentum) * now
         self.seen[rows] = True
         if self.recipe.pseudo_labels == "raw":
             confidence, labels = now.max(-1)
             return Pseudo(labels, torch.ones_like(labels, dtype=torch.bool), confidence)
-        confidence, labels = self.memory[rows].max(-1)
+        confidence, labels = self.probabilities()[rows].max(-1)
         return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
+
+    def probabilities(self) -> torch.Tensor:
+        """[N, C]: the memory, for `priors` with the target's own class shares in place of the source's."""
+        if self.recipe.pseudo_labels != "priors" or not self.seen.any():
+            return self.memory
+        return with_prior(self.memory, estimate_prior(self.memory[self.seen], self.source_prior), self.source_prior)
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
@@ -120,7 +138,7 @@ class PseudoLabeller(nn.Module):
 
         progress: fraction of the training done, 0 to 1.
         """
-        confidence, labels = self.memory.max(-1)
+        confidence, labels = self.probabilities().max(-1)
         limits = confidence.new_full((self.memory.shape[1],), float("inf"))
         if progress < self.warm_up:
             return limits
@@ -134,6 +152,30 @@ class PseudoLabeller(nn.Module):
     @torch.no_grad()
     def all(self, progress: float = 1.0) -> Pseudo:
         """The labels of every target picture [N], from the memory; a picture never seen is not kept."""
-        confidence, labels = self.memory.max(-1)
+        confidence, labels = self.probabilities().max(-1)
         raw = self.recipe.pseudo_labels == "raw"
         return Pseudo(labels, self.seen & (raw | (confidence >= self.thresholds(progress)[labels])), confidence)
+
+
+def together(*voices: torch.Tensor) -> torch.Tensor:
+    """Several opinions on the same pictures, probabilities [B, C] each, as one: their geometric mean, so that whoever is sure counts for more."""
+    return torch.stack([voice.clamp(min=1e-6).log() for voice in voices]).mean(0).softmax(-1)
+
+
+def with_prior(probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor) -> torch.Tensor:
+    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior."""
+    weighted = probs * prior / source_prior.clamp(min=1e-6)
+    return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def estimate_prior(probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = 0.02) -> torch.Tensor:
+    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
+
+    source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in both domains and differ in frequency alone, and the
+    classifier is calibrated; no share falls below about `least`, because a class that is ruled out never comes back.
+    """
+    prior = torch.full_like(source_prior, 1 / len(source_prior))
+    for _ in range(steps):
+        prior = with_prior(probs, prior, source_prior).mean(0)
+        prior = (1 - least * len(prior)) * prior + least
+    return prior

@@ -71,13 +71,15 @@ class Frozen:
     image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
     captions: list[str]
     triplets: list[list[Triplet]]
+    embeddings: torch.Tensor | Rows | None = None  # [N, 4 D] float32, all that the VLM knows of a picture (`embed`)
+    maps: list[Rows] | None = None         # four [N, channels, h, w] float32, where nothing is trained before them (`freeze_maps`)
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, rows: slice) -> Frozen:
-        """Some pictures, read into memory; `frozen[:]` is all of them."""
-        return Frozen(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        """Some pictures, read into memory; `frozen[:]` is all of them. Without their maps."""
+        return Frozen(**{field.name: value[rows] for field in fields(self) if (value := getattr(self, field.name)) is not None and field.name != "maps"})
 
 
 # ------------------------------------------------------------------------------------------------------------------- picture -> caption
@@ -174,15 +176,41 @@ def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
     return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
 
 
+def _class_centres(vlm: VLM, classes: Sequence[str]) -> torch.Tensor:
+    """[C, D], of length one: the mean embedding of the prompts that name a class."""
+    texts = embed_texts(vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS])
+    return F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
+
+
 @torch.no_grad()
 def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
     """Class probabilities [N, C] without training, on the CPU: each class is the mean embedding of a few prompts that name it.
 
     image_embeddings [N, D] as `embed_images` gives them. A baseline of chapter 05, no part of the method.
     """
-    texts = embed_texts(vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS])
-    centres = F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
+    centres = _class_centres(vlm, classes)
     return (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T).softmax(-1).cpu()
+
+
+def embed(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """[N, 3 D] on the CPU, of uint8 images [N, 3, S, S]: the embedding of a picture and its mirror image together, of length one, then the mean and the maximum of its image tokens, which still know of small things.
+
+    With the caption's embedding behind them they are `Frozen.embeddings`. Not in the paper: for the recipe that looks at the VLM's embeddings.
+    """
+    (seen, tokens), (mirrored, _) = _see(vlm, images), _see(vlm, images.flip(-1))
+    return torch.cat([F.normalize(seen + mirrored, dim=-1), tokens.mean(1), tokens.amax(1)], 1).cpu()
+
+
+def embedding_width(preset: Preset) -> int:
+    """4 D, the numbers in `Frozen.embeddings`, without loading the preset's VLM."""
+    return 4 * open_clip.get_model_config(preset.vlm)["embed_dim"]
+
+
+@lru_cache(maxsize=2)
+def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cpu") -> torch.Tensor:
+    """[C, D] on the device: what `zero_shot` compares pictures with, times the VLM's scale, so that a product with an embedding gives logits. KCDPError if the VLM cannot be loaded."""
+    vlm = load_vlm(preset, device)
+    return vlm.model.logit_scale.exp() * _class_centres(vlm, classes)
 
 
 # --------------------------------------------------------------------------------------------------------------------- text -> tokens
@@ -269,7 +297,8 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
     """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything. A baseline of chapter 05."""
     nothing = knowledge_tokens([""], [[]], recipe, text_encoder)
     tokens, mask = (Rows([of_one], index=torch.zeros(len(frozen), dtype=torch.long)) for of_one in nothing)    # one row for all
-    return replace(frozen, tokens=tokens, mask=mask, captions=[""] * len(frozen), triplets=[[] for _ in range(len(frozen))])
+    silent = frozen.embeddings is not None and Rows([torch.zeros_like(frozen.embeddings[:1])], index=torch.zeros(len(frozen), dtype=torch.long))    # the VLM's embeddings are knowledge, too
+    return replace(frozen, tokens=tokens, mask=mask, captions=[""] * len(frozen), triplets=[[] for _ in range(len(frozen))], embeddings=silent or None)
 
 
 # ------------------------------------------------------------------------------------------------------------------- once for each picture
@@ -292,9 +321,10 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     S is the preset's image_size; `datasets.read_images` makes such images.
     """
     embeddings, captions = see_and_say(foundations.vlm, foundations.writer, images)
+    known = torch.cat([embed(foundations.vlm, images), embed_texts(foundations.vlm, captions).cpu()], 1) if recipe.embeddings else None
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
-    return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings, captions, triplets)
+    return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings, captions, triplets, known)
 
 
 def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True) -> Frozen:
@@ -320,7 +350,9 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
 
     def captions(i: int):
         embeddings, written = zip(*(see_and_say(*speakers(), images) for images in batches(i, "captions")))
-        return {"image_embeddings": torch.cat(embeddings)}, [text for batch in written for text in batch]
+        texts = [text for batch in written for text in batch]
+        known = torch.cat([embed(speakers()[0], images) for images in batches(i, "embeddings")])
+        return {"image_embeddings": torch.cat(embeddings), "embeddings": torch.cat([known, embed_texts(speakers()[0], texts).cpu()], 1)}, texts
 
     @lru_cache(1)
     def vae():
@@ -342,7 +374,8 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
     return Frozen(
         latents=shards.Rows([shard.tensors["latents"] for shard in seen]), mask=shards.Rows(masks),
         tokens=shards.Rows([shard.tensors["tokens"] for shard in known], [shard.tensors["used"] for shard in known], masks[0].shape[1]),
-        image_embeddings=shards.Rows([shard.tensors["image_embeddings"] for shard in said]), captions=[text for shard in said for text in shard.texts],
+        image_embeddings=shards.Rows([shard.tensors["image_embeddings"] for shard in said]), embeddings=shards.Rows([shard.tensors["embeddings"] for shard in said]),
+        captions=[text for shard in said for text in shard.texts],
         triplets=[[tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts])
 
 

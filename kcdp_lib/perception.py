@@ -31,6 +31,7 @@ transformers_logging.disable_progress_bar()  # "Loading weights", once for every
 
 TIMESTEP = 1
 EXPERTS, CHOSEN = 4, 2
+DOMAINS = ("source", "target")    # of `DomainNorm`
 LORA_TARGETS = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
 # Finest first, by diffusers' names.
 MAPS = ("up_blocks.3.attentions.2", "up_blocks.2.attentions.1", "up_blocks.1.attentions.1", "up_blocks.0.resnets.1")
@@ -42,7 +43,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass
 class Perception:
     """What KADAP sees in a batch: v of eq-v, maps and attention of eq-maps, logits and gates of eq-experts, balance of eq-balance (method chapter)."""
-    v: torch.Tensor                # [B, 4 F] visual feature
+    v: torch.Tensor                # [B, 4 F] visual feature; with the VLM's embeddings [B, 4 F + 4 D]
+    z: torch.Tensor                # [B, E hidden] the experts' hidden layers, weighted by the gates: the last layer of the classifier is linear in it
     logits: torch.Tensor           # [B, C]
     gates: torch.Tensor            # [B, E] weight of each expert, zero unless chosen
     balance: torch.Tensor          # [] balance loss of the experts
@@ -166,15 +168,19 @@ class Experts(nn.Module):
         self.second = nn.Parameter(torch.empty(EXPERTS, hidden, classes).uniform_(-hidden ** -0.5, hidden ** -0.5))
         self.bias = nn.Parameter(torch.empty(EXPERTS, classes).uniform_(-hidden ** -0.5, hidden ** -0.5))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x [B, width] -> logits [B, C] (before the softmax), gates [B, E] (0 to 1, two not zero, together one if renormalised), balance loss []."""
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x [B, width] -> z [B, E hidden], logits [B, C] (before the softmax), gates [B, E] (0 to 1, two not zero, together one if renormalised), balance loss []."""
         values, chosen = self.gate(x).softmax(-1).topk(CHOSEN)
         if self.recipe.gate_renormalised:
             values = values / values.sum(-1, keepdim=True)
         gates = torch.zeros_like(values[:, :1]).repeat(1, EXPERTS).scatter(1, chosen, values)
-        hidden = self.first(x).relu().unflatten(-1, (EXPERTS, -1))
-        logits = torch.einsum("be,beh,ehc->bc", gates, hidden, self.second) + gates @ self.bias
-        return logits, gates, balance_loss(gates, values, self.recipe, logits.shape[1])
+        z = (gates[..., None] * self.first(x).relu().unflatten(-1, (EXPERTS, -1))).flatten(1)
+        logits = self.classify(z, gates)
+        return z, logits, gates, balance_loss(gates, values, self.recipe, logits.shape[1])
+
+    def classify(self, z: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """The experts' last layers: z [B, E hidden] and gates [B, E] -> logits [B, C] (method chapter, eq-experts)."""
+        return z @ self.second.flatten(0, 1) + gates @ self.bias
 
 
 def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, classes: int) -> torch.Tensor:
@@ -189,13 +195,38 @@ def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, clas
     return summed(values.sum(0))[:, None].expand(-1, classes).std()
 
 
+class DomainNorm(nn.Module):
+    """Standardises features by the mean and variance of the domain they come from, so that a domain's style is not taken for its content (AdaBN, Li et al. 2017; chapter "A fair comparison").
+
+    Sums that forget, and not a batch's own moments: a batch may hold a single picture. Until a domain has been seen in training, the source's are taken.
+    """
+
+    def __init__(self, width: int, forget: float = 0.95):
+        super().__init__()
+        self.forget = forget
+        self.register_buffer("sums", torch.zeros(len(DOMAINS), 2, width))    # of x and of x squared
+        self.register_buffer("weight", torch.zeros(len(DOMAINS)))
+
+    def forward(self, x: torch.Tensor, domain: str) -> torch.Tensor:
+        """x [B, width] of one domain, "source" or "target" -> the same shape. In training mode the domain's averages take note of x."""
+        row = DOMAINS.index(domain)
+        if self.training:
+            noted = summed(torch.stack([torch.ones_like(x), x, x.square()]).detach().float().sum(1))
+            self.sums[row] = self.forget * self.sums[row] + noted[1:]
+            self.weight[row] = self.forget * self.weight[row] + noted[0, 0]
+        row = row if self.weight[row] > 0 else 0
+        mean, square = self.sums[row] / self.weight[row].clamp(min=1)
+        return (x - mean) * (square - mean.square()).clamp(min=1e-6).rsqrt()
+
+
 class KADAP(nn.Module):
     """The perception (method chapter, eq-attention to eq-balance; paper, section KADAP / figure 2).
 
     unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the context width H is the UNet's.
+    embedding_width: 4 D, of the VLM's embeddings, for a recipe that looks at them.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6):
+    def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6, embedding_width: int = 0):
         super().__init__()
         self.recipe, self.positions = recipe, positions
         self.unet = unet.requires_grad_(recipe.trained == "unet")
@@ -209,8 +240,10 @@ class KADAP(nn.Module):
             self.unet.get_submodule(name).register_forward_hook(self._keep(name))
         fine, upper, lower, coarse = unet.config.block_out_channels
         self.fpn = FeaturePyramidNetwork([fine, upper + positions, lower + positions, coarse], fpn_channels)
-        self.visual_width, self.text_width = 4 * fpn_channels, unet.config.cross_attention_dim
-        self.experts = Experts(self.visual_width + self.text_width * recipe.knowledge_in_moe, expert_channels, classes, recipe)
+        self.visual_width, self.text_width = 4 * fpn_channels + embedding_width * recipe.embeddings, unet.config.cross_attention_dim
+        width = self.visual_width + self.text_width * recipe.knowledge_in_moe
+        self.norm = DomainNorm(width) if recipe.domain_norm else None
+        self.experts = Experts(width, expert_channels, classes, recipe)
 
     def _store(self, blocks: tuple[str, ...]) -> list[StoringProcessor]:
         """A storing processor for every attn2 inside `blocks`; all other attention keeps its fused kernel."""
@@ -254,40 +287,48 @@ class KADAP(nn.Module):
             mean = mean.detach()
         return mean.new_zeros(len(mean), self.positions, *grid).index_copy(1, used, mean)
 
-    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> Perception:
+    def forward(self, latents: torch.Tensor | list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor, embeddings: torch.Tensor | None = None, domain: str = "target") -> Perception:
         """latents [B, Z, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token) -> what is seen (method chapter, eq-maps, eq-v and eq-experts).
 
-        KCDPError if T is not the T this model was built for.
+        In place of the latents come the four maps of `look` where they were computed before. embeddings [B, 4 D] are the VLM's (`knowledge.embed`), for a recipe
+        that looks at them; domain, "source" or "target", matters where features are standardised. KCDPError if T is not the T this model was built for.
         """
         if tokens.shape[1] != self.positions:
             raise KCDPError(f"This model reads {self.positions} knowledge tokens a picture but got {tokens.shape[1]}; freeze the pictures with the preset of the model.")
-        maps, attention = self.look(latents, tokens, mask)
+        maps, attention = (latents, []) if isinstance(latents, list) else self.look(latents, tokens, mask)
         pyramid = self.fpn(OrderedDict(enumerate(maps)))
-        v = torch.cat([level.mean((2, 3)) for level in pyramid.values()], dim=1)
+        seen = [level.mean((2, 3)) for level in pyramid.values()] + ([embeddings] if self.recipe.embeddings else [])
         known = [masked_mean(tokens, mask)] if self.recipe.knowledge_in_moe else []
-        logits, gates, balance = self.experts(torch.cat([v, *known], dim=1))
-        return Perception(v, logits, gates, balance, maps, attention)
+        x = torch.cat([*seen, *known], dim=1)
+        x = self.norm(x, domain) if self.norm else x
+        return Perception(x[:, :self.visual_width], *self.experts(x), maps, attention)
 
 
-def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cpu", classes: int = 6) -> KADAP:
-    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before). positions: T = 2 L, as in `Frozen.tokens`.
+def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cpu", classes: int = 6, embedding_width: int = 0) -> KADAP:
+    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before). positions: T = 2 L, as in `Frozen.tokens`; embedding_width: 4 D.
 
     KCDPError if the UNet cannot be loaded whole.
     """
-    return KADAP(load_unet(preset), positions, recipe, preset.fpn_channels, preset.expert_channels, preset.lora_rank, classes).to(device)
+    return KADAP(load_unet(preset), positions, recipe, preset.fpn_channels, preset.expert_channels, preset.lora_rank, classes, embedding_width).to(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- what is trained
 
 def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything that is trained, by name, as in `cliea.align.weight` [H, 4 F]: detached copies on the CPU. The frozen weights are not in it (chapter 03)."""
-    return {name: p.detach().cpu().clone().contiguous() for name, p in module.named_parameters() if p.requires_grad}
+    """Everything that training changes, by name, as in `cliea.align.weight` [H, 4 F]: detached copies on the CPU. The frozen weights are not in it (chapter 03)."""
+    return {name: value.detach().cpu().clone().contiguous() for name, value in _changing(module).items()}
+
+
+def _changing(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters with a gradient, and the averages that `DomainNorm` keeps."""
+    kept = module.state_dict(keep_vars=True)
+    return {name: value for name, value in kept.items() if value.requires_grad or not isinstance(value, nn.Parameter)}
 
 
 @torch.no_grad()
 def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Put back what `trainable_state_dict` gave, as in `cliea.align.weight` [H, 4 F]; KCDPError if a name or a shape differs."""
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    trained = _changing(module)
     wrong = sorted(trained.keys() ^ state.keys()) or sorted(name for name, p in trained.items() if p.shape != state[name].shape)
     if wrong:
         raise KCDPError(f"The saved weights belong to another model ({len(wrong)} tensors differ, first {wrong[0]}); load them with the preset and recipe they were trained with.")

@@ -245,6 +245,7 @@ knowledge.shards.SHARD = 16
 knowledge.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
 knowledge.load_vlm = knowledge.load_vae = knowledge.load_text_encoder = lambda *told: None
 knowledge.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images))
+knowledge.embed, knowledge.embed_texts = lambda vlm, images: torch.ones(len(images), 3 * 768), lambda vlm, texts: torch.ones(len(texts), 768)
 knowledge.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
 knowledge.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool))
 some = SimpleNamespace(name="many", split="train", keys=[str(i) for i in range(count)], files=[paths.Path(str(i)) for i in range(count)])

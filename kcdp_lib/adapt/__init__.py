@@ -43,7 +43,7 @@ def adapt(config: Config | None = None, **parameters) -> dict:
         source, target, source_test, target_test = load_all(config)
         checkpoint = out / "checkpoint.safetensors"
         trained = learn(config, "full", source, target, checkpoint, device) if config.setting == "da" else baseline(config, "source_only", source, device)
-        answers = {name: answer(trained.model, pictures, config, device)
+        answers = {name: answer(trained.model, pictures, config, device, "source" if name == "source" else "target")
                    for name, pictures in (("source", source_test), ("target", target_test), ("train", target))}
         pseudo = trained.pseudo_labels if trained.pseudo_labels is not None else np.full(len(target), -1)
         others = baseline_probs(config, source, target_test, device) if (target_test.labels >= 0).any() else {}

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,31 +14,35 @@ from accelerate import PartialState
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from kcdp_lib import paths
-from kcdp_lib.adapt.model import KCDP, evaluate
+from kcdp_lib import paths, shards
+from kcdp_lib.adapt.model import KCDP, evaluate, gather
+from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import VLM, Frozen, embed_texts, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.knowledge import Frozen, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, code_key, sha
+from kcdp_lib.perception import MAPS, load_kadap
+from kcdp_lib.shards import Rows
 
 VARIANTS = ("full", "source_only", "source_only_no_knowledge")
-TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/baselines.py", "perception.py", "counterfactuals.py", "tokens.py", "processes.py")  # beside what freezes
+TRAINING_CODE = ("adapt/model.py", "adapt/training.py", "adapt/peers.py", "adapt/baselines.py", "perception.py", "counterfactuals.py", "tokens.py", "processes.py")  # beside what freezes
 
 
-def learn(config: Config, variant: str, source: Pictures, target: Pictures | None, checkpoint: Path, device: str) -> Trained:
-    """Freeze the pictures and train one variant by eq-total (method chapter); "full" uses the target's pictures, the others only the source.
+def learn(config: Config, variant: str, source: Pictures, target: Pictures | None, checkpoint: Path, device: str, target_weight: float = 1.0, after_epoch: Callable | None = None) -> Trained:
+    """Freeze the pictures and train one variant by eq-total (method chapter), or one of `PEERS`; "full" and the peers use the target's pictures, the others only the source.
 
-    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the knowledge is gone. KCDPError as `freeze` raises it.
+    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the knowledge is gone. target_weight and after_epoch are `train`'s. KCDPError as `freeze` raises it.
     """
-    labelled = source.labels >= 0
+    labelled, target = source.labels >= 0, target if variant in ("full", *PEERS) else None
     frozen = frozen_for(variant, source, config, device)
     rows = torch.as_tensor(np.flatnonzero(labelled))
-    other = frozen_for(variant, target, config, device) if variant == "full" else None
-    key = training_key(config, variant, source, target if variant == "full" else None, device)
-    trained = train(config, select(frozen, rows), source.labels[labelled], other, checkpoint, key, device, variant.replace("_", " "))
+    other = frozen_for(variant, target, config, device) if target is not None else None
+    key = training_key(config, variant, source, target, device, target_weight)
+    trained = train(config, select(frozen, rows), source.labels[labelled], other, checkpoint, key, device, variant.replace("_", " "), PEERS.get(variant), target_weight, after_epoch)
     trained.model.knowledge = variant != "source_only_no_knowledge"
     return trained
 
@@ -62,12 +67,34 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
     frozen = freeze(pictures, config.sizes, config.switches, device)
     if variant == "source_only_no_knowledge":
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
-    return frozen
+    return with_maps(frozen, pictures, variant, config, device) if config.switches.trained == "heads" else frozen
+
+
+def with_maps(frozen: Frozen, pictures: Pictures, variant: str, config: Config, device: str) -> Frozen:
+    """The pictures with the four maps that a UNet without adapters sees (method chapter, eq-maps), computed once: for the recipe that trains nothing before them."""
+    blocks = torch.arange(len(pictures)).split(shards.SHARD)
+    keys = frozen_keys(config.sizes, config.switches)
+    made_by = paths.sha(keys["latents"], keys["tokens"], variant if variant == "source_only_no_knowledge" else "", code_key("perception.py"))
+
+    @lru_cache(1)
+    def eye():
+        return load_kadap(config.sizes, replace(config.switches, embeddings=False), frozen.tokens.shape[1], device, len(config.classes)).eval()
+
+    @torch.no_grad()
+    def look(i: int):
+        batches = paths.progress(blocks[i].split(config.sizes.batch_size), f"maps of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}", images=config.sizes.batch_size)
+        seen = [eye().look(*gather(frozen, rows, device)[:3])[0] for rows in batches]
+        return {str(level): torch.cat(maps).cpu() for level, maps in enumerate(zip(*seen))}, []
+
+    looked = shards.compute([f"maps-{paths.sha(made_by, *pictures.keys[block[0]:block[-1] + 1])}" for block in blocks], look)
+    return replace(frozen, maps=[Rows([shard.tensors[str(level)] for shard in looked]) for level in range(len(MAPS))])
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
     """Some rows of a set that `freeze` gave: int64 rows [n], any order."""
     picked = {name: getattr(frozen, name).select(rows) for name in ("latents", "tokens", "mask", "image_embeddings")}
+    picked["embeddings"] = frozen.embeddings and frozen.embeddings.select(rows)
+    picked["maps"] = frozen.maps and [map_.select(rows) for map_ in frozen.maps]
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
@@ -89,31 +116,44 @@ def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Seque
     return probs
 
 
-def image_and_text(frozen: Frozen, vlm: VLM) -> np.ndarray:
+def image_and_text(frozen: Frozen) -> np.ndarray:
     """[N, 2 D]: what the VLM sees in each picture beside what its own caption says, both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of results)."""
-    return torch.cat([frozen.image_embeddings[:], embed_texts(vlm, frozen.captions).cpu()], 1).numpy()
+    return torch.cat([frozen.image_embeddings[:], frozen.embeddings[:][:, -frozen.image_embeddings.shape[1]:]], 1).numpy()
+
+
+def standardised_probe(source: Frozen, labels: np.ndarray, target: Frozen, asked: Frozen, classes: int, seed: int) -> np.ndarray:
+    """Probabilities [N, C] for the N pictures `asked` by a linear classifier on all that the VLM knows of a picture (`knowledge.embed`), each domain standardised by its own unlabelled training pictures; labels [M] are the source's.
+
+    Adaptation without a network, and hard to beat (chapter "A fair comparison").
+    """
+    taught, seen, looked = (of.embeddings[:].numpy() for of in (source, target, asked))
+    return linear_classifier(StandardScaler().fit_transform(taught), labels, classes, seed)(StandardScaler().fit(seen).transform(looked))
 
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
     """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name. Of several processes the main one has them all, the others those that were trained together."""
-    asked, taught = (freeze(pictures, config.sizes, config.switches, device) for pictures in (test, source))
-    classes = len(config.classes)
-    found = {"majority": majority(source.labels, len(test), classes)}
+    found = {}
     for variant in VARIANTS[1:]:
         found[variant] = evaluate(baseline(config, variant, source, device).model, frozen_for(variant, test, config, device))
         gc.collect()    # a model's hooks point back at it: without this, memory would hold every model so far
-    if not PartialState().is_main_process:
-        return found
-    vlm = load_vlm(config.sizes, device)
+    others = untrained_probs(config, source, test, device) if PartialState().is_main_process else {}
+    return {name: probs for name, probs in others.items() if name == "majority"} | found | others
+
+
+def untrained_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
+    """Probabilities [N, C] of the baselines in which no network is trained, as `baseline_probs` gives them."""
+    asked, taught = (freeze(pictures, config.sizes, config.switches, device) for pictures in (test, source))
+    classes, vlm = len(config.classes), load_vlm(config.sizes, device)
+    found = {"majority": majority(source.labels, len(test), classes)}
     found["caption_only"] = caption_classifier(taught.captions, source.labels, asked.captions, classes)
     found["linear_probe"] = linear_classifier(taught.image_embeddings[:].numpy(), source.labels, classes, config.seed)(asked.image_embeddings[:].numpy())
-    found["image_and_text"] = linear_classifier(image_and_text(taught, vlm), source.labels, classes, config.seed)(image_and_text(asked, vlm))
+    found["image_and_text"] = linear_classifier(image_and_text(taught), source.labels, classes, config.seed)(image_and_text(asked))
     found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy()
     return found
 
 
-def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str) -> str:
+def training_key(config: Config, variant: str, source: Pictures, target: Pictures | None, device: str, target_weight: float = 1.0) -> str:
     """SHA over everything a training depends on: sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version."""
-    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, config.taxonomy, variant, device, config.precision, config.accumulation, torch.__version__]
+    settings = [asdict(config.sizes), asdict(config.switches), config.seed, config.run_epochs, config.taxonomy, variant, device, config.precision, config.accumulation, torch.__version__, target_weight]
     pictures = [pictures and pictures.key for pictures in (source, target)]
     return sha(json.dumps([settings, pictures, source.labels.tolist(), frozen_keys(config.sizes, config.switches)]), code_key(*TRAINING_CODE))

@@ -17,10 +17,10 @@ from torch import nn
 
 from kcdp_lib import datasets
 from kcdp_lib.config import PRESETS, Preset, Recipe, pick_device, pick_precision, read_recipe
-from kcdp_lib.counterfactuals import CLIEA, prompts
+from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import Foundations, Frozen, Triplet, describe, encode_texts, load_foundations, load_text_encoder, model_key, without_knowledge
+from kcdp_lib.knowledge import Foundations, Frozen, Triplet, class_embeddings, describe, embedding_width, encode_texts, load_foundations, load_text_encoder, model_key, without_knowledge
 from kcdp_lib.paths import atomic_save, atomic_write, resolve, sha
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
 
@@ -43,21 +43,32 @@ class KCDP(nn.Module):
     def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS):
         super().__init__()
         self.preset, self.recipe, self.device, self.classes, self.knowledge = preset, recipe, device, tuple(classes), True
+        self.aligned = True                            # is CLIEA trained: not by the peers
         self.foundations: Foundations | None = None    # loaded by the first predict()
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
-        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, classes=len(self.classes))
+        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, len(self.classes), embedding_width(preset) if recipe.embeddings else 0)
+        if recipe.embeddings:
+            self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
         self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
         self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
         self.to(device)
 
-    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T].
+    def forward(self, latents: torch.Tensor | list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor, embeddings: torch.Tensor | None = None, domain: str = "target") -> tuple[Perception, torch.Tensor]:
+        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T], as `gather` gives them.
 
-        KCDPError if T is not the preset's 2 L.
+        embeddings [B, 4 D], the four maps in place of the latents, and domain ("source" or "target"): see `KADAP.forward`. KCDPError if T is not the preset's 2 L.
         """
-        seen = self.kadap(latents, tokens, mask)
+        seen = self.kadap(latents, tokens, mask, embeddings, domain)
         return seen, self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+
+    def answer(self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor | None = None) -> torch.Tensor:
+        """Probabilities [B, C]: the experts' (method chapter, eq-experts). A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison")."""
+        experts = seen.logits.float().softmax(-1)
+        if not self.recipe.embeddings:
+            return experts
+        told = embeddings[:, :self.class_embeddings.shape[1]] @ self.class_embeddings.T
+        return together(experts, told.softmax(-1), *([similarity_probs(similarities)] if self.aligned else []))
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
         """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
@@ -112,9 +123,11 @@ def stack_key(preset: Preset) -> str:
     return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained), *([model_key(preset.writer), preset.parser] if preset.writer else []))
 
 
-def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents [B, Z, h, w], tokens [B, T, H] and bool mask [B, T] of the int64 rows [B], on the device."""
-    return frozen.latents[rows].to(device), frozen.tokens[rows].to(device), frozen.mask[rows].to(device)
+def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H], bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B], on the device."""
+    looked = [map_[rows].to(device) for map_ in frozen.maps] if frozen.maps else frozen.latents[rows].to(device)
+    embeddings = None if frozen.embeddings is None else frozen.embeddings[rows].to(device)
+    return looked, frozen.tokens[rows].to(device), frozen.mask[rows].to(device), embeddings
 
 
 def autocast(device: str, precision: str | None = None):
@@ -124,16 +137,17 @@ def autocast(device: str, precision: str | None = None):
 
 
 @torch.no_grad()
-def evaluate(model: KCDP, frozen: Frozen) -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture: the softmax of the mixture of experts' logits (method chapter, eq-experts). Leaves the model in eval mode.
+def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
+    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them. Leaves the model in eval mode.
 
-    Several processes share the batches, and each gets the whole answer.
+    domain: "source" or "target", for a recipe that standardises by domain. Several processes share the batches, and each gets the whole answer.
     """
     model.eval()
     state = PartialState()
     probs = torch.zeros(len(frozen), len(model.classes), device=model.device)
     for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[state.process_index::state.num_processes]:
         with autocast(model.device):
-            seen, _ = model(*gather(frozen, rows, model.device))
-        probs[rows] = seen.logits.float().softmax(-1)
+            given = gather(frozen, rows, model.device)
+            seen, similarities = model(*given, domain)
+        probs[rows] = model.answer(seen, similarities, given[3])
     return reduce(probs, "sum").cpu().numpy()

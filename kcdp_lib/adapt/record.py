@@ -42,12 +42,12 @@ class Answers:
     probs: np.ndarray
 
 
-def answer(model: KCDP, pictures: Pictures, config: Config, device: str) -> Answers | None:
-    """Freeze and evaluate; None where there are no pictures."""
+def answer(model: KCDP, pictures: Pictures, config: Config, device: str, domain: str = "target") -> Answers | None:
+    """Freeze and evaluate pictures of a domain, "source" or "target"; None where there are no pictures."""
     if not len(pictures):
         return None
     frozen = freeze(pictures, config.sizes, config.switches, device)
-    return Answers(pictures, frozen, evaluate(model, frozen))
+    return Answers(pictures, frozen, evaluate(model, frozen, domain))
 
 
 def is_labelled(said: Answers | None) -> bool:

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from kcdp_lib import processes
 from kcdp_lib.adapt.model import KCDP, autocast, gather
+from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
-from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
+from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss, similarity_probs
 from kcdp_lib.knowledge import Frozen
 from kcdp_lib.paths import atomic_save, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
@@ -60,18 +62,24 @@ def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> t
     return emotion + BALANCE_WEIGHT * seen.balance, emotion
 
 
-def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP") -> Trained:
+def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP",
+          peer: type[Peer] | None = None, target_weight: float = 1.0, after_epoch: Callable[[KCDP, int], None] | None = None) -> Trained:
     """Train on frozen source pictures with `labels` [N], and on the target's where given: pictures alone, without names, paths or labels.
 
     The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of each batch (`kcdp_lib.processes`).
     Every epoch is seeded by (seed, epoch); a checkpoint marked with `key` is left after it and every few minutes, so a killed run goes on to exactly the same numbers.
+    A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce. after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for epochs before.
     """
     recipe, epochs = config.switches, config.run_epochs
     torch.manual_seed(config.seed)
     model, optimizer, accelerator = set_up(config, device)
-    labeller = None if target is None else PseudoLabeller(len(target), len(config.classes), recipe).to(device)
+    labeller = None if target is None or peer else pseudo_labeller(config, labels, target, device)
+    other = peer and peer(model.kadap.experts, len(target)).to(device)
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
-    done, history = resume(checkpoint, key, model, labeller, optimizer, accelerator)
+    if other:
+        model.aligned = False
+        optimizer.add_param_group({"params": list(other.parameters())})
+    done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
     steps, saved = steps_per_epoch(len(source), config), time.monotonic()
     for epoch in range(done // steps, epochs):
         torch.manual_seed(config.seed + 1_000_003 * (epoch + 1))
@@ -81,15 +89,20 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
         for step in progress(range(max(done, epoch * steps), (epoch + 1) * steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
             set_learning_rate(optimizer, step, steps * epochs, config)
             rows = order[step % steps]
-            row = {"step": step, **source_step(model, source, answers, rows, config, accelerator)}
-            if target is not None and len(target_order[step % steps]):
-                target_rows = target_order[step % steps]
-                row |= target_step(model, labeller, target, target_rows, step / (steps * epochs), config, accelerator, len(target_rows) / len(rows))
+            target_rows = rows[:0] if target is None else target_order[step % steps]
+            if other:
+                row = {"step": step, **peer_step(model, other, source, answers, rows, target, target_rows, step / (steps * epochs), accelerator, target_weight)}
+            else:
+                row = {"step": step, **source_step(model, source, answers, rows, config, accelerator)}
+                if len(target_rows):
+                    row |= target_step(model, labeller, target, target_rows, step / (steps * epochs), config, accelerator, target_weight * len(target_rows) / len(rows))
             update(optimizer, accelerator)
             history.append(row)
             if accelerator.is_main_process and (step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS):
-                save_checkpoint(checkpoint, key, step + 1, history, model, labeller, optimizer, accelerator)
+                save_checkpoint(checkpoint, key, step + 1, history, model, other or labeller, optimizer, accelerator)
                 saved = time.monotonic()
+        if after_epoch:
+            after_epoch(model, epoch + 1)
     pseudo = None
     if labeller is not None:
         found = labeller.all(1.0)
@@ -106,12 +119,18 @@ def set_up(config: Config, device: str) -> tuple[KCDP, torch.optim.Optimizer, Ac
     return model, accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)), accelerator
 
 
+def pseudo_labeller(config: Config, labels: np.ndarray, target: Frozen, device: str) -> PseudoLabeller:
+    """The target's labeller, which knows the class shares among the source's labels [N]."""
+    shares = torch.as_tensor(np.bincount(labels, minlength=len(config.classes)) / len(labels), dtype=torch.float32)
+    return PseudoLabeller(len(target), len(config.classes), config.switches, source_prior=shares).to(device)
+
+
 def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, config: Config, accelerator: Accelerator) -> dict:
     """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers. answers: int64 labels [N] of all N source pictures."""
     sums: dict[str, float] = {}
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
-            seen, similarities = model(*gather(source, piece, model.device))
+            seen, similarities = model(*gather(source, piece, model.device), "source")
         total, parts = source_loss(_float(seen), similarities.float(), answers[piece.to(answers.device)], config.switches)
         accelerator.backward(share * total)
         sums = {name: sums.get(name, 0.0) + share * float(value.detach()) for name, value in parts.items()}
@@ -127,9 +146,11 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
     loss, coverage, any_kept = 0.0, 0.0, False
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
-            seen, similarities = model(*gather(target, piece, model.device))
-        (everyones, similar), mine = processes.gathered(piece.to(model.device), similarities.detach().float())
-        pseudo = labeller.update(everyones, similar, done)    # every process notes all answers: their memories stay alike
+            given = gather(target, piece, model.device)
+            seen, similarities = model(*given)
+        voices = model.answer(seen, similarities, given[3]) if config.switches.embeddings else similarity_probs(similarities)
+        (everyones, probs), mine = processes.gathered(piece.to(model.device), voices.detach())
+        pseudo = labeller.note(everyones, probs, done)    # every process notes all answers: their memories stay alike
         total, emotion = target_loss(_float(seen), pseudo.labels[mine], pseudo.kept[mine])
         if pseudo.kept.any():
             accelerator.backward(weight * share * total)
@@ -139,9 +160,24 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
     return found if any_kept else found | {"target_loss": None}
 
 
+def peer_step(model: KCDP, peer: Peer, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, target: Frozen, target_rows: torch.Tensor, done: float, accelerator: Accelerator, weight: float = 1.0) -> dict:
+    """Gradients of a peer's step: the source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches."""
+    with autocast(model.device, accelerator.mixed_precision):
+        seen = model.kadap(*gather(source, rows, model.device), "source")
+        other = model.kadap(*gather(target, target_rows, model.device), "target") if len(target_rows) else None
+    labels = answers[rows.to(answers.device)]
+    emotion = F.cross_entropy(seen.logits.float(), labels)
+    total, own = (emotion + BALANCE_WEIGHT * seen.balance) * (done < peer.source_until), emotion.new_zeros(())
+    if other:
+        own = peer(model.kadap.experts, _float(seen), labels, _float(other), target_rows.to(model.device), done)
+        total = total + weight * own + BALANCE_WEIGHT * other.balance
+    accelerator.backward(total)
+    return {"source_loss": float(emotion), "peer_loss": float(own), "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean())}
+
+
 def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
     """One step of the optimizer on the gradients of a whole batch, and none left."""
-    parameters = optimizer.param_groups[0]["params"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     processes.average_gradients(parameters)
     accelerator.clip_grad_norm_(parameters, CLIP)
     optimizer.step()
@@ -150,7 +186,7 @@ def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
 
 def _float(seen: Perception) -> Perception:
     """Losses are computed in float32 whatever the precision of the network."""
-    return dataclasses.replace(seen, logits=seen.logits.float(), balance=seen.balance.float())
+    return dataclasses.replace(seen, z=seen.z.float(), logits=seen.logits.float(), balance=seen.balance.float())
 
 
 def steps_per_epoch(pictures: int, config: Config) -> int:
@@ -182,7 +218,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, c
         group["lr"] = float(rate)
 
 
-def save_checkpoint(path: Path, key: str, steps: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | None, optimizer, accelerator: Accelerator) -> None:
+def save_checkpoint(path: Path, key: str, steps: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | Peer | None, optimizer, accelerator: Accelerator) -> None:
     """One safetensors file, tensors and numbers together, replaced atomically: a checkpoint is whole or it is the one before."""
     tensors = {f"model.{name}": value for name, value in trainable_state_dict(model).items()}
     tensors |= {f"labels.{name}": value.contiguous() for name, value in (labeller.state_dict() if labeller else {}).items()}
@@ -192,7 +228,7 @@ def save_checkpoint(path: Path, key: str, steps: int, history: list[dict], model
     atomic_save(path, tensors, {"key": key, "steps": str(steps), "history": json.dumps(history), "scaler": json.dumps(scaler)})
 
 
-def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | None, optimizer, accelerator: Accelerator) -> tuple[int, list[dict]]:
+def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | Peer | None, optimizer, accelerator: Accelerator) -> tuple[int, list[dict]]:
     """Put back the checkpoint if it is of this very training; returns the steps done and their history (0 and [] if there is none)."""
     try:
         with safe_open(path, "pt") as file:
