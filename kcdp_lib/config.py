@@ -24,7 +24,7 @@ class Preset:
     name: str
     diffusion: str               # a diffusers pipeline: a folder, or a hub id at a commit, "ORG/NAME@HASH" (`paths.at_revision`)
     vlm: str                     # open_clip: "local-dir:FOLDER" or an architecture's name
-    vlm_pretrained: str | None   # hub id at a commit, of the weights where `vlm` is an architecture's name; else None
+    vlm_pretrained: str | None   # the weights where `vlm` is an architecture's name: a folder, or a hub id at a commit; else None
     writer: str | None           # an InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
     parser: str                  # of captions into triplets: "rules", or a spaCy model
     variant: str | None          # diffusers' variant of the stored weights ("fp16"), None for the plain files
