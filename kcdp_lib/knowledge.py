@@ -345,18 +345,26 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
 def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
     """What a cache entry depends on beside the pictures: the model's bytes, the numbers and switches that matter, and the code that computes it."""
     code, diffusion = paths.code_key("knowledge.py", "shards.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
-    captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
+    captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
     latents = paths.sha(diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
     return {"captions": captions, "latents": latents, "tokens": paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key("triplets.py"))}
 
 
 def model_key(name: str) -> str:
-    """SHA over a model folder's files; of a hub id, which names its content by the commit in it, the id itself."""
+    """SHA over a model folder's files, but for hidden ones, where `hf download --local-dir` notes its times; of a hub id, which names its content by the commit in it, the id itself."""
     folder = Path(name.removeprefix("local-dir:"))
     if paths.at_revision(name)[1] or not folder.is_dir():
         return paths.sha(name)
     parts = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()]
+        within, about = path.relative_to(folder), path.stat()
+        if not any(part.startswith(".") for part in within.parts):
+            parts += [within.as_posix(), _digest(path, about.st_size, about.st_mtime_ns)]
     return paths.sha(*parts)
+
+
+@lru_cache(None)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file. A run asks some ten times, and the full-size models are gigabytes: it is computed once, while size and time stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,18 +45,8 @@ def place(name: str) -> str:
     hub, revision = at_revision(name)
     folder = Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}", "snapshots", revision) if revision else Path(name.removeprefix("local-dir:"))
     if not folder.is_dir():
-        raise FileNotFoundError(f"it is not in the hub's cache, {constants.HF_HUB_CACHE}" if revision else "there is no such folder")
+        raise FileNotFoundError(f"it is not in the hub's cache, {constants.HF_HUB_CACHE}" if revision else f"there is no folder {folder}")
     return str(folder)
-
-
-def how_to_get(name: str) -> str:
-    """What to do where the weights called `name` are missing, a folder or a hub id: half a sentence, with the command."""
-    if Path(name.removeprefix("local-dir:")).is_relative_to(TINY):
-        return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
-    hub, revision = at_revision(name)
-    if revision:
-        return f"download it by `hf download {hub} --revision {revision}`"
-    return "give a folder that is complete, with weights in safetensors, or a hub id at its commit, ORG/NAME@HASH"
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

@@ -21,9 +21,9 @@ from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from transformers.utils import logging as transformers_logging
 
-from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.config import Preset, Recipe, how_to_get
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import how_to_get, place
+from kcdp_lib.paths import place
 from kcdp_lib.processes import summed
 from kcdp_lib.tokens import masked_mean, used_positions
 

@@ -163,6 +163,7 @@ ROWS = [
     ("epochs and a half", parameters(epochs=1.5), "epochs=1.5 must be a whole number"),
     ("device", parameters(device="tpu9"), "device='tpu9' is not usable here; leave it out"),
     ("data_root not there", parameters(data_root="/no/such/folder"), "data_root='/no/such/folder' is not a folder; give"),
+    ("models not there", parameters(models="/no/such/folder"), "models='/no/such/folder' is not a folder; give the folder that holds the downloaded models"),
     ("real data without data_root", parameters(target="ser30k"), "SER30K has to be downloaded by you; set data_root to the folder that holds SER30K/"),
     # ------------------------------------------------------------ folders
     ("folder not there", lambda root: datasets.load(root / "nowhere", "train"), "neither a known domain nor a folder; choose one of photos, stickers, sketches, paintings, noto"),

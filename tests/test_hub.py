@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from kcdp_lib import KCDPError, knowledge, paths, perception
 from kcdp_lib.adapt.model import stack_key
-from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.config import PRESETS, RECIPES, how_to_get
 from kcdp_lib.writer import load_writer
 
 MEANT, LATEST = "a1" * 20, "b2" * 20
@@ -87,7 +87,7 @@ def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_p
 
 def test_a_hub_id_without_commit_is_a_folder(hub):
     hub(blank_preset().diffusion, blank_preset().diffusion)
-    with pytest.raises(KCDPError, match=f"The unet of {NAME} could not be loaded .there is no such folder.; give a folder .* or a hub id at its commit, ORG/NAME@HASH"):
+    with pytest.raises(KCDPError, match=f"The unet of {NAME} could not be loaded .there is no folder {NAME}.; give a folder .* or a hub id at its commit, ORG/NAME@HASH"):
         perception.load_unet(replace(blank_preset(), diffusion=NAME))
 
 
@@ -133,6 +133,6 @@ def test_another_commit_is_another_key(part, changed):
 
 
 def test_where_missing_weights_come_from():
-    assert "make pretrain" in paths.how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in paths.how_to_get(PRESETS["tiny"].diffusion)
-    assert paths.how_to_get(PINNED) == f"download it by `hf download some/model --revision {MEANT}`"
-    assert all("folder" in paths.how_to_get(name) for name in (NAME, "/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca", "local-dir:models/coca"))
+    assert "make pretrain" in how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in how_to_get(PRESETS["tiny"].diffusion)
+    assert how_to_get(PINNED) == f"download it by `hf download some/model --revision {MEANT}`"
+    assert all("folder" in how_to_get(name) for name in (NAME, "/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca", "local-dir:models/coca"))

@@ -47,7 +47,7 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
     folder, state = paths.CACHE / "baselines" / training_key(config, variant, source, None, device), PartialState()
     state.wait_for_everyone()    # so that all see the same: there, or not there
     if (folder / "history.json").exists():
-        return Trained(KCDP.from_pretrained(folder, device), json.loads((folder / "history.json").read_text()), None)
+        return Trained(KCDP.from_pretrained(folder, device, config.models), json.loads((folder / "history.json").read_text()), None)
     checkpoint = folder / "checkpoint.safetensors"
     trained = learn(config, variant, source, None, checkpoint, device)
     if state.is_main_process:
