@@ -50,10 +50,17 @@ PRESETS = {
 # captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
 PRESETS["sd15-instructblip"] = replace(
     PRESETS["sd15"], name="sd15-instructblip", writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d", parser="en_core_web_sm")
+# of a repository, what the loaders read, as options of `hf download`: most hold the same weights several times over, Stable Diffusion's more than forty gigabytes
+FILES = {
+    "diffusion": '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer/*" --exclude "safety_checker/*"',
+    "vlm_pretrained": '--include "*.safetensors"',
+    "writer": '--exclude "*.bin"',
+}
+
 
 def of_hub(preset: Preset) -> dict[str, tuple[str, str]]:
     """{field of the preset: (hub id, commit)} of the models that it takes from the hub."""
-    named = {part: at_revision(getattr(preset, part) or "") for part in ("diffusion", "vlm_pretrained", "writer")}
+    named = {part: at_revision(getattr(preset, part) or "") for part in FILES}
     return {part: (hub, commit) for part, (hub, commit) in named.items() if commit}
 
 
@@ -69,12 +76,14 @@ def how_to_get(name: str) -> str:
     folder = Path(name.removeprefix("local-dir:"))
     if folder.is_relative_to(TINY):
         return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
+    known = {hub: (commit, f" {FILES[part]}") for preset in PRESETS.values() for part, (hub, commit) in of_hub(preset).items()}
     (hub, commit), where = at_revision(name), ""
     if not commit:    # one of `in_folder` has the hub id at its end
         hub, where = "/".join(folder.parts[-2:]), f" --local-dir {shlex.quote(str(folder))}"
-        commit = dict(pair for preset in PRESETS.values() for pair in of_hub(preset).values()).get(hub)
+        commit, _ = known.get(hub, (None, ""))
     if commit:
-        return f"download it by `hf download {hub} --revision {commit}{where}`"
+        _, files = known.get(hub, (None, ""))
+        return f"download it by `hf download {hub} --revision {commit}{files}{where}`"
     return "give a folder that is complete, with weights in safetensors, or a hub id at its commit, ORG/NAME@HASH"
 
 

@@ -242,11 +242,11 @@ ROWS = [
     ("parser's model not installed", lambda root: load_parser("en_no_such_model"), "spaCy's model en_no_such_model is not installed; run `python -m spacy download en_no_such_model`"),
     *((f"{what} without a commit", lambda root, load=load: load(replace(PRESETS["sd15"], diffusion="nobody/nothing")), f"The {what} of nobody/nothing could not be loaded .*; give a folder that is complete, .* or a hub id at its commit")
       for what, load in (("unet", load_unet), ("vae", load_vae), ("text_encoder", load_text_encoder))),
-    ("full-size pipeline not downloaded", lambda root: load_vae(PRESETS["sd15"]), "download it by `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision 451f4fe16113bff5a5d2269ed5ad43b0592e9a14`"),
+    ("full-size pipeline not downloaded", lambda root: load_vae(PRESETS["sd15"]), "download it by `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision 451f4fe16113bff5a5d2269ed5ad43b0592e9a14 --"),
     ("full-size CoCa not downloaded", lambda root: load_vlm(PRESETS["sd15"]),
-     "download it by `hf download laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k --revision f895105fb18cf5ea3ba7a1172966e4cc0ad8d743`"),
+     "download it by `hf download laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k --revision f895105fb18cf5ea3ba7a1172966e4cc0ad8d743 --"),
     ("full-size writer not downloaded", lambda root: load_writer(PRESETS["sd15-instructblip"].writer),
-     "download it by `hf download Salesforce/instructblip-flan-t5-xl --revision bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d`"),
+     "download it by `hf download Salesforce/instructblip-flan-t5-xl --revision bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d --"),
     # ------------------------------------------------------------ trained models and what they are given
     ("saved model not there", trained(lambda root: shutil.rmtree(root)), "does not hold a model of this version .*; give the model/ folder"),
     ("saved model's config cut off", trained(cut("config.json", 20)), "does not hold a model of this version"),

@@ -1,5 +1,7 @@
 """Models in folders of their own, as `hf download ORG/NAME --local-dir DIR/ORG/NAME` leaves them: small ones, in the files of the full-size preset's repositories."""
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,8 @@ import open_clip
 import pytest
 import torch
 from blank import blank_preset, blank_writer
+from huggingface_hub.cli import hf
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 
 from kcdp_lib import KCDP, KCDPError, config, knowledge, perception
@@ -170,3 +174,46 @@ def test_the_check_before_a_run_knows_the_folder(repositories, pictures, tmp_pat
     assert all(f"--local-dir {tmp_path / 'empty'}/" in line for line in lines)
     lines, ready = preflight.preflight(replace(settings, models=str(tmp_path / "nowhere")))
     assert not ready and len(lines) == 6 and "models='" in lines[-1] and "is not a folder; give the folder that holds the downloaded models" in lines[-1]
+
+
+# ---------------------------------------------------------------- the command
+
+@pytest.fixture
+def downloaded(repositories, tmp_path, monkeypatch) -> Path:
+    """A folder that was empty, filled by the commands of the sentences about it; `hf` reads their options and chooses the files itself, and takes them from the repositories."""
+    def snapshot_download(repo_id, revision, allow_patterns, ignore_patterns, local_dir, **_):
+        assert f"{repo_id}@{revision}" in (FULL.diffusion, FULL.vlm_pretrained, FULL.writer)
+        files = [file.relative_to(repositories / repo_id).as_posix() for file in (repositories / repo_id).rglob("*") if file.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            Path(local_dir, file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repositories / repo_id / file, Path(local_dir, file))
+        return local_dir
+
+    monkeypatch.setattr("huggingface_hub.cli.download.snapshot_download", snapshot_download)
+    folder = tmp_path / "my models"
+    for hub in (SD, COCA, BLIP):
+        command = re.fullmatch("download it by `hf (.*)`", how_to_get(str(folder / hub)))[1]
+        hf.app.main(args=shlex.split(command), standalone_mode=False)
+    return folder
+
+
+def test_the_commands_fetch_what_is_read_and_leave_the_rest(downloaded):
+    there = {hub: sorted(file.relative_to(downloaded / hub).as_posix() for file in (downloaded / hub).rglob("*") if file.is_file()) for hub in (SD, COCA, BLIP)}
+    assert there[SD] == ["text_encoder/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json", "tokenizer/vocab.json",
+                         "unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
+    assert there[COCA] == ["open_clip_pytorch_model.safetensors"]
+    assert "model.safetensors.index.json" in there[BLIP] and not any(file.endswith(".bin") for file in there[BLIP])
+
+
+def test_what_the_commands_fetch_is_enough(downloaded):
+    preset = in_folder(PRESETS["small"], downloaded)
+    assert same(perception.load_unet(preset), perception.load_unet(blank_preset()))
+    found = knowledge.load_foundations(preset)
+    assert same(found.writer.model, load_writer(str(blank_writer())).model) and len(found.text_encoder.tokenizer) == 1007
+
+
+def test_the_commands_know_the_variant_and_the_cache():
+    assert all(preset.variant == "fp16" for preset in PRESETS.values() if "diffusion" in config.of_hub(preset)), "the pattern names it"
+    for part in config.FILES:
+        command = how_to_get(getattr(FULL, part))
+        assert config.FILES[part] in command and "--local-dir" not in command and how_to_get(f"/models/{config.of_hub(FULL)[part][0]}") == f"{command[:-1]} --local-dir /models/{config.of_hub(FULL)[part][0]}`"
