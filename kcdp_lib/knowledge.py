@@ -61,6 +61,9 @@ class Foundations(NamedTuple):
     vae: torch.nn.Module
 
 
+TENSORS = ("latents", "tokens", "mask", "image_embeddings")    # of Frozen; what else it holds is text
+
+
 @dataclass
 class Frozen:
     """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU or, from `freeze`, on disk."""

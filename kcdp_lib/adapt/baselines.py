@@ -19,7 +19,7 @@ from kcdp_lib.adapt.model import KCDP, evaluate
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import VLM, Frozen, embed_texts, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.knowledge import TENSORS, VLM, Frozen, embed_texts, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, code_key, sha
 
@@ -67,7 +67,7 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
     """Some rows of a set that `freeze` gave: int64 rows [n], any order."""
-    picked = {name: getattr(frozen, name).select(rows) for name in ("latents", "tokens", "mask", "image_embeddings")}
+    picked = {name: getattr(frozen, name).select(rows) for name in TENSORS}
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
