@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import TINY, resolve
+from kcdp_lib.paths import TINY, at_revision, resolve
 from kcdp_lib.world.causes import TAXONOMIES, read_dials
 
 
@@ -24,7 +25,7 @@ class Preset:
     name: str
     diffusion: str               # a diffusers pipeline: a folder, or a hub id at a commit, "ORG/NAME@HASH" (`paths.at_revision`)
     vlm: str                     # open_clip: "local-dir:FOLDER" or an architecture's name
-    vlm_pretrained: str | None   # hub id at a commit, of the weights where `vlm` is an architecture's name; else None
+    vlm_pretrained: str | None   # the weights where `vlm` is an architecture's name: a folder, or a hub id at a commit; else None
     writer: str | None           # an InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
     parser: str                  # of captions into triplets: "rules", or a spaCy model
     variant: str | None          # diffusers' variant of the stored weights ("fp16"), None for the plain files
@@ -49,6 +50,41 @@ PRESETS = {
 # captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
 PRESETS["sd15-instructblip"] = replace(
     PRESETS["sd15"], name="sd15-instructblip", writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d", parser="en_core_web_sm")
+# of a repository, what the loaders read, as options of `hf download`: most hold the same weights several times over, Stable Diffusion's more than forty gigabytes
+FILES = {
+    "diffusion": '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer/*" --exclude "safety_checker/*"',
+    "vlm_pretrained": '--include "*.safetensors"',
+    "writer": '--exclude "*.bin"',
+}
+
+
+def of_hub(preset: Preset) -> dict[str, tuple[str, str]]:
+    """{field of the preset: (hub id, commit)} of the models that it takes from the hub."""
+    named = {part: at_revision(getattr(preset, part) or "") for part in FILES}
+    return {part: (hub, commit) for part, (hub, commit) in named.items() if commit}
+
+
+def in_folder(preset: Preset, models: str | Path | None) -> Preset:
+    """The preset with the hub's models replaced by folders below `models`, each under its hub id: what `hf download ORG/NAME --local-dir MODELS/ORG/NAME` leaves. None: the preset itself."""
+    if models is None:
+        return preset
+    return replace(preset, **{part: str(resolve(models) / hub) for part, (hub, _) in of_hub(preset).items()})
+
+
+def how_to_get(name: str) -> str:
+    """What to do where the weights called `name` are missing, a folder or a hub id at its commit: half a sentence, with the command."""
+    folder = Path(name.removeprefix("local-dir:"))
+    if folder.is_relative_to(TINY):
+        return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
+    known = {hub: (commit, f" {FILES[part]}") for preset in PRESETS.values() for part, (hub, commit) in of_hub(preset).items()}
+    (hub, commit), where = at_revision(name), ""
+    if not commit:    # one of `in_folder` has the hub id at its end
+        hub, where = "/".join(folder.parts[-2:]), f" --local-dir {shlex.quote(str(folder))}"
+        commit, _ = known.get(hub, (None, ""))
+    if commit:
+        _, files = known.get(hub, (None, ""))
+        return f"download it by `hf download {hub} --revision {commit}{files}{where}`"
+    return "give a folder that is complete, with weights in safetensors, or a hub id at its commit, ORG/NAME@HASH"
 
 
 @dataclass(frozen=True)
@@ -128,6 +164,7 @@ class Config:
     accumulation: int = 1          # pieces in which a process takes its share of a batch: more need less memory
     checkpointing: bool = False    # compute the UNet's activations twice in place of keeping them: less memory, more time
     data_root: str | None = None   # folder of downloaded data sets
+    models: str | None = None      # folder of downloaded models, each below it as ORG/NAME; None: the hub's cache
     out_dir: str | None = None     # None: runs/05_adapt-<target>
     device: str | None = None      # None: CUDA if there is one, else CPU
 
@@ -140,6 +177,8 @@ class Config:
         read_dials(self.dials)
         if self.data_root is not None and not resolve(self.data_root).is_dir():
             raise KCDPError(f"data_root={self.data_root!r} is not a folder; give the folder that holds the data sets, or leave it out.")
+        if self.models is not None and not resolve(self.models).is_dir():
+            raise KCDPError(f"models={self.models!r} is not a folder; give the folder that holds the downloaded models, each below it as ORG/NAME, or leave it out.")
         _domain("source", self.source, self.data_root)
         _domain("target", self.target, self.data_root)
         if not _is_count(self.seed, 0):
@@ -158,8 +197,8 @@ class Config:
 
     @property
     def sizes(self) -> Preset:
-        """The preset itself."""
-        return PRESETS[self.preset]
+        """The preset itself, its models below `models` where that is given."""
+        return in_folder(PRESETS[self.preset], self.models)
 
     @property
     def switches(self) -> Recipe:

@@ -14,8 +14,6 @@ from typing import NamedTuple, Sequence
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME
-from open_clip.pretrained import download_pretrained_from_hf
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
@@ -28,6 +26,7 @@ from kcdp_lib.tokens import used_positions
 from kcdp_lib.triplets import Parser, Triplet, load_parser
 from kcdp_lib.writer import Writer, load_writer, write
 
+VLM_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")    # open_clip's own name, and the one in the full-size CoCa's repository
 ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
 
@@ -62,6 +61,9 @@ class Foundations(NamedTuple):
     vae: torch.nn.Module
 
 
+TENSORS = ("latents", "tokens", "mask", "image_embeddings", "embeddings")    # of Frozen; what else it holds is text, and maps
+
+
 @dataclass
 class Frozen:
     """All that is known of N pictures before training (method chapter, eq-caption to eq-latents); rows in the pictures' order, tensors on the CPU or, from `freeze`, on disk."""
@@ -91,8 +93,7 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
     """
     what, home = f"The vision-language model {preset.vlm}", preset.vlm_pretrained or preset.vlm
     with loading(what, home):
-        # of the full-size CoCa a pickle is known and no safetensors: `weights_only` reads tensors from it and runs nothing that it holds
-        model = open_clip.create_model(preset.vlm, pretrained=_vlm_weights(preset), require_pretrained=True, weights_only=True, device=device)
+        model = open_clip.create_model(preset.vlm, pretrained=_vlm_weights(preset), require_pretrained=True, device=device)
         tokenizer = open_clip.get_tokenizer(preset.vlm)
     if not hasattr(model, "text_decoder"):
         raise KCDPError(f"{what} cannot write captions; choose a CoCa.")
@@ -105,13 +106,12 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
 
 
 def _vlm_weights(preset: Preset) -> str | None:
-    """The file of weights for an architecture, from the hub at its commit, safetensors if there are any. None for a folder, which open_clip searches itself; OSError if it would find a pickle there."""
-    if preset.vlm_pretrained:
-        hub, revision = paths.at_revision(preset.vlm_pretrained)
-        return download_pretrained_from_hf(hub, revision=revision)
-    if not Path(preset.vlm.removeprefix("local-dir:"), HF_SAFE_WEIGHTS_NAME).is_file():
-        raise FileNotFoundError(f"there is no {HF_SAFE_WEIGHTS_NAME}")
-    return None
+    """The file of weights for an architecture; None for a "local-dir:FOLDER", which open_clip searches itself, in the same order. OSError without safetensors: there it would take a pickle."""
+    folder = paths.place(preset.vlm_pretrained or preset.vlm)
+    files = [file for name in VLM_WEIGHTS if (file := Path(folder, name)).is_file()]
+    if not files:
+        raise FileNotFoundError(f"there is no {' and no '.join(VLM_WEIGHTS)}")
+    return str(files[0]) if preset.vlm_pretrained else None
 
 
 def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
@@ -222,9 +222,8 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     The last one stays loaded, and with it what it has read: in a whole run no text is encoded twice.
     """
     model = load_part(CLIPTextModel, preset, "text_encoder").to(device)
-    hub, revision = paths.at_revision(preset.diffusion)
     with loading(f"The tokenizer of {preset.diffusion}", preset.diffusion):
-        tokenizer = CLIPTokenizer.from_pretrained(hub, subfolder="tokenizer", revision=revision, model_max_length=model.config.max_position_embeddings)
+        tokenizer = CLIPTokenizer.from_pretrained(paths.place(preset.diffusion), subfolder="tokenizer", model_max_length=model.config.max_position_embeddings)
     check_words(tokenizer, model.config.vocab_size, preset.diffusion, preset.diffusion)
     return TextEncoder(tokenizer, model, known={})
 
@@ -382,18 +381,26 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
 def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
     """What a cache entry depends on beside the pictures: the model's bytes, the numbers and switches that matter, and the code that computes it."""
     code, diffusion = paths.code_key("knowledge.py", "shards.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
-    captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
+    captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
     latents = paths.sha(diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
     return {"captions": captions, "latents": latents, "tokens": paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key("triplets.py"))}
 
 
 def model_key(name: str) -> str:
-    """SHA over a model folder's files; of a hub id, which names its content by the commit in it, the id itself."""
+    """SHA over a model folder's files, but for hidden ones, where `hf download --local-dir` notes its times; of a hub id, which names its content by the commit in it, the id itself."""
     folder = Path(name.removeprefix("local-dir:"))
-    if not folder.is_dir():
+    if paths.at_revision(name)[1] or not folder.is_dir():
         return paths.sha(name)
     parts = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()]
+        within, about = path.relative_to(folder), path.stat()
+        if not any(part.startswith(".") for part in within.parts):
+            parts += [within.as_posix(), _digest(path, about.st_size, about.st_mtime_ns)]
     return paths.sha(*parts)
+
+
+@lru_cache(None)
+def _digest(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file. A run asks some ten times, and the full-size models are gigabytes: it is computed once, while size and time stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def at_revision(name: str) -> tuple[str, str | None]:
-    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both; a folder, or a hub id alone, has None.
+    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both; a folder has None.
 
     One string holds the two, so that whatever is kept under a model's name (`knowledge.model_key`) is kept under its commit, too.
     """
@@ -34,14 +34,19 @@ def at_revision(name: str) -> tuple[str, str | None]:
     return pinned.groups() if pinned else (name, None)
 
 
-def how_to_get(name: str) -> str:
-    """What to do where the weights called `name` are missing, a folder or a hub id: half a sentence, with the command."""
-    if Path(name.removeprefix("local-dir:")).is_relative_to(TINY):
-        return "bring the built-in weights back by `git checkout kcdp_lib/models`, or train them by `make pretrain`"
+def place(name: str) -> str:
+    """The folder in which a model lies: a folder as it is, of a hub id at a commit that commit's folder in the hub's cache.
+
+    Loaders are handed folders alone: given a hub id, the libraries would first read a folder of that name in the working directory, and never look at the commit.
+    Nothing is downloaded. FileNotFoundError if it is not there.
+    """
+    from huggingface_hub import constants    # here, because a Config needs paths and no hub
+
     hub, revision = at_revision(name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub):
-        return f"download it by `hf download {hub}{f' --revision {revision}' if revision else ''}`"
-    return "give a folder that is complete, with weights in safetensors"
+    folder = Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}", "snapshots", revision) if revision else Path(name.removeprefix("local-dir:"))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"it is not in the hub's cache, {constants.HF_HUB_CACHE}" if revision else f"there is no folder {folder}")
+    return str(folder)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

@@ -21,9 +21,9 @@ from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 from transformers.utils import logging as transformers_logging
 
-from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.config import Preset, Recipe, how_to_get
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import at_revision, how_to_get
+from kcdp_lib.paths import place
 from kcdp_lib.processes import summed
 from kcdp_lib.tokens import masked_mean, used_positions
 
@@ -70,13 +70,12 @@ def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
 
 
 def load_whole(kind: type, name: str, what: str, **options) -> nn.Module:
-    """A model of diffusers or transformers by folder or hub id, in eval mode, without gradients. `what` it is, for messages; the options are `from_pretrained`'s.
+    """A model of diffusers or transformers by its name (`paths.place`), in eval mode, without gradients. `what` it is, for messages; the options are `from_pretrained`'s.
 
     KCDPError if the model or any of its weights is missing, if one is no number, and if they are stored as a pickle, which could run code as it is read.
     """
-    hub, revision = at_revision(name)
     with loading(f"The {what} of {name}", name):    # left to itself diffusers takes a pickle where there is nothing else
-        model, info = kind.from_pretrained(hub, revision=revision, use_safetensors=True, output_loading_info=True, **options)
+        model, info = kind.from_pretrained(place(name), use_safetensors=True, output_loading_info=True, **options)
     if info["missing_keys"]:
         raise KCDPError(f"The {what} of {name} lacks {len(info['missing_keys'])} of its weights; {how_to_get(name)}.")
     check_finite(model, f"The {what} of {name}", name)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from kcdp_lib.paths import at_revision
+from kcdp_lib.paths import place
 from kcdp_lib.perception import check_words, load_whole, loading
 
 # the four things that the authors ask for, in words of ours
@@ -21,11 +21,10 @@ class Writer(NamedTuple):
 
 
 def load_writer(name: str, device: str = "cpu") -> Writer:
-    """An InstructBLIP by folder or hub id, in bfloat16 on a GPU and float32 elsewhere. KCDPError, with the command that downloads it, if it cannot be loaded whole."""
+    """An InstructBLIP by its name (`paths.place`), in bfloat16 on a GPU and float32 elsewhere. KCDPError, with the command that downloads it, if it cannot be loaded whole."""
     model = load_whole(InstructBlipForConditionalGeneration, name, "InstructBLIP", dtype=torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
-    hub, revision = at_revision(name)
     with loading(f"The processor of {name}", name):
-        processor = InstructBlipProcessor.from_pretrained(hub, revision=revision)
+        processor = InstructBlipProcessor.from_pretrained(place(name))
     check_words(processor.tokenizer, model.config.text_config.vocab_size, f"the InstructBLIP of {name}", name)
     check_words(processor.qformer_tokenizer, model.config.qformer_config.vocab_size, f"the Q-Former of {name}", name)
     return Writer(model.to(device), processor)

@@ -163,6 +163,7 @@ ROWS = [
     ("epochs and a half", parameters(epochs=1.5), "epochs=1.5 must be a whole number"),
     ("device", parameters(device="tpu9"), "device='tpu9' is not usable here; leave it out"),
     ("data_root not there", parameters(data_root="/no/such/folder"), "data_root='/no/such/folder' is not a folder; give"),
+    ("models not there", parameters(models="/no/such/folder"), "models='/no/such/folder' is not a folder; give the folder that holds the downloaded models"),
     ("real data without data_root", parameters(target="ser30k"), "SER30K has to be downloaded by you; set data_root to the folder that holds SER30K/"),
     # ------------------------------------------------------------ folders
     ("folder not there", lambda root: datasets.load(root / "nowhere", "train"), "neither a known domain nor a folder; choose one of photos, stickers, sketches, paintings, noto"),
@@ -231,7 +232,7 @@ ROWS = [
     ("VLM's config missing", vlm(gone("open_clip_config.json")), "config file missing"),
     ("VLM that is no CoCa", vlm(plain_clip), "cannot write captions; choose a CoCa"),
     ("VLM's tokenizer missing", vlm(gone("tokenizer.json", "vocab.json", "merges.txt")), r"The tokenizer of the vision-language model .* knows \d words and the model 1007"),
-    ("VLM of an unknown architecture", lambda root: load_vlm(replace(PRESETS["sd15"], vlm="coca_huge", vlm_pretrained="some/coca")), "The vision-language model coca_huge could not be loaded .*; download it by `hf download some/coca`"),
+    ("VLM of an unknown architecture", lambda root: load_vlm(replace(blank_preset(), vlm="coca_huge", vlm_pretrained=blank_preset().vlm)), "The vision-language model coca_huge could not be loaded .*; give a folder"),
     ("writer without weights", writer(gone(SAVED)), "The InstructBLIP of .* could not be loaded"),
     ("writer lacks a tensor", writer(tensors(SAVED, lambda weight: None)), "The InstructBLIP of .* lacks 1 of its weights"),
     ("writer as a pickle", writer(pickled(SAVED, "pytorch_model.bin")), "The InstructBLIP of .* with weights in safetensors"),
@@ -239,13 +240,13 @@ ROWS = [
     ("writer's tokenizer missing", writer(gone("tokenizer.json")), r"The tokenizer of the InstructBLIP of .* knows \d words and the model 30"),
     ("Q-Former's tokenizer missing", writer(gone("qformer_tokenizer/tokenizer.json")), r"The tokenizer of the Q-Former of .* knows \d words and the model 31"),
     ("parser's model not installed", lambda root: load_parser("en_no_such_model"), "spaCy's model en_no_such_model is not installed; run `python -m spacy download en_no_such_model`"),
-    *((f"{what} not downloaded", lambda root, load=load: load(replace(PRESETS["sd15"], diffusion="nobody/nothing")), f"The {what} of nobody/nothing could not be loaded .*; download it by `hf download nobody/nothing`")
+    *((f"{what} without a commit", lambda root, load=load: load(replace(PRESETS["sd15"], diffusion="nobody/nothing")), f"The {what} of nobody/nothing could not be loaded .*; give a folder that is complete, .* or a hub id at its commit")
       for what, load in (("unet", load_unet), ("vae", load_vae), ("text_encoder", load_text_encoder))),
-    ("full-size pipeline not downloaded", lambda root: load_vae(PRESETS["sd15"]), "download it by `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision 451f4fe16113bff5a5d2269ed5ad43b0592e9a14`"),
+    ("full-size pipeline not downloaded", lambda root: load_vae(PRESETS["sd15"]), "download it by `hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --revision 451f4fe16113bff5a5d2269ed5ad43b0592e9a14 --"),
     ("full-size CoCa not downloaded", lambda root: load_vlm(PRESETS["sd15"]),
-     "download it by `hf download laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k --revision f895105fb18cf5ea3ba7a1172966e4cc0ad8d743`"),
+     "download it by `hf download laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k --revision f895105fb18cf5ea3ba7a1172966e4cc0ad8d743 --"),
     ("full-size writer not downloaded", lambda root: load_writer(PRESETS["sd15-instructblip"].writer),
-     "download it by `hf download Salesforce/instructblip-flan-t5-xl --revision bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d`"),
+     "download it by `hf download Salesforce/instructblip-flan-t5-xl --revision bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d --"),
     # ------------------------------------------------------------ trained models and what they are given
     ("saved model not there", trained(lambda root: shutil.rmtree(root)), "does not hold a model of this version .*; give the model/ folder"),
     ("saved model's config cut off", trained(cut("config.json", 20)), "does not hold a model of this version"),

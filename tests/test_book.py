@@ -9,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from kcdp_lib import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDERED = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -120,6 +123,13 @@ def test_outputs_are_clean(path):
         text = json.dumps([{**output, "data": {kind: data for kind, data in output.get("data", {}).items() if kind != "image/png"}} for output in cell.outputs])
         assert not re.search(r"(?<![\w.<])/(?:work|root|home|Users|tmp|usr|opt)/", text), f"an absolute path in the output of:\n{cell.source}"
         assert "image/svg+xml" not in text, "nbval compares SVG byte by byte: use PNG"
+
+
+def test_papermill_reads_every_parameter(caplog):
+    """The main job's cell holds the run's parameters in their order, at their defaults, and papermill understands each line, which it does not where there is a second "=", even in a comment."""
+    found = papermill.inspect_notebook(ROOT / "notebooks" / "05_adapt.ipynb")
+    assert {name: ast.literal_eval(about["default"]) for name, about in found.items()} == Config().as_dict() and list(found) == list(Config().as_dict())
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @each_notebook

@@ -1,6 +1,5 @@
 """Models from the hub: each is read at the commit that its name gives, and what is computed by it is kept under that commit."""
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,16 @@ import open_clip
 import pytest
 import torch
 from blank import blank_preset, blank_writer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from kcdp_lib import KCDPError, knowledge, paths, perception
 from kcdp_lib.adapt.model import stack_key
-from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.config import PRESETS, RECIPES, how_to_get
 from kcdp_lib.writer import load_writer
 
 MEANT, LATEST = "a1" * 20, "b2" * 20
 NAME = "some/model"
-PINNED = f"{NAME}@{MEANT}"
+PINNED, NEWER = (f"{NAME}@{commit}" for commit in (MEANT, LATEST))
 
 
 @pytest.fixture
@@ -55,9 +54,9 @@ def test_the_pipeline_is_that_of_its_commit(hub):
     mine, other = blank_preset(), blank_preset(seed=1)
     _, latest = hub(mine.diffusion, other.diffusion)
     shutil.rmtree(latest / "tokenizer")
-    pinned, loose = replace(mine, diffusion=PINNED), replace(mine, diffusion=NAME)
+    pinned, newer = replace(mine, diffusion=PINNED), replace(mine, diffusion=NEWER)
     for load in (perception.load_unet, perception.load_vae):
-        assert same(load(pinned), load(mine)) and same(load(loose), load(other)) and not same(load(mine), load(other))
+        assert same(load(pinned), load(mine)) and same(load(newer), load(other)) and not same(load(mine), load(other))
     assert same(knowledge.load_text_encoder(pinned).model, knowledge.load_text_encoder(mine).model) and len(knowledge.load_text_encoder(pinned).tokenizer) == 1007
 
 
@@ -68,14 +67,31 @@ def test_the_writer_is_that_of_its_commit(hub):
     assert same(load_writer(PINNED).model, load_writer(str(blank_writer())).model)
 
 
+@pytest.mark.parametrize("folder", [NAME, PINNED])
+def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_path, monkeypatch):
+    """Left to themselves the libraries read such a folder of the working directory, and say nothing."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    mine, other = blank_preset(), blank_preset(seed=1)
+    pinned = replace(mine, diffusion=PINNED, vlm="coca_ViT-L-14", vlm_pretrained=PINNED)
+    keys, stack = knowledge.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)
+    shutil.copytree(other.diffusion, folder)
+    shutil.copytree(other.vlm.removeprefix("local-dir:"), folder, dirs_exist_ok=True)
+    for load in (perception.load_unet, perception.load_vae, knowledge.load_text_encoder, knowledge.load_vlm, lambda preset: load_writer(preset.diffusion)):
+        with pytest.raises(KCDPError, match="could not be loaded .it is not in the hub's cache, .*; download it by"):
+            load(pinned)
+    hub(mine.diffusion, other.diffusion)
+    assert same(perception.load_unet(pinned), perception.load_unet(mine))
+    assert (knowledge.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)) == (keys, stack)
+
+
+def test_a_hub_id_without_commit_is_a_folder(hub):
+    hub(blank_preset().diffusion, blank_preset().diffusion)
+    with pytest.raises(KCDPError, match=f"The unet of {NAME} could not be loaded .there is no folder {NAME}.; give a folder .* or a hub id at its commit, ORG/NAME@HASH"):
+        perception.load_unet(replace(blank_preset(), diffusion=NAME))
+
+
 # ---------------------------------------------------------------- a CoCa by its architecture
-
-class Trap:
-    """Runs code where it is unpickled: it makes a folder."""
-
-    def __reduce__(self):
-        return os.mkdir, ("sprung",)
-
 
 @pytest.fixture
 def coca(hub, monkeypatch):
@@ -90,25 +106,21 @@ def coca(hub, monkeypatch):
 
 def test_the_coca_is_that_of_its_commit(coca):
     preset, *_ = coca
-    vlm, loose = knowledge.load_vlm(preset), knowledge.load_vlm(replace(preset, vlm_pretrained=NAME))
-    assert same(vlm.model, knowledge.load_vlm(blank_preset()).model) and not same(vlm.model, loose.model)
+    vlm, newer = knowledge.load_vlm(preset), knowledge.load_vlm(replace(preset, vlm_pretrained=NEWER))
+    assert same(vlm.model, knowledge.load_vlm(blank_preset()).model) and not same(vlm.model, newer.model)
     assert (vlm.start, vlm.end) == (49406, 49407), "the words of open_clip's own tokenizer"
 
 
-def test_a_coca_that_is_only_a_pickle_gives_its_tensors_and_runs_nothing(coca, tmp_path, monkeypatch):
-    """The one pickle that is read: of the full-size CoCa no safetensors are known."""
-    monkeypatch.chdir(tmp_path)
+def test_a_coca_is_read_from_safetensors_under_either_name_and_from_no_pickle(coca):
     preset, folder, _ = coca
-    state = load_file(folder / "open_clip_model.safetensors")
-    (folder / "open_clip_model.safetensors").unlink()
-    torch.save(state, folder / "open_clip_pytorch_model.bin")
-    assert same(knowledge.load_vlm(preset).model, knowledge.load_vlm(blank_preset()).model)
-    torch.save({**state, "trap": Trap()}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(KCDPError, match=f"The vision-language model blank could not be loaded .*; download it by `hf download {NAME} --revision {MEANT}`") as told:
+    ours, theirs, pickle = folder / "open_clip_model.safetensors", folder / "open_clip_pytorch_model.safetensors", folder / "open_clip_pytorch_model.bin"
+    torch.save(load_file(ours), pickle)
+    ours.rename(theirs)    # the name in the full-size CoCa's repository, beside the pickle
+    for found in (preset, replace(preset, vlm=f"local-dir:{folder}", vlm_pretrained=None)):
+        assert same(knowledge.load_vlm(found).model, knowledge.load_vlm(blank_preset()).model)
+    theirs.unlink()
+    with pytest.raises(KCDPError, match=f"The vision-language model blank could not be loaded .there is no {ours.name} and no {theirs.name}.; download it by `hf download {NAME} --revision {MEANT}`"):
         knowledge.load_vlm(preset)
-    assert "\n" not in str(told.value) and not (tmp_path / "sprung").exists()
-    save_file(state, folder / "open_clip_model.safetensors")
-    assert same(knowledge.load_vlm(preset).model, knowledge.load_vlm(blank_preset()).model), "safetensors go first"
 
 
 # ---------------------------------------------------------------- keys and commands
@@ -121,7 +133,6 @@ def test_another_commit_is_another_key(part, changed):
 
 
 def test_where_missing_weights_come_from():
-    assert "make pretrain" in paths.how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in paths.how_to_get(PRESETS["tiny"].diffusion)
-    assert paths.how_to_get(NAME) == "download it by `hf download some/model`"
-    assert paths.how_to_get(PINNED) == f"download it by `hf download some/model --revision {MEANT}`"
-    assert all("folder" in paths.how_to_get(name) for name in ("/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca", "local-dir:models/coca"))
+    assert "make pretrain" in how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in how_to_get(PRESETS["tiny"].diffusion)
+    assert how_to_get(PINNED) == f"download it by `hf download some/model --revision {MEANT}`"
+    assert all("folder" in how_to_get(name) for name in (NAME, "/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca", "local-dir:models/coca"))

@@ -200,7 +200,7 @@ def test_experts_equal_a_loop_over_pictures_and_chosen_experts():
     torch.manual_seed(0)
     for recipe in (PAPER, RELEASED):
         experts, x = Experts(20, 8, 6, recipe), torch.randn(16, 20)
-        logits, gates, _ = experts(x)
+        z, logits, gates, _ = experts(x)
         weights = experts.first.weight.view(EXPERTS, 8, 20), experts.first.bias.view(EXPERTS, 8)
         for i in range(16):
             p = experts.gate(x[i]).softmax(-1)
@@ -208,6 +208,7 @@ def test_experts_equal_a_loop_over_pictures_and_chosen_experts():
             share = p[top] / p[top].sum() if recipe is PAPER else p[top]
             expected = sum(s * ((weights[0][e] @ x[i] + weights[1][e]).relu() @ experts.second[e] + experts.bias[e]) for s, e in zip(share, top))
             torch.testing.assert_close(logits[i], expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(experts.classify(z, gates), logits)
         assert (gates > 0).sum(1).tolist() == [CHOSEN] * 16
         sums = gates.sum(1)
         assert torch.allclose(sums, torch.ones(16)) if recipe is PAPER else (sums < 1).all()
@@ -218,26 +219,26 @@ def test_balance_is_least_when_the_experts_share_alike():
     experts.gate.weight.data.copy_(5 * torch.eye(4))
     experts.gate.bias.data.zero_()
     even = torch.eye(4) + 0.5 * torch.eye(4).roll(1, 0)            # every expert first once and second once
-    assert experts(even.repeat(3, 1))[2].item() == pytest.approx(0, abs=1e-6)
+    assert experts(even.repeat(3, 1))[3].item() == pytest.approx(0, abs=1e-6)
     skewed = torch.cat([even, even[:1].repeat(4, 1)])
     collapsed = even[:1].repeat(8, 1)
-    assert 0.01 < experts(skewed)[2] < experts(collapsed)[2]
-    experts(skewed)[2].backward()
+    assert 0.01 < experts(skewed)[3] < experts(collapsed)[3]
+    experts(skewed)[3].backward()
     assert experts.gate.bias.grad.abs().max() > 0
-    assert torch.isfinite(experts(even[:1])[2])                    # one picture alone
+    assert torch.isfinite(experts(even[:1])[3])                    # one picture alone
 
 
 def test_experts_learn_to_balance():
     torch.manual_seed(0)
     experts, x = Experts(10, 8, 6, PAPER), torch.randn(64, 10)
     experts.gate.bias.data[0] = 3
-    before = experts(x)[2].item()
+    before = experts(x)[3].item()
     optimiser = torch.optim.Adam(experts.parameters(), 0.05)
     for _ in range(40):
         optimiser.zero_grad()
-        experts(x)[2].backward()
+        experts(x)[3].backward()
         optimiser.step()
-    assert experts(x)[2] < 0.1 * before
+    assert experts(x)[3] < 0.1 * before
 
 
 # -- what is trained, what is loaded

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from kcdp_lib import KCDPError, adapt, paths, processes, shards
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
-from kcdp_lib.adapt.preflight import _bytes, freeze_some, preflight
+from kcdp_lib.adapt.preflight import bytes_a_picture, freeze_some, preflight
 from kcdp_lib.config import PRESETS, RECIPES, Config, Preset, pick_precision
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.perception import load_kadap
@@ -272,8 +272,8 @@ def test_the_check_counts_the_disk_that_the_run_takes(small, tmp_path, monkeypat
     for some in found[:2]:
         adapt.baselines.frozen_for("full", some, config, "cpu")
     taken = sum(path.stat().st_size for path in (tmp_path / "cache" / "frozen").iterdir())
-    _, frozen = freeze_some(config, found, "cpu")
-    told = 29 * sum(_bytes(frozen, name) for name in ("latents", "tokens", "mask", "image_embeddings"))
+    _, batches = freeze_some(config, found, "cpu")
+    told = 29 * sum(map(bytes_a_picture, batches)) / len(batches)
     assert told == pytest.approx(taken, rel=0.35), "headers and captions are not counted"
 
 
@@ -371,7 +371,6 @@ FULL = """
 import resource, signal, sys
 from kcdp_lib import KCDPError, adapt, paths
 from kcdp_lib.adapt.__main__ import read_config
-from kcdp_lib.adapt.preflight import _bytes, freeze_some, preflight
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 config = read_config(paths.Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))    # no file grows beyond: what a full disk does to a writer

@@ -22,7 +22,7 @@ from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import Frozen, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
+from kcdp_lib.knowledge import TENSORS, Frozen, freeze, frozen_keys, load_text_encoder, load_vlm, without_knowledge, zero_shot
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, code_key, sha
 from kcdp_lib.perception import MAPS, load_kadap
@@ -52,7 +52,7 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
     folder, state = paths.CACHE / "baselines" / training_key(config, variant, source, None, device), PartialState()
     state.wait_for_everyone()    # so that all see the same: there, or not there
     if (folder / "history.json").exists():
-        return Trained(KCDP.from_pretrained(folder, device), json.loads((folder / "history.json").read_text()), None)
+        return Trained(KCDP.from_pretrained(folder, device, config.models), json.loads((folder / "history.json").read_text()), None)
     checkpoint = folder / "checkpoint.safetensors"
     trained = learn(config, variant, source, None, checkpoint, device)
     if state.is_main_process:
@@ -92,8 +92,7 @@ def with_maps(frozen: Frozen, pictures: Pictures, variant: str, config: Config, 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
     """Some rows of a set that `freeze` gave: int64 rows [n], any order."""
-    picked = {name: getattr(frozen, name).select(rows) for name in ("latents", "tokens", "mask", "image_embeddings")}
-    picked["embeddings"] = frozen.embeddings and frozen.embeddings.select(rows)
+    picked = {name: tensor and tensor.select(rows) for name in TENSORS for tensor in [getattr(frozen, name)]}
     picked["maps"] = frozen.maps and [map_.select(rows) for map_ in frozen.maps]
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 

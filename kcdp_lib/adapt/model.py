@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kcdp_lib import datasets
-from kcdp_lib.config import PRESETS, Preset, Recipe, pick_device, pick_precision, read_recipe
+from kcdp_lib.config import PRESETS, Preset, Recipe, in_folder, pick_device, pick_precision, read_recipe
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
@@ -101,8 +101,8 @@ class KCDP(nn.Module):
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | None = None) -> KCDP:
-        """The model of a finished run, ready to predict. KCDPError if the folder does not hold one."""
+    def from_pretrained(cls, folder: str | Path, device: str | None = None, models: str | Path | None = None) -> KCDP:
+        """The model of a finished run, ready to predict; `models` as the run had it. KCDPError if the folder does not hold one, and for other frozen models than the run's."""
         folder = resolve(folder)
         try:
             about = json.loads((folder / "config.json").read_text())
@@ -110,8 +110,9 @@ class KCDP(nn.Module):
             preset, recipe, classes, stack, knowledge = PRESETS[about["preset"]], read_recipe(about["recipe"]), about["classes"], about["stack"], about["knowledge"]
         except (OSError, KeyError, TypeError, ValueError, SafetensorError, KCDPError) as error:
             raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
+        preset = in_folder(preset, models)
         if stack != stack_key(preset):
-            raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, or bring back the weights it was trained on.")
+            raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, give `models` as its run did, or bring back the weights it was trained on.")
         model = cls(preset, recipe, pick_device(device), classes)
         model.knowledge = knowledge
         load_trainable(model, state)
@@ -120,7 +121,7 @@ class KCDP(nn.Module):
 
 def stack_key(preset: Preset) -> str:
     """SHA over the frozen models a preset names."""
-    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained), *([model_key(preset.writer), preset.parser] if preset.writer else []))
+    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)), *([model_key(preset.writer), preset.parser] if preset.writer else []))
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:

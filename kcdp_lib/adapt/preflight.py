@@ -7,17 +7,17 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+from dataclasses import replace
 from typing import Callable
 
 import torch
 
 from kcdp_lib import datasets, paths
 from kcdp_lib.adapt.record import peak_memory
-from kcdp_lib.adapt.training import set_up, source_step, steps_per_epoch, target_step, update
+from kcdp_lib.adapt.training import pseudo_labeller, set_up, source_step, steps_per_epoch, target_step, update
 from kcdp_lib.config import PRESETS, Config, pick_device
-from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import Frozen, describe, load_foundations, load_text_encoder, load_vlm
+from kcdp_lib.knowledge import TENSORS, Frozen, describe, load_foundations, load_text_encoder, load_vlm
 from kcdp_lib.perception import load_unet, load_vae
 from kcdp_lib.triplets import load_parser
 from kcdp_lib.writer import load_writer
@@ -48,11 +48,11 @@ def preflight(config: Config) -> tuple[list[str], bool]:
     pictures = sum(len(some) for some in found)
     lines = ["weights: all there", "data: " + "; ".join(f"{some.name} {some.split} {len(some)}" + (f", {len(some.skipped)} not readable" if some.skipped else "") for some in found)]
 
-    once, frozen = freeze_some(config, found, device)
-    needed, free = pictures * sum(_bytes(frozen, name) for name in ("latents", "tokens", "mask", "image_embeddings")), shutil.disk_usage(_existing(paths.CACHE)).free
+    once, batches = freeze_some(config, found, device)
+    needed, free = pictures * statistics.mean(map(bytes_a_picture, batches)), shutil.disk_usage(_existing(paths.CACHE)).free
     lines.append(f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free")
 
-    step, peak = train_some(config, frozen, device)
+    step, peak = train_some(config, *batches, device)
     steps = steps_per_epoch(int((source.labels >= 0).sum()), config) * config.run_epochs
     trainings = 1 + 2 * 0.5    # KCDP, and two baselines that see one domain of the two
     total = torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else None
@@ -64,31 +64,31 @@ def preflight(config: Config) -> tuple[list[str], bool]:
     return lines, needed <= free
 
 
-def freeze_some(config: Config, sets: list, device: str) -> tuple[float, Frozen]:
-    """Seconds a picture of `describe`, and what it says of the first pictures: two batches, from all sets in turn. The first batch is not timed."""
+def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Frozen]]:
+    """Seconds a picture of `describe`, and what it says of the first pictures of all sets in turn: two batches, of which the first is not timed."""
     preset, foundations = config.sizes, load_foundations(config.sizes, device)
+    recipe = replace(config.switches, embeddings=True)    # `freeze` keeps them for every recipe
     files = [file for several in zip(*(some.files for some in sets if len(some))) for file in several] or sets[0].files
     files = (files * (2 * preset.batch_size))[:2 * preset.batch_size]
-    seconds, parts = [], []
+    described = []
     for batch in (files[:preset.batch_size], files[preset.batch_size:]):
         started = time.perf_counter()
-        parts.append(describe(datasets.read_images(batch, preset.image_size), foundations, config.switches))
-        seconds.append((time.perf_counter() - started) / len(batch))
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "tokens", "mask", "image_embeddings")}
-    return seconds[1], Frozen(**joined, captions=sum((part.captions for part in parts), []), triplets=sum((part.triplets for part in parts), []))
+        described.append(describe(datasets.read_images(batch, preset.image_size), foundations, recipe))
+    return (time.perf_counter() - started) / preset.batch_size, described
 
 
-def train_some(config: Config, frozen: Frozen, device: str) -> tuple[float, int]:
-    """Median seconds of a step on a source and a target batch, all pseudo-labels kept, and the peak of memory in bytes."""
-    batch, rows = config.sizes.batch_size, torch.arange(len(frozen))
+def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> tuple[float, int]:
+    """Median seconds of a step on a source and a target batch of one size, all pseudo-labels kept, and the peak of memory in bytes."""
+    rows = torch.arange(len(source))
     model, optimizer, accelerator = set_up(config, device)
     model.train()
-    labels, labeller = torch.arange(len(frozen), device=device) % len(config.classes), PseudoLabeller(len(frozen), len(config.classes), config.switches).to(device)
+    labels = rows.to(device) % len(config.classes)
+    labeller = pseudo_labeller(config, labels.cpu().numpy(), target, device)
     seconds = []
     for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
         started = time.perf_counter()
-        source_step(model, frozen, labels, rows[:batch], config, accelerator)
-        target_step(model, labeller, frozen, rows[batch:], 1.0, config, accelerator)
+        source_step(model, source, labels, rows, config, accelerator)
+        target_step(model, labeller, target, rows, 1.0, config, accelerator)
         update(optimizer, accelerator)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
@@ -105,11 +105,11 @@ def _sentence(load: Callable) -> str | None:
     return None
 
 
-def _bytes(frozen: Frozen, name: str) -> float:
-    """Bytes a picture that the cache will hold; of tokens those in use by some picture."""
-    tensor = getattr(frozen, name)
-    tensor = tensor[:, frozen.mask.any(0)] if name == "tokens" else tensor
-    return tensor.numel() * tensor.element_size() / len(tensor)
+def bytes_a_picture(frozen: Frozen) -> float:
+    """Bytes that the cache will hold of a picture; of tokens those in use by some picture."""
+    tensors = {name: getattr(frozen, name) for name in TENSORS}
+    tensors["tokens"] = tensors["tokens"][:, frozen.mask.any(0)]
+    return sum(tensor.nbytes for tensor in tensors.values()) / len(frozen)
 
 
 def _existing(path):

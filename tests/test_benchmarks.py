@@ -1,0 +1,96 @@
+"""The scripts of benchmarks/ still run: nothing else would notice where the library has moved on without them. Sizes are cut to seconds; numbers are not looked at, but for those that every machine finds alike."""
+import importlib
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+from test_downloads import coca
+
+from kcdp_lib import knowledge, paths, results
+from kcdp_lib.config import PRESETS
+
+FOLDER = paths.ROOT / "benchmarks"
+PICTURES = 2    # a batch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch):
+    """One script imports another, as it finds it when it is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+# ---------------------------------------------------------------- all of them
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.py")))
+def test_every_script_can_be_imported_and_says_what_it_is(name):
+    assert len(importlib.import_module(name).__doc__) > 100
+
+
+@pytest.mark.parametrize("name, words, sentence", [
+    ("cost", ["--help"], "PRESET"), ("cost", ["huge"], "there is no preset 'huge' here; choose among sd15, tiny"), ("cost", ["tiny", "--one", "nothing"], "invalid choice: 'nothing'"),
+    ("grid", [], "Name a grid: switches, gain, dials"), ("grid", ["nothing"], "Name a grid"), ("world", ["nothing"], "There is no part 'nothing'; choose among speed, captions, causes, pictures")])
+def test_arguments_are_read(name, words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert sentence in f"{ended.value.code} {''.join(capsys.readouterr())}"
+
+
+# ---------------------------------------------------------------- those that time
+
+@pytest.mark.parametrize("way", ["released", "released_bf16", "paper", "paper_bf16_pieces", "once", "predict"])
+def test_a_way_is_timed(way, monkeypatch):
+    cost = importlib.import_module("cost")
+    monkeypatch.setitem(cost.BATCH, "tiny", PICTURES)
+    found = cost.measure("tiny", way, "cpu")
+    assert all(seconds > 0 for seconds in found["seconds"].values()) and found["peak_bytes"] > 1e8 and f"| tiny | {way} |" in cost.table({"tiny": {way: found}})
+    assert ("trained" in found) == (way not in ("once", "predict")) and set(found["seconds"]) >= {"released": {"vae", "text"}, "once": {"captions"}}.get(way.split("_")[0], set())
+
+
+def test_every_way_of_the_committed_table_is_known():
+    cost = importlib.import_module("cost")
+    assert {way for ways in json.loads((results.FOLDER / "cost.json").read_text()).values() for way in ways} <= set(cost.WAYS)
+
+
+def test_steps_are_timed(monkeypatch):
+    step = importlib.import_module("step")
+    monkeypatch.setattr(step, "PRESET", replace(step.PRESET, batch_size=PICTURES))
+    found = step.measure(rounds=1)
+    assert found["seconds"].keys() == found["ratio"].keys() == json.loads((results.FOLDER / "step.json").read_text())["seconds"].keys() and found["ratio"]["paper"] == 1
+
+
+def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
+    """The same files from narrower layers; of words there are as many as in the true one."""
+    full_size, width = importlib.import_module("full_size"), 32
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "coca_ViT-L-14", coca(tmp_path / "unused", tmp_path / "scratch"))
+    monkeypatch.setattr(full_size, "VAE", full_size.VAE | {"block_out_channels": (width,) * 4, "sample_size": 64})
+    monkeypatch.setattr(full_size, "UNET", full_size.UNET | {"block_out_channels": (width,) * 4, "cross_attention_dim": width, "sample_size": 8})
+    monkeypatch.setattr(full_size, "TEXT", full_size.TEXT | {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 1, "num_attention_heads": 2})
+    preset = full_size.random_preset()
+    foundations = knowledge.load_foundations(preset)
+    assert len(foundations.text_encoder.tokenizer) == 49408 and foundations.vae.config.latent_channels == 4 and Path(preset.diffusion, "unet", "diffusion_pytorch_model.fp16.safetensors").is_file()
+    assert preset == replace(PRESETS["sd15"], diffusion=preset.diffusion, vlm=preset.vlm, vlm_pretrained=None) == full_size.random_preset(), "the second time nothing is written"
+
+
+# ---------------------------------------------------------------- those that count
+
+def test_the_rules_read_the_captions_as_the_committed_results_say(monkeypatch, tmp_path, capsys):
+    triplets = importlib.import_module("triplets")
+    committed = json.loads((results.FOLDER / "triplets.json").read_text())
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    triplets.main("en_no_such_model")
+    measured = json.loads((tmp_path / "triplets.json").read_text())
+    assert measured == committed | {"parsers": {"rules": committed["parsers"]["rules"]}} and "en_no_such_model is not installed" in capsys.readouterr().out
+
+
+def test_what_can_be_said_of_the_world_is_classified(monkeypatch):
+    world = importlib.import_module("world")
+    monkeypatch.setattr(world, "SCENES", {"train": (0, 300), "validation": (300, 500), "test": (500, 700)})
+    monkeypatch.setattr(world.world, "BENCHMARK", ("photos",))
+    assert 0.1 < world.ceilings("captions")["photos"]["macro_f1"] < 1
