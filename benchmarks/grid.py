@@ -75,7 +75,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "gain": [Job(method, seed, target=target) for seed in range(5) for target in ("stickers", "noto") for method in ("kcdp", "baselines", "oracle") if (method, target) != ("oracle", "noto")],
     "dials": [Job(method, seed, dials=dials) for seed in (0,) for dials in dict.fromkeys(TURNED) for method in ("kcdp", "baselines")],
     "develop": [Job(method, seed, f"{recipe}, {HEADS}", target, weights=WEIGHTS.get(method, TRIED)) for seed in (100, 101) for target in ("sketches", "paintings")
-                for method, recipe in [*(("kcdp", recipe) for recipe in ("best", *WITHOUT, "paper")), *((peer, "best") for peer in PEERS)]]
+                for method, recipe in [*(("kcdp", recipe) for recipe in ("best", *WITHOUT, "paper")), *((peer, "best") for peer in (PEERS if seed == 100 else ()))]]
                + [Job("untrained", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")],
     "compare": [job for seed in range(5) for job in (
         Job("untrained", seed, "best"), Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),

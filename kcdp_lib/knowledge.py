@@ -348,10 +348,10 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
         return load_vlm(preset, device), load_writer(preset.writer, device) if preset.writer else None
 
     def captions(i: int):
-        embeddings, written = zip(*(see_and_say(*speakers(), images) for images in batches(i, "captions")))
+        seen, written, known = zip(*((*see_and_say(*speakers(), images), embed(speakers()[0], images)) for images in batches(i, "captions")))
         texts = [text for batch in written for text in batch]
-        known = torch.cat([embed(speakers()[0], images) for images in batches(i, "embeddings")])
-        return {"image_embeddings": torch.cat(embeddings), "embeddings": torch.cat([known, embed_texts(speakers()[0], texts).cpu()], 1)}, texts
+        embeddings = torch.cat([torch.cat(known), embed_texts(speakers()[0], texts).cpu()], 1)
+        return {"image_embeddings": torch.cat(seen), "embeddings": embeddings}, texts
 
     @lru_cache(1)
     def vae():

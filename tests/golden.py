@@ -242,7 +242,7 @@ def unit_tensors(folder: Folder) -> tuple[dict[str, torch.Tensor], dict[str, tor
 
     def pooled(unit):
         return torch.cat([units[f"{unit}.in.v{i}"].mean((2, 3)) for i in range(4)], 1)
-    logits, gates, balance = experts(pooled("moe"))
+    _, logits, gates, balance = experts(pooled("moe"))
     found = gate_tensors("moe.", gates, folder.classes) | {
         "moe.logits": logits, "moe.balance_std": balance, "moe.loss": F.cross_entropy(logits, units["moe.in.labels"]) + BALANCE_WEIGHT * balance}
     v, tokens = pooled("cliea"), units["cliea.in.knowledge"]

@@ -248,7 +248,7 @@ def test_adapting_uses_the_target(finished, world):
 
 def test_second_target_trains_nothing_but_itself(finished, world, monkeypatch):
     trained, train = [], baselines.train
-    monkeypatch.setattr(baselines, "train", lambda *args, **kw: trained.append(args[-1]) or train(*args, **kw))
+    monkeypatch.setattr(baselines, "train", lambda *args, **kw: trained.append(args[7]) or train(*args, **kw))
     image_folder(world / "second", 1, 30_000)
     results = run(world, "second-run", "second")
     assert trained == ["full"] and results["baselines"]["source_only"]["n"] == 6

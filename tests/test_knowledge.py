@@ -179,9 +179,9 @@ def test_freeze_equals_describe_and_computes_once(pictures, foundations, images,
         monkeypatch.setattr(knowledge, name, None)  # a second call must not even load the models
     again = knowledge.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2]
-    described = knowledge.describe(images, foundations, PAPER)
+    described = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
     described.tokens = described.tokens * described.mask.any(0)[:, None]    # what is padding in every picture is not stored
-    for name in ("latents", "tokens", "mask", "image_embeddings"):
+    for name in knowledge.TENSORS:
         assert torch.equal(getattr(first, name)[:], getattr(again, name)[:]) and getattr(first, name).shape == getattr(described, name).shape
         torch.testing.assert_close(getattr(first, name)[:], getattr(described, name), atol=1e-4, rtol=1e-4)
     assert first.captions == again.captions == described.captions and first.triplets == again.triplets == described.triplets
@@ -205,7 +205,7 @@ def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(p
     monkeypatch.setattr(knowledge.shards, "SHARD", 2)
     sharded = knowledge.freeze(pictures, blank_preset(), PAPER)
     rows = torch.tensor([4, 0, 3, 3])
-    for name in ("latents", "tokens", "mask", "image_embeddings"):
+    for name in knowledge.TENSORS:
         one, other = getattr(whole, name), getattr(sharded, name)
         torch.testing.assert_close(other[:].float(), one[:].float(), atol=1e-4, rtol=1e-4)
         assert torch.equal(other[rows], other[:][rows]) and torch.equal(other[2], other[:][2]) and torch.equal(other.select(rows)[1:], other[:][rows][1:])

@@ -172,7 +172,7 @@ def peer_step(model: KCDP, peer: Peer, source: Frozen, answers: torch.Tensor, ro
         own = peer(model.kadap.experts, _float(seen), labels, _float(other), target_rows.to(model.device), done)
         total = total + weight * own + BALANCE_WEIGHT * other.balance
     accelerator.backward(total)
-    return {"source_loss": float(emotion), "peer_loss": float(own), "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean())}
+    return {"source_loss": float(emotion.detach()), "peer_loss": float(own.detach()), "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean())}
 
 
 def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
