@@ -155,7 +155,7 @@ class Config:
     target: str = "stickers"
     setting: str = "da"            # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, they are not
     preset: str = "tiny"
-    recipe: str = "paper"          # or "released", or one of the two with single switches set: "paper, balance=rank_std"
+    recipe: str = "paper"          # or "released" or "best", or one of them with single switches set: "paper, balance=rank_std"
     taxonomy: str = "six"          # or "eight": EmoSet's
     dials: str = ""                # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
     seed: int = 0
