@@ -97,7 +97,7 @@ class KCDP(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
         atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
-        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
+        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "aligned": self.aligned, "stack": stack_key(self.preset)}
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
@@ -114,7 +114,7 @@ class KCDP(nn.Module):
         if stack != stack_key(preset):
             raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, give `models` as its run did, or bring back the weights it was trained on.")
         model = cls(preset, recipe, pick_device(device), classes)
-        model.knowledge = knowledge
+        model.knowledge, model.aligned = knowledge, about.get("aligned", True)
         load_trainable(model, state)
         return model.eval()
 
