@@ -48,7 +48,8 @@ class KCDP(nn.Module):
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
         self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, len(self.classes), embedding_width(preset) if recipe.embeddings else 0)
         if recipe.embeddings:
-            self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
+            with torch.random.fork_rng(devices=[]):    # the first call loads the VLM, which draws weights before it reads them: a model's own start must not depend on that
+                self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
         self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
         self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
