@@ -28,7 +28,7 @@ from kcdp_lib.adapt.baselines import baseline_probs, frozen_for, learn, standard
 from kcdp_lib.adapt.model import evaluate, stack_key
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
-from kcdp_lib.adapt.selection import CHOICE, CRITERIA, choose
+from kcdp_lib.compare import CHOICE, choose, criteria
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.knowledge import freeze
@@ -98,7 +98,7 @@ def run(job: Job) -> dict[str, dict]:
     checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
     teacher, domain = (target, "target") if job.method == "oracle" else (source, "source")
     if job.weights:
-        return {job.method: chosen(job, variant, teacher, target, target_test)}
+        return {job.method: chosen(job, variant, teacher, target, source_test, target_test)}
     trained = learn(config, variant, teacher, target, checkpoint, "cpu")
     scores = {"source.test": described(evaluate(trained.model, frozen_for(variant, source_test, config, "cpu"), domain), source_test, job),
               "target.test": described(evaluate(trained.model, frozen_for(variant, target_test, config, "cpu")), target_test, job)}
@@ -114,18 +114,23 @@ def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
             "predicted": "".join(map(str, probs.argmax(1))), "labels": "".join(map(str, pictures.labels))}
 
 
-def chosen(job: Job, variant: str, teacher: Pictures, target: Pictures, target_test: Pictures) -> dict:
+def chosen(job: Job, variant: str, teacher: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures) -> dict:
     """Train with every weight and look after every epoch. Scores are those of the candidate that `CHOICE` takes without labels; `candidates` says of all how they stand by each criterion, and their macro-F1, to report on."""
-    config, unlabelled, asked = job.config, *(frozen_for(variant, pictures, job.config, "cpu") for pictures in (target, target_test))
-    candidates, answers = [], []
+    config, checkpoint = job.config, job.file.with_suffix(".safetensors")
+    held, unlabelled, asked = (frozen_for(variant, pictures, config, "cpu") for pictures in (source_test, target, target_test))
+    tried, validation, seen, answers = [], [], [], []
     for weight in job.weights:
+        checkpoint.unlink(missing_ok=True)    # one that goes on would not look at the epochs before
+
         def look(model, epoch):
-            probs = evaluate(model, unlabelled)
+            tried.append({"weight": weight, "epoch": epoch})
+            validation.append(metrics.scores(source_test.labels, evaluate(model, held, "source"), config.classes, job.seed)["macro_f1"])
+            seen.append(evaluate(model, unlabelled))
             answers.append(evaluate(model, asked))
-            scored = metrics.scores(target_test.labels, answers[-1], config.classes, job.seed)
-            candidates.append({"weight": weight, "epoch": epoch, **{name: round(criterion(probs), 6) for name, criterion in CRITERIA.items()}, "macro_f1": scored["macro_f1"]})
-        learn(config, variant, teacher, target, job.file.with_suffix(".safetensors"), "cpu", weight, look)
-        job.file.with_suffix(".safetensors").unlink(missing_ok=True)
+        learn(config, variant, teacher, target, checkpoint, "cpu", weight, look)
+    checkpoint.unlink(missing_ok=True)
+    scored = [{"macro_f1": metrics.scores(target_test.labels, probs, config.classes, job.seed)["macro_f1"]} for probs in answers]
+    candidates = [{**told, **{name: round(value, 6) for name, value in by.items()}, **score} for told, by, score in zip(tried, criteria(seen, validation), scored)]
     return {"target.test": described(answers[candidates.index(choose(candidates, CHOICE))], target_test, job), "candidates": candidates}
 
 

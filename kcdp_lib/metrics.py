@@ -54,6 +54,24 @@ def paired_difference(labels: np.ndarray, probs: np.ndarray, other: np.ndarray, 
     return _with_intervals(observed, {name: ours[name] - theirs[name] for name in SUMMARIES})
 
 
+def paired_difference_over_seeds(runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int, seed: int = 0) -> dict:
+    """The mean over seeds of one method's scores minus another's, with intervals from resampling seeds and, within each, pictures (chapter 06).
+
+    runs: for each seed the labels, the first method's and the other's predicted classes, [N] each, ints from 0 to `classes` - 1.
+    """
+    observed, resampled = [], []
+    for labels, first, second in runs:
+        cells = np.zeros((classes,) * 3, dtype=np.int64)
+        np.add.at(cells, (labels, first, second), 1)
+        found = _resample(cells, seed)
+        for into, tables in ((observed, cells[None]), (resampled, found)):
+            ours, theirs = _summaries(tables.sum(3)), _summaries(tables.sum(2))
+            into.append({name: ours[name] - theirs[name] for name in SUMMARIES})
+    drawn = np.random.default_rng(seed).integers(len(runs), size=(RESAMPLES, len(runs)))
+    means = {name: np.stack([of[name] for of in resampled], 1)[np.arange(RESAMPLES)[:, None], drawn].mean(1) for name in SUMMARIES}
+    return _with_intervals({name: np.mean([of[name] for of in observed]) for name in SUMMARIES}, means)
+
+
 def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
     """Share of N pictures with a pseudo-label, and of those that have a label the share that is right: None where nothing can be checked.
 

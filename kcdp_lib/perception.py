@@ -195,7 +195,7 @@ def balance_loss(gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, clas
 
 
 class DomainNorm(nn.Module):
-    """Standardises features by the mean and variance of the domain they come from, so that a domain's style is not taken for its content (AdaBN, Li et al. 2017; chapter "A fair comparison").
+    """Standardises features by the mean and variance of the domain they come from, so that a domain's style is not taken for its content (AdaBN, Li et al. 2018; chapter "A fair comparison").
 
     Sums that forget, and not a batch's own moments: a batch may hold a single picture. Until a domain has been seen in training, the source's are taken.
     """

@@ -21,7 +21,7 @@ from kcdp_lib import Config
 ROOT = Path(__file__).resolve().parents[1]
 ORDERED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = [*ORDERED, *sorted((ROOT / "book").glob("*.ipynb"))]
-CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
+CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt", "06_compare")
 IGNORED = "nbval-ignore-output"
 GLUE = "application/papermill.record/text/plain"
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

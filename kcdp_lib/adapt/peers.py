@@ -30,7 +30,7 @@ class Peer(nn.Module):
 
 
 class AdaBN(Peer):
-    """Nothing but a standardisation by each domain's own averages (Li et al. 2017), for which the target has to be seen: recipes without it make this *source only*."""
+    """Nothing but a standardisation by each domain's own averages (Li et al. 2018), for which the target has to be seen: recipes without it make this *source only*."""
 
     def forward(self, experts, source, labels, target, rows, done):
         """Zero []."""

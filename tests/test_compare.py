@@ -1,0 +1,38 @@
+"""Comparing committed runs, and choosing among candidates without labels."""
+import pytest
+
+from kcdp_lib import compare, results
+
+
+def told(method, seed, predicted, labels="0011", recipe="best", **scores):
+    return {"method": method, "recipe": recipe, "seed": seed, "target": "stickers",
+            "metrics": {"target.test": {"predicted": predicted, "labels": labels, "confusion": [[0, 0], [0, 0]], **scores}}}
+
+
+def test_a_difference_over_seeds_resamples_seeds_and_pictures():
+    rows = [told("kcdp", seed, "0011" * 50, "0011" * 50) for seed in (0, 1)] + [told("mcc", 0, "0110" * 50, "0011" * 50), told("mcc", 1, "0011" * 50, "0011" * 50)]
+    ours, theirs = (compare.runs(rows, name, "best") for name in ("kcdp", "mcc"))
+    found = compare.difference(ours, theirs)
+    assert found["macro_f1"] == pytest.approx(0.25) and found["macro_f1_interval"][0] == 0    # one seed has no difference: an interval over seeds must hold that
+    assert 0.45 < found["macro_f1_interval"][1] < 0.6
+    assert compare.difference(ours, ours)["macro_f1_interval"] == [0, 0]
+    assert compare.difference(theirs, ours)["accuracy"] == pytest.approx(-0.25)
+
+
+def test_runs_are_of_one_recipe_and_in_the_order_of_seeds():
+    rows = [told("mcc", 1, "0011"), told("mcc", 0, "0110"), told("mcc", 2, "0011", recipe="paper")]
+    assert list(compare.runs(rows, "mcc", "best")) == [0, 1] and list(compare.runs(rows, "mcc", "paper")) == [2]
+    assert [of.tolist() for of in compare.predictions(rows[1])] == [[0, 0, 1, 1], [0, 1, 1, 0]]
+
+
+def test_a_summary_is_of_means():
+    rows = [told("mcc", seed, "0011", macro_f1=score, balanced_accuracy=0.5, accuracy=0.7, calibration_error=0.1) for seed, score in ((0, 0.4), (1, 0.6))]
+    found = compare.summary(compare.runs(rows, "mcc", "best"))
+    assert found["macro_f1"] == pytest.approx(0.5) and found["accuracy"] == pytest.approx(0.7) and (found["from"], found["to"]) == pytest.approx(results.interval([0.4, 0.6]))
+
+
+def test_every_rule_chooses_its_own_candidate():
+    candidates = [{"weight": weight, "macro_f1": score, **{name: float(name == best) for name in compare.CRITERIA}}
+                  for weight, score, best in ((0.3, 0.1, "certainty"), (1.0, 0.2, "density"), (1.0, 0.3, "agreement"), (3.0, 0.4, "validation"), (3.0, 0.5, "information"))]
+    assert compare.choices([{"metrics": {"candidates": candidates}}, {"metrics": {}}]) == {
+        "certainty": [0.1], "density": [0.2], "agreement": [0.3], "validation": [0.4], "information": [0.5], "last epoch": [0.3], "target labels": [0.5]}
