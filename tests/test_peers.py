@@ -12,7 +12,7 @@ from kcdp_lib import Config, config
 from kcdp_lib.adapt import peers, training
 from kcdp_lib.adapt.model import KCDP, evaluate
 from kcdp_lib.adapt.peers import PEERS
-from kcdp_lib.adapt.selection import CRITERIA, certainty, choose, density, information
+from kcdp_lib.compare import CRITERIA, agreement, certainty, choose, criteria, density, information
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import Frozen, class_embeddings, embedding_width
 from kcdp_lib.perception import Experts, Perception, load_kadap, trainable_state_dict
@@ -249,10 +249,19 @@ def test_density_equals_a_loop_over_pictures():
     assert density(probs) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+def test_agreement_is_with_all_candidates_together():
+    """Pictures by pictures: the third candidate is outvoted on the last one, the first two are not sure enough there to win either."""
+    everyone = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]]])
+    assert [agreement(probs, everyone) for probs in everyone] == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+    assert [agreement(probs, everyone[:2]) for probs in everyone] == pytest.approx([1, 1, 1 / 3])
+
+
 def test_criteria_do_not_depend_on_the_order_of_the_pictures():
-    probs = probabilities().numpy()
-    for name, criterion in CRITERIA.items():
-        assert criterion(probs) == pytest.approx(criterion(probs[::-1]), rel=1e-5) and math.isfinite(criterion(np.eye(4)[[1, 1, 1]])), name
+    answers = [probabilities(seed=seed).numpy() for seed in range(3)] + [np.eye(C)[[1] * 40]]
+    one, other = criteria(answers, [0.1, 0.2, 0.3, 0.4]), criteria([probs[::-1] for probs in answers], [0.1, 0.2, 0.3, 0.4])
+    for mine, theirs in zip(one, other):
+        assert set(mine) == set(CRITERIA) and mine == pytest.approx(theirs, rel=1e-4, abs=1e-6) and all(map(math.isfinite, mine.values()))
+    assert one[1] == {"certainty": certainty(answers[1]), "information": information(answers[1]), "density": density(answers[1]), "agreement": agreement(answers[1], np.stack(answers)), "validation": 0.2}
 
 
 def test_the_first_of_equals_is_chosen():
