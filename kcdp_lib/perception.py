@@ -5,7 +5,6 @@ cross-attention probabilities as further channels. A feature pyramid pools them 
 """
 from __future__ import annotations
 
-from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -295,12 +294,33 @@ class KADAP(nn.Module):
         if tokens.shape[1] != self.positions:
             raise KCDPError(f"This model reads {self.positions} knowledge tokens a picture but got {tokens.shape[1]}; freeze the pictures with the preset of the model.")
         maps, attention = (latents, []) if isinstance(latents, list) else self.look(latents, tokens, mask)
-        pyramid = self.fpn(OrderedDict(enumerate(maps)))
-        seen = [level.mean((2, 3)) for level in pyramid.values()] + ([embeddings] if self.recipe.embeddings else [])
+        seen = [*pooled_pyramid(self.fpn, maps), *([embeddings] if self.recipe.embeddings else [])]
         known = [masked_mean(tokens, mask)] if self.recipe.knowledge_in_moe else []
         x = torch.cat([*seen, *known], dim=1)
         x = self.norm(x, domain) if self.norm else x
         return Perception(x[:, :self.visual_width], *self.experts(x), maps, attention)
+
+
+def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The means over all places [B, F] of the pyramid's four levels, from maps [B, channels, h, w], finest first (method chapter, eq-v).
+
+    As `fpn` gives them and then averaged, but its last convolutions, most of its arithmetic, are never carried out: nobody looks at their places.
+    """
+    inner, means = None, []
+    for map_, lateral, last in zip(maps[::-1], list(fpn.inner_blocks)[::-1], list(fpn.layer_blocks)[::-1]):
+        inner = lateral(map_) if inner is None else lateral(map_) + F.interpolate(inner, map_.shape[-2:])
+        means.insert(0, mean_of_convolution(last[0], inner))
+    return means
+
+
+def mean_of_convolution(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """The mean over all places of a 3 x 3 convolution with a border of zeros: x [B, F, h, w] -> [B, F'].
+
+    The mean of a sum is the sum of the means, so each of the nine weights meets the sum of the places that it sees: all but the first or the last row, or column.
+    """
+    rows = torch.stack([x[..., :-1, :].sum(-2), x.sum(-2), x[..., 1:, :].sum(-2)], -2)
+    sums = torch.stack([rows[..., :-1].sum(-1), rows.sum(-1), rows[..., 1:].sum(-1)], -1)    # [B, F, 3, 3]
+    return torch.einsum("bfyx,ofyx->bo", sums, convolution.weight) / x[0, 0].numel() + convolution.bias
 
 
 def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cpu", classes: int = 6, embedding_width: int = 0) -> KADAP:

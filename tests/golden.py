@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import zlib
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -211,14 +212,13 @@ def gate_tensors(name: str, gates: torch.Tensor, classes: int) -> dict[str, torc
 
 def step(folder: Folder, kadap: KADAP, cliea: CLIEA) -> dict[str, torch.Tensor]:
     """One training step without the optimiser, by the names of outputs.safetensors; the losses are the library's own."""
-    prompt, recipe, pyramids, found = folder.heads["emo_labels_emb"], RECIPES["released"], [], {}
+    prompt, recipe, found = folder.heads["emo_labels_emb"], RECIPES["released"], {}
     prompt_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)  # "released" must not look at it
-    kadap.fpn.register_forward_hook(lambda module, inputs, output: pyramids.append(output.values()))
     for d in "st":
         tokens, mask = folder.inputs[f"context_{d}"], folder.knowledge(d).mask
         seen = kadap(folder.inputs[f"latents_{d}"], tokens, mask)
         similarities = cliea(seen.v, tokens, mask, prompt, prompt_mask)
-        found |= {f"{d}.map{i}": m for i, m in enumerate(seen.maps)} | {f"{d}.fpn{i}": level for i, level in enumerate(pyramids.pop())}
+        found |= {f"{d}.map{i}": m for i, m in enumerate(seen.maps)} | {f"{d}.fpn{i}": level for i, level in enumerate(kadap.fpn(OrderedDict(enumerate(seen.maps))).values())}
         found |= gate_tensors(f"{d}.", seen.gates, folder.classes)
         found |= {f"{d}.pooled": seen.v, f"{d}.logits": seen.logits, f"{d}.balance_std": seen.balance, f"{d}.similarities_over_T": similarities / TEMPERATURE,
                   f"{d}.t_a": cliea.read(tokens, mask, prompt, prompt_mask), f"{d}.v_a": cliea.align(seen.v)}

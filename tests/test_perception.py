@@ -1,15 +1,17 @@
 """Chapter 03: one UNet pass, four maps with attention, LoRA, pyramid, experts."""
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
 import torch
 from blank import blank_preset
 from diffusers import UNet2DConditionModel
+from torchvision.ops import FeaturePyramidNetwork
 
 from kcdp_lib import KCDPError
 from kcdp_lib.config import RECIPES
 from kcdp_lib.perception import (CHOSEN, EXPERTS, KADAP, DomainNorm, Experts, StoringProcessor, encode_images, load_kadap, load_trainable, load_unet, load_vae,
-                                 trainable_state_dict, word_attention)
+                                 pooled_pyramid, trainable_state_dict, word_attention)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -404,3 +406,13 @@ def test_stable_diffusion_size_goes_through_the_same_lines(monkeypatch):
         seen = kadap(torch.empty(2, 4, 64, 64), torch.empty(2, 154, 768), torch.ones(2, 154, dtype=torch.bool))
     assert [tuple(m.shape[1:]) for m in seen.maps] == [(320, 64, 64), (640 + 154, 32, 32), (1280 + 154, 16, 16), (1280, 8, 8)]
     assert seen.v.shape == (2, 1024) and seen.logits.shape == (2, 6)
+
+
+@pytest.mark.parametrize("size", [8, 2])
+def test_the_pooled_pyramid_is_the_mean_of_the_pyramid(size):
+    torch.manual_seed(0)
+    fpn = FeaturePyramidNetwork([3, 5, 4, 6], 7)
+    torch.nn.init.normal_(fpn.layer_blocks[1][0].bias)
+    maps = [torch.randn(2, channels, size >> level or 1, size >> level or 1) for level, channels in enumerate((3, 5, 4, 6))]
+    for pooled, level in zip(pooled_pyramid(fpn, maps), fpn(OrderedDict(enumerate(maps))).values(), strict=True):
+        torch.testing.assert_close(pooled, level.mean((2, 3)), atol=1e-5, rtol=1e-5)
