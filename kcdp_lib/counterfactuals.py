@@ -18,6 +18,7 @@ from kcdp_lib.tokens import masked_mean, used_positions
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
 HEADS = 8
+LEAST = 0.02    # no class is believed to be rarer, in either domain
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
@@ -163,12 +164,15 @@ def together(*voices: torch.Tensor) -> torch.Tensor:
 
 
 def with_prior(probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor) -> torch.Tensor:
-    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior."""
-    weighted = probs * prior / source_prior.clamp(min=1e-6)
+    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior.
+
+    Source shares below `LEAST` count as that: of a class that the source never shows, any doubt would otherwise become a certainty.
+    """
+    weighted = probs * prior / source_prior.clamp(min=LEAST)
     return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
-def estimate_prior(probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = 0.02) -> torch.Tensor:
+def estimate_prior(probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = LEAST) -> torch.Tensor:
     """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
 
     source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in both domains and differ in frequency alone, and the

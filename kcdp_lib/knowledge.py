@@ -74,7 +74,7 @@ class Frozen:
     captions: list[str]
     triplets: list[list[Triplet]]
     embeddings: torch.Tensor | Rows | None = None  # [N, 4 D] float32, all that the VLM knows of a picture (`embed`)
-    maps: list[Rows] | None = None         # four [N, channels, h, w] float32, where nothing is trained before them (`freeze_maps`)
+    maps: list[Rows] | None = None         # four [N, channels, h, w] float32, where nothing is trained before them (`baselines.with_maps`)
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -3,6 +3,7 @@ import dataclasses
 import errno
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from transformers import CLIPTextModel
 
 import kcdp_lib
 from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths, processes
-from kcdp_lib.adapt import adapt, baselines, load_all, record, training
-from kcdp_lib.adapt.model import KCDP
+from kcdp_lib.adapt import adapt, baselines, load_all, peers, record, training
+from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.datasets import SIZES, load
 from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
@@ -292,6 +293,89 @@ def test_image_and_text_are_unit_vectors_side_by_side(world):
     image, text = np.split(features, 2, axis=1)
     np.testing.assert_allclose(text, knowledge.embed_texts(vlm, frozen.captions).numpy(), atol=1e-5)
     assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(image, axis=1) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
+
+
+# ---------------------------------------------------------------- the recipe "best", and the peers
+
+HEADS = "best, trained=heads"
+
+
+@pytest.mark.parametrize("recipe", ["best", HEADS])
+def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe):
+    """The run read maps and embeddings from the cache, and `predict` has pictures alone. Figures are drawn, too."""
+    monkeypatch.setattr(record, "draw", DRAW)
+    results = run(world, recipe, recipe=recipe, epochs=1)
+    rows, model = predictions(world / recipe), KCDP.from_pretrained(world / recipe / "model")
+    said = model.predict([row["file"] for row in rows])
+    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4) and said.labels == [row["predicted"] for row in rows]
+    assert set(results["baselines"]) == BASELINES and results["pseudo_labels"]["coverage"] > 0 and len(list((world / recipe / "figures").glob("*.png"))) == 4
+    trained = trainable_state_dict(model)
+    assert {"kadap.norm.sums", "kadap.norm.weight"} <= trained.keys() and any(".unet." in name for name in trained) == (recipe == "best")
+
+
+def test_maps_computed_once_are_those_of_the_moment(world, monkeypatch):
+    settings, pictures = Config(source=str(world / "source"), preset="blank", recipe=HEADS), load(str(world / "source"), "train")
+    frozen, silent = (baselines.frozen_for(variant, pictures, settings, "cpu") for variant in ("full", "source_only_no_knowledge"))
+    torch.manual_seed(3)
+    model = KCDP(settings.sizes, settings.switches)
+    evaluated = evaluate(model, frozen)
+    assert evaluated == pytest.approx(evaluate(model, dataclasses.replace(frozen, maps=None)), abs=1e-5) and not np.allclose(evaluated[0], evaluated[1], atol=1e-4)
+    assert evaluate(model, silent) == pytest.approx(evaluate(model, dataclasses.replace(silent, maps=None)), abs=1e-5) and not silent.embeddings[:].any()
+    assert not torch.allclose(frozen.maps[1][:], silent.maps[1][:]), "maps are read with the knowledge"
+    rows = torch.tensor([5, 0, 17])
+    picked = baselines.select(frozen, rows)
+    assert all(torch.equal(some[:], map_[:][rows]) for some, map_ in zip(picked.maps, frozen.maps)) and torch.equal(picked.embeddings[:], frozen.embeddings[rows]) and len(picked) == 3
+    monkeypatch.setattr(baselines, "load_kadap", None)
+    again = baselines.frozen_for("full", pictures, settings, "cpu")
+    assert all(torch.equal(one[:], other[:]) for one, other in zip(again.maps, frozen.maps))
+
+
+def test_experts_vlm_and_alignment_answer_together(world):
+    """One picture at a time; the paper's recipe hears the experts alone, a peer's model not the alignment."""
+    settings, pictures = Config(source=str(world / "source"), preset="blank", recipe=HEADS), load(str(world / "source"), "train")
+    frozen = baselines.frozen_for("full", pictures, settings, "cpu")
+    torch.manual_seed(3)
+    model = KCDP(settings.sizes, settings.switches).eval()
+    given = gather(frozen, torch.arange(4), "cpu")
+    with torch.no_grad():
+        seen, similarities = model(*given)
+    voices = [seen.logits.softmax(-1), knowledge.zero_shot(knowledge.load_vlm(settings.sizes), given[3][:, :given[3].shape[1] // 4], EMOTIONS), (similarities / 0.07).softmax(-1)]
+    for aligned in (True, False):
+        model.aligned = aligned
+        for i, answer in enumerate(model.answer(seen, similarities, given[3])):
+            heard = [voice[i].clamp(min=1e-6).log() for voice in voices[:2 + aligned]]
+            torch.testing.assert_close(answer, (sum(heard) / len(heard)).softmax(-1), atol=1e-5, rtol=1e-3)
+    model.recipe = config.RECIPES["paper"]
+    torch.testing.assert_close(model.answer(seen, similarities), voices[0])
+
+
+@pytest.mark.parametrize("variant", ["full", "shot", "cdan", "fixmatch"])
+def test_no_method_is_handed_the_targets_labels(world, variant):
+    """The target as it is, with its labels turned round, and with nothing where they were: the same weights."""
+    settings, (source, target) = Config(source=str(world / "source"), preset="blank", recipe=HEADS), (load(str(world / name), "train") for name in ("source", "target"))
+    assert (target.labels >= 0).all()
+    targets = [target, dataclasses.replace(target, labels=(target.labels + 2) % 6), dataclasses.replace(target, labels=None)]
+    weights = [trainable_state_dict(baselines.learn(settings, variant, source, given, world / f"{variant}-{i}", "cpu").model) for i, given in enumerate(targets)]
+    assert all(torch.equal(value, other[name]) for other in weights[1:] for name, value in weights[0].items())
+
+
+def test_a_training_is_not_taken_for_one_of_another_peer_or_weight(world):
+    settings, (source, target) = Config(source=str(world / "source"), preset="blank"), (load(str(world / name), "train") for name in ("source", "target"))
+    told = [(variant, weight) for variant in ("full", *peers.PEERS) for weight in (0.3, 1.0)]
+    assert len({baselines.training_key(settings, variant, source, target, "cpu", weight) for variant, weight in told}) == len(told)
+
+
+def test_a_probe_of_standardised_domains_survives_another_scale():
+    """Classes look alike in both domains, but for the scale and the zero of every number: the plain probe fails, the standardised one does not."""
+    random, labels = np.random.default_rng(0), np.arange(120) % 3
+    source, target, asked = (4 * np.eye(3)[labels] + random.normal(size=(120, 3)) for _ in range(3))
+    shifted = [SimpleNamespace(embeddings=torch.tensor(5 * features + [60, 0, -60])) for features in (target, asked)]
+    taught = SimpleNamespace(embeddings=torch.tensor(source))
+    probs = baselines.standardised_probe(taught, labels, *shifted, 4, 0)
+    plain = baselines.linear_classifier(source, labels, 4, 0)(shifted[1].embeddings.numpy())
+    assert probs.shape == (120, 4) and probs.sum(1) == pytest.approx(1) and (probs.argmax(1) == labels).mean() > 0.9 > 0.5 > (plain.argmax(1) == labels).mean()
+    one_class = SimpleNamespace(embeddings=shifted[1].embeddings[labels == 2])
+    assert baselines.standardised_probe(taught, labels, shifted[0], one_class, 4, 0) == pytest.approx(probs[labels == 2]), "by the training pictures, whatever is asked"
 
 
 # ---------------------------------------------------------------- other classes, other worlds

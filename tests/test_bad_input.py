@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from kcdp_lib import KCDPError, config, datasets, knowledge, paths
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.config import PRESETS, RECIPES, SWITCHES, Config
+from kcdp_lib.config import BEYOND, PRESETS, RECIPES, SWITCHES, Config
 from kcdp_lib.knowledge import load_text_encoder, load_vlm
 from kcdp_lib.perception import load_unet, load_vae
 from kcdp_lib.triplets import load_parser
@@ -145,10 +145,12 @@ ROWS = [
     ("source empty", parameters(source=""), "source='' must be one of photos"),
     ("setting", parameters(setting="both"), "setting='both' is not known; choose one of da, uc"),
     ("preset", parameters(preset="huge"), "preset='huge' is not known; choose one of tiny, sd15, sd15-instructblip"),
-    ("recipe", parameters(recipe="soup"), "recipe='soup' is not known; choose one of paper, released"),
-    ("recipe empty", parameters(recipe=""), "recipe='' is not known; choose one of paper, released"),
-    ("recipe's switch", parameters(recipe="paper, colour=red"), f"switch of the recipe='colour' is not known; choose one of {', '.join(SWITCHES)}"),
+    ("recipe", parameters(recipe="soup"), "recipe='soup' is not known; choose one of paper, released, best\\."),
+    ("recipe empty", parameters(recipe=""), "recipe='' is not known; choose one of paper, released, best\\."),
+    ("recipe's switch", parameters(recipe="paper, colour=red"), f"switch of the recipe='colour' is not known; choose one of {', '.join(SWITCHES + BEYOND)}\\."),
     ("recipe's name as a switch", parameters(recipe="paper, name=released"), "switch of the recipe='name' is not known"),
+    ("what to train", parameters(recipe="best, trained=nothing"), r"trained='nothing' is not known; choose one of lora, unet, heads\."),
+    ("switch beyond the paper", parameters(recipe="best, embeddings=some"), r"embeddings='some' is not known; choose one of False, True\."),
     ("switch's value", parameters(recipe="paper, balance=none"), "balance='none' is not known; choose one of load, rank_std"),
     ("switch without value", parameters(recipe="paper, balance"), "balance='' is not known; choose one of load, rank_std"),
     ("switch that counts", parameters(recipe="released, source_loss_count=3"), "source_loss_count='3' is not known; choose one of 1, 2"),

@@ -4,12 +4,16 @@ import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import open_clip
 import pytest
 from test_downloads import coca
 
 from kcdp_lib import knowledge, paths, results
+from kcdp_lib.adapt.peers import PEERS
+from kcdp_lib.compare import CRITERIA
 from kcdp_lib.config import PRESETS
 
 FOLDER = paths.ROOT / "benchmarks"
@@ -76,6 +80,44 @@ def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
     foundations = knowledge.load_foundations(preset)
     assert len(foundations.text_encoder.tokenizer) == 49408 and foundations.vae.config.latent_channels == 4 and Path(preset.diffusion, "unet", "diffusion_pytorch_model.fp16.safetensors").is_file()
     assert preset == replace(PRESETS["sd15"], diffusion=preset.diffusion, vlm=preset.vlm, vlm_pretrained=None) == full_size.random_preset(), "the second time nothing is written"
+
+
+# ---------------------------------------------------------------- the grids
+
+def test_every_job_of_a_grid_can_be_started_and_is_there_once():
+    """Its parameters are valid, its method is known, and no two jobs share a file. What the recipe was chosen on is not reported on."""
+    grid = importlib.import_module("grid")
+    for name, jobs in grid.GRIDS.items():
+        assert len({job.file for job in jobs}) == len(jobs), name
+        assert all(job.config.switches and job.method in ("kcdp", "baselines", "untrained", "source_only", "oracle", *PEERS) for job in jobs), name
+    seeds, targets = ({name: {getattr(job, field) for job in jobs} for name, jobs in grid.GRIDS.items()} for field in ("seed", "target"))
+    assert all(not (seeds["develop"] & seeds[name] or targets["develop"] & targets[name]) for name in ("compare", "adapters"))
+    assert grid.CHOICE in CRITERIA
+
+
+@pytest.mark.parametrize("criterion, taken, accuracy", [("certainty", (1.0, 1), 0), ("agreement", (0.3, 2), 1)])
+def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_scored(monkeypatch, criterion, taken, accuracy):
+    """Two weights, two epochs. The surest is wrong everywhere: it is taken all the same."""
+    grid, labels = importlib.import_module("grid"), np.arange(12) % 6
+    answers = {(0.3, 1): np.full((12, 6), 1 / 6), (0.3, 2): np.eye(6)[labels] * 0.7 + 0.05, (1.0, 1): np.eye(6)[(labels + 1) % 6], (1.0, 2): np.eye(6)[labels] * 0.4 + 0.1}
+
+    def learn(config, variant, source, target, checkpoint, device, weight, look):
+        assert variant == "mcc" and source == "teacher"
+        for epoch in (1, 2):
+            look((weight, epoch), epoch)
+    job = grid.Job("mcc", 100, "best, trained=heads", "sketches", weights=(0.3, 1.0))
+    target, source_test, target_test = SimpleNamespace(labels=None), SimpleNamespace(labels=labels), SimpleNamespace(labels=labels)
+    monkeypatch.setattr(grid, "CHOICE", criterion)
+    monkeypatch.setattr(grid, "learn", learn)
+    monkeypatch.setattr(grid, "frozen_for", lambda variant, pictures, config, device: pictures)
+    monkeypatch.setattr(grid, "evaluate", lambda model, frozen, domain="target": answers[model] if (frozen is source_test) == (domain == "source") else None)
+    found = grid.chosen(job, "mcc", "teacher", target, source_test, target_test)
+    assert [(row["weight"], row["epoch"]) for row in found["candidates"]] == list(answers)
+    assert [row["macro_f1"] for row in found["candidates"]][1:] == [row["validation"] for row in found["candidates"]][1:] == [1, 0, 1]
+    best = max(found["candidates"], key=lambda row: row[criterion])
+    assert (best["weight"], best["epoch"]) == taken and found["target.test"]["accuracy"] == accuracy
+    assert found["target.test"]["predicted"] == "".join(map(str, answers[taken].argmax(1))) and found["target.test"]["labels"] == "012345" * 2
+    assert found["target.test"]["calibration_error"] == pytest.approx(abs(accuracy - answers[taken].max()))
 
 
 # ---------------------------------------------------------------- those that count

@@ -1,4 +1,6 @@
 """Chapter 04: counterfactual prompts, similarities, pseudo-labels."""
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,7 @@ from blank import blank_preset
 from torch import nn
 
 from kcdp_lib.config import RECIPES
-from kcdp_lib.counterfactuals import CLIEA, TEMPERATURE, PseudoLabeller, counterfactual_loss, prompts
+from kcdp_lib.counterfactuals import CLIEA, LEAST, TEMPERATURE, PseudoLabeller, counterfactual_loss, estimate_prior, prompts, similarity_probs, together, with_prior
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
 from kcdp_lib.perception import load_kadap
 
@@ -124,9 +126,9 @@ def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
         assert all(p.grad.isfinite().all() for part in (kadap, cliea) for p in part.parameters() if p.grad is not None)
         assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
         return torch.cat([seen.logits, seen.v, similarities], 1).detach()
-    together = see(torch.arange(2))
-    assert together.isfinite().all() and not torch.allclose(*together)
-    torch.testing.assert_close(torch.cat([see(torch.tensor([i])) for i in range(2)]), together, atol=1e-4, rtol=1e-4)
+    both = see(torch.arange(2))
+    assert both.isfinite().all() and not torch.allclose(*both)
+    torch.testing.assert_close(torch.cat([see(torch.tensor([i])) for i in range(2)]), both, atol=1e-4, rtol=1e-4)
 
 
 # -- pseudo-labels
@@ -195,3 +197,85 @@ def test_one_picture_alone_and_similarities_without_gradient():
     similarities = torch.rand(1, 6, requires_grad=True)
     pseudo = labeller.update(torch.tensor([0]), similarities, 1.0)
     assert pseudo.kept.all() and not pseudo.confidence.requires_grad
+
+
+# -- several voices, and how frequent the classes are
+
+def test_voices_together_are_a_geometric_mean():
+    one, other = torch.tensor([[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]), torch.tensor([[0.2, 0.6, 0.2], [0.0, 0.5, 0.5]])
+    for i in range(2):
+        mean = [(max(p, 1e-6) * max(q, 1e-6)) ** 0.5 for p, q in zip(one[i].tolist(), other[i].tolist())]
+        torch.testing.assert_close(together(one, other)[i], torch.tensor([x / sum(mean) for x in mean]))
+    torch.testing.assert_close(together(one), one.clamp(min=1e-6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together(one, torch.full((2, 3), 1 / 3), one), together(one, one, torch.full((2, 3), 1 / 3)))
+    assert together(torch.tensor([[0.99, 0.01]]), torch.tensor([[0.4, 0.6]])).argmax() == 0, "who is sure counts for more"
+
+
+SHARES, SOURCE_SHARES = torch.tensor([0.45, 0.30, 0.15, 0.10]), torch.tensor([0.10, 0.20, 0.30, 0.40])
+
+
+def calibrated(shares, taught, count=4000):
+    """Pictures [N, 2] from four overlapping Gaussians with these class shares: what Bayes' rule says of them where the shares are those taught, and the true classes."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.multinomial(shares, count, replacement=True, generator=random)
+    centres = 1.5 * torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    x = centres[labels] + torch.randn(count, 2, generator=random)
+    return (taught.log() - torch.cdist(x, centres).square() / 2).softmax(-1), labels
+
+
+def test_another_prior_is_bayes_rule():
+    """Answers taught under one prior and brought to another are those taught under the other."""
+    taught, labels = calibrated(SHARES, SOURCE_SHARES, 50)
+    torch.testing.assert_close(with_prior(taught, SHARES, SOURCE_SHARES), calibrated(SHARES, SHARES, 50)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(with_prior(taught, SOURCE_SHARES, SOURCE_SHARES), taught)
+    assert not with_prior(torch.zeros(1, 4), SHARES, SOURCE_SHARES).any(), "nothing known of a picture stays nothing"
+
+
+def test_shifted_shares_are_found_again():
+    """The plain mean of the answers is far off; what is found makes better answers. The least share, given to all in every step, draws the shares together by some hundredths."""
+    probs, labels = calibrated(SHARES, SOURCE_SHARES)
+    true, found = labels.bincount() / len(labels), estimate_prior(probs, SOURCE_SHARES)
+    torch.testing.assert_close(estimate_prior(probs, SOURCE_SHARES, least=0.0), true, atol=0.015, rtol=0)
+    torch.testing.assert_close(found, true, atol=0.04, rtol=0)
+    assert (probs.mean(0) - true).abs().max() > 0.1 and found.sum().item() == pytest.approx(1, abs=1e-5)
+    right = [(answers.argmax(1) == labels).float().mean().item() for answers in (probs, with_prior(probs, found, SOURCE_SHARES))]
+    assert right[1] > right[0] + 0.03
+    torch.testing.assert_close(estimate_prior(calibrated(SOURCE_SHARES, SOURCE_SHARES)[0], SOURCE_SHARES), SOURCE_SHARES, atol=0.04, rtol=0)
+
+
+def test_a_class_that_is_missing_keeps_a_small_share():
+    probs, _ = calibrated(torch.tensor([0.5, 0.5, 0, 0]), SOURCE_SHARES)
+    assert all(LEAST <= share < 0.05 for share in estimate_prior(probs, SOURCE_SHARES)[2:].tolist())
+    assert estimate_prior(probs, SOURCE_SHARES, least=0.0)[2:].max() < 0.01
+
+
+def test_a_class_that_the_source_never_shows_does_not_take_over():
+    """Its probability is never quite zero, and must not be divided by zero."""
+    taught = torch.tensor([0.3, 0.3, 0.4, 0.0])
+    probs, labels = calibrated(taught, taught)
+    probs = 0.99 * probs + 0.01 * torch.eye(4)[3]
+    found = estimate_prior(probs, taught)
+    torch.testing.assert_close(found, taught, atol=0.05, rtol=0)
+    assert (with_prior(probs, found, taught).argmax(1) == probs.argmax(1)).float().mean() > 0.97
+
+
+def test_labels_follow_the_targets_own_shares():
+    """Recipe "priors": labels and confidence are those of the memory after Bayes' rule, in update and in the end; a picture not yet seen counts for nothing."""
+    probs, labels = calibrated(SHARES, SOURCE_SHARES, 400)
+    labeller = PseudoLabeller(401, 4, replace(PAPER, pseudo_labels="priors"), source_prior=SOURCE_SHARES)
+    assert torch.equal(labeller.probabilities(), labeller.memory), "nothing was seen"
+    pseudo = labeller.note(torch.arange(400), probs, 1.0)
+    expected = with_prior(probs, estimate_prior(probs, SOURCE_SHARES), SOURCE_SHARES)
+    torch.testing.assert_close(pseudo.confidence, expected.max(1).values)
+    assert torch.equal(pseudo.labels, expected.argmax(1)) and torch.equal(labeller.all().labels[:400], pseudo.labels) and not labeller.all().kept[400]
+    assert torch.equal(labeller.all().kept[:400], pseudo.kept) and 0.7 < pseudo.kept.float().mean() < 0.9
+    plain = PseudoLabeller(401, 4, PAPER, source_prior=SOURCE_SHARES).note(torch.arange(400), probs, 1.0)
+    assert torch.equal(plain.labels, probs.argmax(1))
+    assert (pseudo.labels == labels).float().mean() > (plain.labels == labels).float().mean() + 0.03
+
+
+def test_similarities_are_noted_as_their_probabilities():
+    similarities = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) / 5
+    one, other = PseudoLabeller(5, 6, PAPER), PseudoLabeller(5, 6, PAPER)
+    updated, noted = one.update(torch.arange(5), similarities, 0.8), other.note(torch.arange(5), similarity_probs(similarities), 0.8)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(updated, noted)) and torch.equal(one.memory, other.memory)

@@ -78,6 +78,27 @@ def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images
     torch.testing.assert_close(probs.sum(1), torch.ones(5))
 
 
+@torch.no_grad()
+def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
+    """One picture at a time; a mirrored picture has the same first part. `describe` puts the caption behind."""
+    found, vlm = knowledge.embed(foundations.vlm, images), foundations.vlm
+    for i, image in enumerate(images):
+        seen, mirrored = (vlm.model(knowledge._vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1)))
+        both = seen["image_features"][0] + mirrored["image_features"][0]
+        torch.testing.assert_close(found[i], torch.cat([both / both.norm(), seen["image_embs"][0].mean(0), seen["image_embs"][0].amax(0)]), atol=1e-4, rtol=1e-4)
+    width = found.shape[1] // 3
+    torch.testing.assert_close(knowledge.embed(vlm, images.flip(-1))[:, :width], found[:, :width], atol=1e-5, rtol=1e-4)
+    described = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
+    torch.testing.assert_close(described.embeddings, torch.cat([found, knowledge.embed_texts(vlm, described.captions)], 1), atol=1e-5, rtol=1e-4)
+    assert described.embeddings.shape[1] == knowledge.embedding_width(blank_preset()) and knowledge.describe(images, foundations, PAPER).embeddings is None
+
+
+def test_class_embeddings_give_the_zero_shot_answer(foundations, images):
+    embeddings, classes = knowledge.embed_images(foundations.vlm, images), ("happy", "fear", "anger")
+    told = (embeddings @ knowledge.class_embeddings(blank_preset(), classes).T).softmax(-1)
+    torch.testing.assert_close(told, knowledge.zero_shot(foundations.vlm, embeddings, classes))
+
+
 # -- triplets
 
 @pytest.mark.parametrize("caption, expected", [
@@ -287,7 +308,8 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
 
 
 def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, images):
-    frozen = knowledge.describe(images, foundations, PAPER)
+    frozen = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
     empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
+    assert empty.embeddings.shape == frozen.embeddings.shape and not empty.embeddings[:].any() and frozen.embeddings.any()
     assert torch.equal(empty.latents, frozen.latents) and empty.mask[:].sum(1).tolist() == [2] * 5 and set(empty.captions) == {""}
     assert torch.equal(empty.tokens[0], empty.tokens[4])

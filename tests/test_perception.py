@@ -10,8 +10,8 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from kcdp_lib import KCDPError
 from kcdp_lib.config import RECIPES
-from kcdp_lib.perception import (CHOSEN, EXPERTS, KADAP, Experts, StoringProcessor, encode_images, load_kadap, load_trainable, load_unet, load_vae, pooled_pyramid,
-                                 trainable_state_dict, word_attention)
+from kcdp_lib.perception import (CHOSEN, EXPERTS, KADAP, DomainNorm, Experts, StoringProcessor, encode_images, load_kadap, load_trainable, load_unet, load_vae,
+                                 pooled_pyramid, trainable_state_dict, word_attention)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -241,6 +241,119 @@ def test_experts_learn_to_balance():
         experts(x)[3].backward()
         optimiser.step()
     assert experts(x)[3] < 0.1 * before
+
+
+# -- standardising each domain
+
+def test_each_domain_is_standardised_by_its_own_moments():
+    """With nothing forgotten: exactly those of all its pictures so far, whatever the batches."""
+    torch.manual_seed(0)
+    norm, source, target = DomainNorm(5, forget=1.0).train(), 3 * torch.randn(20, 5) + 1, torch.randn(12, 5) - 4
+    for batch in source.split([7, 1, 12]):
+        norm(batch, "source")
+    for batch in target.split([1, 4, 7]):
+        norm(batch, "target")
+    norm.eval()
+    for domain, x in (("source", source), ("target", target)):
+        torch.testing.assert_close(norm(x, domain), (x - x.mean(0)) / x.std(0, unbiased=False), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(norm(source[:1], "source"), norm(source, "source")[:1])
+
+
+def test_old_pictures_are_forgotten_batch_by_batch():
+    torch.manual_seed(0)
+    norm, batches, weights = DomainNorm(2, forget=0.5).train(), torch.randn(3, 4, 2), torch.tensor([0.25, 0.5, 1.0])
+    seen = [norm(batch, "source") for batch in batches][-1]
+    mean = (weights[:, None] * batches.mean(1)).sum(0) / weights.sum()
+    square = (weights[:, None] * batches.square().mean(1)).sum(0) / weights.sum()
+    torch.testing.assert_close(seen, (batches[-1] - mean) / (square - mean ** 2).sqrt(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_sources_moments_hold_until_the_target_was_seen():
+    torch.manual_seed(0)
+    norm, source, target = DomainNorm(5).train(), torch.randn(20, 5) + 1, torch.randn(12, 5) - 4
+    assert norm(source[:1], "source").isfinite().all(), "a single picture, the first"
+    norm(source, "source")
+    norm.eval()
+    before = norm(target, "target")
+    torch.testing.assert_close(before, norm(target, "source"))
+    norm.train()
+    norm(target, "target")
+    norm.eval()
+    assert not torch.allclose(norm(target, "target"), before) and torch.equal(norm(target, "source"), before)
+
+
+def test_looking_changes_no_average_and_averages_have_no_gradient():
+    norm, x = DomainNorm(5).train(), torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    norm(x, "source").sum().backward()
+    noted = {name: value.clone() for name, value in norm.state_dict().items()}
+    deviation = (x.square().mean(0) - x.mean(0).square()).sqrt().detach()
+    torch.testing.assert_close(x.grad, (1 / deviation).expand(6, 5))
+    norm.eval()
+    norm(x + 3, "source"), norm(x, "target")
+    assert all(torch.equal(value, noted[name]) for name, value in norm.state_dict().items()) and not any(value.requires_grad for value in norm.state_dict().values())
+
+
+# -- the recipe "best"
+
+WIDTH = 20    # of the embeddings here
+
+
+@pytest.fixture(scope="module")
+def best():
+    """With adapters, and with nothing trained before the maps."""
+    kadaps = []
+    for trained in ("lora", "heads"):
+        torch.manual_seed(0)
+        kadaps.append(load_kadap(blank_preset(), replace(RECIPES["best"], trained=trained), T, embedding_width=WIDTH))
+    return kadaps
+
+
+def seen_twice(kadap, batch, embeddings):
+    """A step's look at two domains in training mode, then the target in eval mode."""
+    kadap.train()
+    kadap(*batch, embeddings, "source"), kadap(*batch, 3 * embeddings + 1, "target")
+    with torch.no_grad():
+        return kadap.eval()(*batch, embeddings, "target")
+
+
+def test_embeddings_are_seen_beside_the_picture_and_each_domain_on_its_own_scale(best, batch):
+    embeddings = torch.randn(B, WIDTH, generator=torch.Generator().manual_seed(2))
+    seen = seen_twice(best[0], batch, embeddings)
+    with torch.no_grad():
+        as_source, others = best[0](*batch, embeddings, "source"), best[0](*batch, -embeddings)
+    assert seen.v.shape == (B, 4 * 64 + WIDTH) == (B, best[0].visual_width) and seen.z.shape == (B, EXPERTS * 128)
+    torch.testing.assert_close(seen.v[:, :4 * 64], others.v[:, :4 * 64])
+    assert not torch.allclose(seen.v[:, 4 * 64:], others.v[:, 4 * 64:]) and not torch.allclose(seen.logits, others.logits)
+    assert not torch.allclose(seen.v[:, 4 * 64:], as_source.v[:, 4 * 64:], atol=0.1)
+    torch.testing.assert_close(as_source.v.mean(0), torch.zeros(best[0].visual_width), atol=1e-3, rtol=0)
+
+
+def test_maps_computed_before_are_as_good_as_latents(best, batch):
+    embeddings, kadap = torch.randn(B, WIDTH, generator=torch.Generator().manual_seed(2)), best[1]
+    seen = seen_twice(kadap, batch, embeddings)
+    with torch.no_grad():
+        maps, _ = kadap.look(*batch)
+        again = kadap(maps, *batch[1:], embeddings, "target")
+    assert torch.equal(again.logits, seen.logits) and torch.equal(again.v, seen.v) and again.attention == []
+    kadap.train()(maps, *batch[1:], embeddings, "source").logits.square().sum().backward()
+    assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
+    assert not any(p.requires_grad or p.grad is not None for p in kadap.unet.parameters()) and not any("lora" in name for name, _ in kadap.named_parameters())
+
+
+def test_averages_are_saved_with_what_is_trained(best, batch):
+    embeddings, state = torch.randn(B, WIDTH, generator=torch.Generator().manual_seed(2)), {}
+    seen = seen_twice(best[1], batch, embeddings)
+    state = trainable_state_dict(best[1])
+    assert {name.split(".")[0] for name in state} == {"fpn", "norm", "experts"} and {"norm.sums", "norm.weight"} <= state.keys()
+    torch.manual_seed(7)
+    other = load_kadap(blank_preset(), best[1].recipe, T, embedding_width=WIDTH).eval()
+    load_trainable(other, state)
+    with torch.no_grad():
+        assert torch.equal(other(*batch, embeddings, "target").logits, seen.logits)
+    best[1].train()(*batch, embeddings, "source")
+    assert not torch.equal(state["norm.sums"], best[1].norm.sums) and torch.equal(other.norm.sums, state["norm.sums"]), "copies"
+    with pytest.raises(KCDPError, match="another model"):
+        load_trainable(other, {name: value for name, value in state.items() if name != "norm.weight"})
 
 
 # -- what is trained, what is loaded

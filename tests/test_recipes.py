@@ -11,7 +11,7 @@ from blank import blank_preset
 from kcdp_lib import Config, config, knowledge
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.config import RECIPES, SWITCHES, read_recipe
+from kcdp_lib.config import BEYOND, RECIPES, SWITCHES, read_recipe
 from kcdp_lib.perception import Perception, encode_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,6 +35,17 @@ def test_single_switches_can_be_set():
     assert read_recipe("released, attention_gradient=True").attention_gradient is True
     turned = read_recipe("paper, " + ", ".join(f"{switch}={getattr(RELEASED, switch)}" for switch in SWITCHES))
     assert replace(turned, name="released") == RELEASED
+
+
+def test_best_is_the_papers_with_what_goes_beyond_it():
+    """"heads" is no recipe's own and can be asked for; the paper's and the released recipe have nothing of it."""
+    best = RECIPES["best"]
+    assert BEYOND == ("embeddings", "domain_norm") and best == replace(PAPER, name="best", pseudo_labels="priors", embeddings=True, domain_norm=True)
+    assert not any(getattr(recipe, switch) for recipe in (PAPER, RELEASED) for switch in BEYOND)
+    text = "best, trained=heads"
+    assert read_recipe(text) == replace(best, name=text, trained="heads") and Config(recipe=text).check().switches.trained == "heads"
+    assert read_recipe("paper, domain_norm=True") == replace(PAPER, name="paper, domain_norm=True", domain_norm=True)
+    assert replace(read_recipe("best, embeddings=False, domain_norm=False, pseudo_labels=curriculum"), name="paper") == PAPER
 
 
 # -- what each does in one step of training

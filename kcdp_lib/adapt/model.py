@@ -48,7 +48,8 @@ class KCDP(nn.Module):
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
         self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, len(self.classes), embedding_width(preset) if recipe.embeddings else 0)
         if recipe.embeddings:
-            self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
+            with torch.random.fork_rng(devices=[]):    # the first call loads the VLM, which draws weights before it reads them: a model's own start must not depend on that
+                self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
         self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
         self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
@@ -97,7 +98,7 @@ class KCDP(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
         atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
-        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "stack": stack_key(self.preset)}
+        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "aligned": self.aligned, "stack": stack_key(self.preset)}
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
@@ -114,7 +115,7 @@ class KCDP(nn.Module):
         if stack != stack_key(preset):
             raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, give `models` as its run did, or bring back the weights it was trained on.")
         model = cls(preset, recipe, pick_device(device), classes)
-        model.knowledge = knowledge
+        model.knowledge, model.aligned = knowledge, about.get("aligned", True)
         load_trainable(model, state)
         return model.eval()
 

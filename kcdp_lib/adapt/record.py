@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -138,7 +138,7 @@ def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
     """
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
-    seen, _ = model(*gather(said.frozen, rows, model.device))
+    seen, _ = model(*gather(replace(said.frozen, maps=None), rows, model.device))    # where maps were computed before, their attention was not kept
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
     found = []
     for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu()):

@@ -167,7 +167,9 @@ def peer_step(model: KCDP, peer: Peer, source: Frozen, answers: torch.Tensor, ro
         other = model.kadap(*gather(target, target_rows, model.device), "target") if len(target_rows) else None
     labels = answers[rows.to(answers.device)]
     emotion = F.cross_entropy(seen.logits.float(), labels)
-    total, own = (emotion + BALANCE_WEIGHT * seen.balance) * (done < peer.source_until), emotion.new_zeros(())
+    total, own = emotion + BALANCE_WEIGHT * seen.balance, emotion.new_zeros(())
+    if done >= peer.source_until:
+        total = 0 * seen.z.sum()    # no gradient for the last layer, not even zero: the optimizer would move it by what it remembers
     if other:
         own = peer(model.kadap.experts, _float(seen), labels, _float(other), target_rows.to(model.device), done)
         total = total + weight * own + BALANCE_WEIGHT * other.balance
