@@ -176,10 +176,9 @@ def estimate_prior(probs: torch.Tensor, source_prior: torch.Tensor, steps: int =
     """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
 
     source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in both domains and differ in frequency alone, and the
-    classifier is calibrated; no share falls below about `least`, because a class that is ruled out never comes back.
+    classifier is calibrated. In the end every class is given `least` and the rest is shared as found, so that none is ruled out.
     """
     prior = torch.full_like(source_prior, 1 / len(source_prior))
     for _ in range(steps):
         prior = with_prior(probs, prior, source_prior).mean(0)
-        prior = (1 - least * len(prior)) * prior + least
-    return prior
+    return (1 - least * len(prior)) * prior + least
