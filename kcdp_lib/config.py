@@ -122,8 +122,8 @@ RECIPES = {
         gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
         pseudo_labels="raw", learning_rate="constant", shuffled=False),
 }
-RECIPES["best"] = replace(RECIPES["paper"], name="best", pseudo_labels="priors", embeddings=True, domain_norm=True)
-FROZEN = {"trained": "heads"}    # a value that no recipe has: "best, trained=heads"
+RECIPES["best"] = replace(RECIPES["paper"], name="best", embeddings=True, domain_norm=True)    # chosen by `benchmarks/grid.py develop`
+FURTHER = {"trained": "heads", "pseudo_labels": "priors"}    # values that no recipe has: "best, trained=heads"
 SWITCHES = tuple(field.name for field in fields(Recipe) if field.name != "name" and getattr(RECIPES["paper"], field.name) != getattr(RECIPES["released"], field.name))
 BEYOND = tuple(field.name for field in fields(Recipe) if field.name != "name" and field.name not in SWITCHES)
 
@@ -138,7 +138,7 @@ def read_recipe(text: str) -> Recipe:
     told = {}
     for switch, _, value in (change.partition("=") for change in changes):
         _one_of("switch of the recipe", switch.strip(), SWITCHES + BEYOND)
-        values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), FROZEN.get(switch.strip())) if value is not None}
+        values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), FURTHER.get(switch.strip())) if value is not None}
         _one_of(switch.strip(), value.strip(), values)
         told[switch.strip()] = values[value.strip()]
     return replace(RECIPES[name], name=str(text), **told)

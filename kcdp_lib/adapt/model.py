@@ -61,15 +61,24 @@ class KCDP(nn.Module):
         embeddings [B, 4 D], the four maps in place of the latents, and domain ("source" or "target"): see `KADAP.forward`. KCDPError if T is not the preset's 2 L.
         """
         seen = self.kadap(latents, tokens, mask, embeddings, domain)
-        return seen, self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+        return seen, self.align(seen, tokens, mask)
 
-    def answer(self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor | None = None) -> torch.Tensor:
+    def align(self, seen: Perception, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was seen and knowledge tokens [B, T, H] with bool mask [B, T]."""
+        return self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+
+    @property
+    def asks_cliea(self) -> bool:
+        """Has CLIEA a voice in the answer?"""
+        return self.recipe.embeddings and self.aligned
+
+    def answer(self, seen: Perception, similarities: torch.Tensor | None, embeddings: torch.Tensor | None = None) -> torch.Tensor:
         """Probabilities [B, C]: the experts' (method chapter, eq-experts). A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison")."""
         experts = seen.logits.float().softmax(-1)
         if not self.recipe.embeddings:
             return experts
         told = embeddings[:, :self.class_embeddings.shape[1]] @ self.class_embeddings.T
-        return together(experts, told.softmax(-1), *([similarity_probs(similarities)] if self.aligned else []))
+        return together(experts, told.softmax(-1), *([similarity_probs(similarities)] if self.asks_cliea else []))
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
         """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
@@ -149,7 +158,8 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
     probs = torch.zeros(len(frozen), len(model.classes), device=model.device)
     for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[state.process_index::state.num_processes]:
         with autocast(model.device):
-            given = gather(frozen, rows, model.device)
-            seen, similarities = model(*given, domain)
-        probs[rows] = model.answer(seen, similarities, given[3])
+            looked, tokens, mask, embeddings = gather(frozen, rows, model.device)
+            seen = model.kadap(looked, tokens, mask, embeddings, domain)
+            similarities = model.align(seen, tokens, mask) if model.asks_cliea else None
+        probs[rows] = model.answer(seen, similarities, embeddings)
     return reduce(probs, "sum").cpu().numpy()
