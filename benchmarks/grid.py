@@ -92,7 +92,7 @@ def run(job: Job) -> dict[str, dict]:
         return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
     if job.method == "untrained":
         frozen = [freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test)]
-        found = untrained_probs(config, source, target_test, "cpu")
+        found = untrained_probs(config, frozen[0], source.labels, frozen[2], "cpu")
         found["standardised_probe"] = standardised_probe(frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed)
         return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
     checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)

@@ -131,22 +131,22 @@ def standardised_probe(source: Frozen, labels: np.ndarray, target: Frozen, asked
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
     """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name. Of several processes the main one has them all, the others those that were trained together."""
+    taught, asked = (freeze(pictures, config.sizes, config.switches, device) for pictures in (source, test))    # by all processes: they wait for each other in it
     found = {}
     for variant in VARIANTS[1:]:
         found[variant] = evaluate(baseline(config, variant, source, device).model, frozen_for(variant, test, config, device))
         gc.collect()    # a model's hooks point back at it: without this, memory would hold every model so far
-    others = untrained_probs(config, source, test, device) if PartialState().is_main_process else {}
+    others = untrained_probs(config, taught, source.labels, asked, device) if PartialState().is_main_process else {}
     return {name: probs for name, probs in others.items() if name == "majority"} | found | others
 
 
-def untrained_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of the baselines in which no network is trained, as `baseline_probs` gives them."""
-    asked, taught = (freeze(pictures, config.sizes, config.switches, device) for pictures in (test, source))
+def untrained_probs(config: Config, taught: Frozen, labels: np.ndarray, asked: Frozen, device: str) -> dict[str, np.ndarray]:
+    """Probabilities [N, C] of the baselines in which no network is trained, as `baseline_probs` gives them: taught by the source's pictures and labels [M], for the N pictures `asked`."""
     classes, vlm = len(config.classes), load_vlm(config.sizes, device)
-    found = {"majority": majority(source.labels, len(test), classes)}
-    found["caption_only"] = caption_classifier(taught.captions, source.labels, asked.captions, classes)
-    found["linear_probe"] = linear_classifier(taught.image_embeddings[:].numpy(), source.labels, classes, config.seed)(asked.image_embeddings[:].numpy())
-    found["image_and_text"] = linear_classifier(image_and_text(taught), source.labels, classes, config.seed)(image_and_text(asked))
+    found = {"majority": majority(labels, len(asked), classes)}
+    found["caption_only"] = caption_classifier(taught.captions, labels, asked.captions, classes)
+    found["linear_probe"] = linear_classifier(taught.image_embeddings[:].numpy(), labels, classes, config.seed)(asked.image_embeddings[:].numpy())
+    found["image_and_text"] = linear_classifier(image_and_text(taught), labels, classes, config.seed)(image_and_text(asked))
     found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy()
     return found
 
