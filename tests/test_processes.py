@@ -82,8 +82,9 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
     for alone, shared in zip(one, two):
         for name in LOSSES:
             assert (alone[name] is None) == (shared[name] is None), (alone["step"], name)
-            # the first step to rounding; after it Adam makes whole steps of gradients that are nothing but rounding
-            assert alone[name] is None or shared[name] == pytest.approx(alone[name], rel=5e-3 if alone["step"] else 1e-6, abs=2e-3 if alone["step"] else 1e-6), (alone["step"], name)
+            # the first step to rounding; after it Adam makes whole steps of gradients that are nothing but rounding, and a picture near two experts may choose the other: the balance jumps
+            near = 1e-6 if not alone["step"] else 5e-2 if name == "balance" else 5e-3
+            assert alone[name] is None or shared[name] == pytest.approx(alone[name], rel=near, abs=min(near, 2e-3)), (alone["step"], name)
     assert [run["metrics"]["provenance"]["processes"] for run in one_and_two] == [1, 2]
 
 
