@@ -385,7 +385,7 @@ except KCDPError as error:
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     """Shards of captions fit, those of latents do not; with room again the captions are found."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict()))
-    ran = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "run.yaml"), "150000"], capture_output=True, text=True, cwd=paths.ROOT, env=os.environ | {"KCDP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"})
+    ran = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "run.yaml"), "300000"], capture_output=True, text=True, cwd=paths.ROOT, env=os.environ | {"KCDP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"})
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(r"\S+ cannot be written \(.*\): free some space .* or choose another out_dir\.\n", ran.stdout) and not list(tmp_path.rglob("*.part*"))
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "frozen").iterdir())
