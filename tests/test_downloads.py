@@ -68,7 +68,7 @@ def instructblip(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory) -> Path:
     """The three repositories as they are on the hub, each below DIR as ORG/NAME, and in PRESETS `small`, which takes from the hub what the full-size preset does."""
-    folder, sizes = tmp_path_factory.mktemp("repositories"), blank_preset()
+    folder = tmp_path_factory.mktemp("repositories")
     diffusion(folder / SD)
     architecture = coca(folder / COCA, tmp_path_factory.mktemp("coca"))
     instructblip(folder / BLIP)

@@ -70,7 +70,7 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
     Every epoch is seeded by (seed, epoch); a checkpoint marked with `key` is left after it and every few minutes, so a killed run goes on to exactly the same numbers.
     A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce. after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for epochs before.
     """
-    recipe, epochs = config.switches, config.run_epochs
+    epochs = config.run_epochs
     torch.manual_seed(config.seed)
     model, optimizer, accelerator = set_up(config, device)
     labeller = None if target is None or peer else pseudo_labeller(config, labels, target, device)
