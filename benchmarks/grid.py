@@ -9,7 +9,7 @@ gain       KCDP, all baselines and the oracle on stickers and on real artwork, w
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
-adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch
+adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
 """
 import fcntl
 import json
@@ -80,7 +80,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "compare": [job for seed in range(5) for job in (
         Job("untrained", seed, "best"), Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),
         *(Job(method, seed, f"best, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for method in ("kcdp", "source_only", *PEERS, "oracle")))],
-    "adapters": [Job(method, seed, "best") for seed in range(5) for method in ("kcdp", "adabn", "mcc", "shot", "fixmatch", "dann", "cdan", "mcd")],
+    "adapters": [job for seed in range(5) for job in (Job("kcdp", seed, "released"), *(Job(method, seed, "best") for method in (*PEERS, "kcdp")))],
 }
 
 
