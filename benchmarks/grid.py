@@ -9,6 +9,10 @@ gain       KCDP, all baselines and the oracle on stickers and on real artwork, w
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
+matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA) and without (UC), two seeds, weight 1 and the last epoch
+few        photos to stickers with few target pictures
+ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
+rank       adapters of other ranks
 adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
 """
 import fcntl
@@ -24,15 +28,15 @@ import torch
 
 from kcdp_lib import metrics, paths, results
 from kcdp_lib.adapt import load_all
-from kcdp_lib.adapt.baselines import baseline_probs, frozen_for, learn, standardised_probe, untrained_probs
-from kcdp_lib.adapt.model import evaluate, stack_key
+from kcdp_lib.adapt.baselines import baseline, baseline_probs, frozen_for, learn, standardised_probe, untrained_probs
+from kcdp_lib.adapt.model import evaluate, settle, stack_key
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.compare import CHOICE, choose, criteria
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.knowledge import freeze
-from kcdp_lib.world import Dials, world_key
+from kcdp_lib.world import BENCHMARK, Dials, world_key
 
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALONE = [f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES]
@@ -46,6 +50,9 @@ class Job:
     seed: int
     recipe: str = "paper"
     target: str = "stickers"
+    source: str = "photos"
+    setting: str = "da"
+    pictures: int | None = None    # of the target in training; None: all
     dials: Dials = Dials()
     epochs: int | None = None
     weights: tuple[float, ...] = ()
@@ -54,7 +61,7 @@ class Job:
     def config(self) -> Config:
         """The run's parameters."""
         turned = ", ".join(f"{name}={value}" for name, value in asdict(self.dials).items())
-        return Config(target=self.target, recipe=self.recipe, dials=turned, seed=self.seed, epochs=self.epochs).check()
+        return Config(source=self.source, target=self.target, setting=self.setting, recipe=self.recipe, dials=turned, seed=self.seed, epochs=self.epochs).check()
 
     @property
     def file(self) -> Path:
@@ -64,12 +71,15 @@ class Job:
     def about(self) -> dict:
         """What a line of the results says of it, beside the scores."""
         config = self.config
-        return {name: getattr(config, name) for name in ("recipe", "source", "target", "setting", "seed")} | {"dials": asdict(self.dials), "epochs": config.run_epochs}
+        return {name: getattr(config, name) for name in ("recipe", "source", "target", "setting", "seed")} | {"dials": asdict(self.dials), "epochs": config.run_epochs, **({"pictures": self.pictures} if self.pictures else {})}
 
 
-HEADS, TRIED = "trained=heads", (0.3, 1.0, 3.0)
+HEADS, TRIED, SOME = "trained=heads", (0.3, 1.0, 3.0), ("adabn", "mcd", "fixmatch")    # a rival of each kind: averages, discrepancy, self-training
 WITHOUT = [f"best, {part}pseudo_labels=priors" for part in ("", "embeddings=False, ", "domain_norm=False, ")]    # estimated class shares were meant to be a part, and were dropped
 WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}    # nothing to weigh
+PAIRS = [(source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target]    # noto has 42 labelled pictures: too few to teach
+ABLATED = [f"knowledge={part}" for part in ("caption", "triplets", "none", "another")] + [f"eye={eye}" for eye in ("no_attention", "untrained", "blind")] + [f"timestep={t}" for t in (50, 250, 500)] + [
+    "alignment=prompts", "labelled_by=experts", "labelled_by=vlm", "alignment=none, labelled_by=experts", "pseudo_labels=raw"]
 GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
     "switches": [Job("kcdp", seed, recipe, epochs=2) for seed in (0, 1) for recipe in ("paper", "released", *ALONE)],
     "gain": [Job(method, seed, target=target) for seed in range(5) for target in ("stickers", "noto") for method in ("kcdp", "baselines", "oracle") if (method, target) != ("oracle", "noto")],
@@ -80,6 +90,13 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "compare": [job for seed in range(5) for job in (
         Job("untrained", seed, "best"), Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),
         *(Job(method, seed, f"best, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for method in ("kcdp", "source_only", *PEERS, "oracle")))],
+    "matrix": [job for seed in (0, 1) for source, target in PAIRS for job in (
+        Job("untrained", seed, "best", target, source), *(Job("kcdp", seed, f"{recipe}, {HEADS}", target, source, setting) for setting in ("da", "uc") for recipe in ("best", "paper")),
+        *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
+    "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
+        Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
+    "ablate": [Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed)))) for seed in (0, 1) for changed in ("", *ABLATED) for recipe in ("paper", "best")],
+    "rank": [Job("kcdp", seed, f"best, lora_rank={rank}") for seed in (0, 1) for rank in (1, 2, 32)],
     "adapters": [job for seed in range(5) for job in (Job("kcdp", seed, "released"), *(Job(method, seed, "best") for method in (*PEERS, "kcdp")))],
 }
 
@@ -88,6 +105,7 @@ def run(job: Job) -> dict[str, dict]:
     """Train and score: {method: {"source.test" and "target.test": what `metrics.scores` returns, "pseudo_labels": theirs}}; of the baselines on the target alone."""
     config = job.config
     source, target, source_test, target_test = load_all(config)
+    target = target if job.pictures is None else target.select(range(job.pictures))    # ordered by content hash: as good as lots
     if job.method == "baselines":
         return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
     if job.method == "untrained":
@@ -97,6 +115,8 @@ def run(job: Job) -> dict[str, dict]:
         return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
     checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
     teacher, domain = (target, "target") if job.method == "oracle" else (source, "source")
+    if job.setting == "uc":
+        return unseen(job, source, source_test, target_test)
     if job.weights:
         return {job.method: chosen(job, variant, teacher, target, source_test, target_test)}
     trained = learn(config, variant, teacher, target, checkpoint, "cpu")
@@ -106,6 +126,18 @@ def run(job: Job) -> dict[str, dict]:
         scores["pseudo_labels"] = metrics.pseudo_label_scores(target.labels, trained.pseudo_labels)
     checkpoint.unlink(missing_ok=True)
     return {job.method: scores}
+
+
+def unseen(job: Job, source: Pictures, source_test: Pictures, target_test: Pictures) -> dict[str, dict]:
+    """Scores of a model that no target picture was part of, trained once for all targets; and, where features are standardised, of the same model once it has taken the averages of the pictures that it is asked about."""
+    model = baseline(job.config, "source_only", source, "cpu").model
+    held, asked = (frozen_for("source_only", pictures, job.config, "cpu") for pictures in (source_test, target_test))
+    on_source = described(evaluate(model, held, "source"), source_test, job)
+    found = {job.method: {"source.test": on_source, "target.test": described(evaluate(model, asked), target_test, job)}}
+    if job.config.switches.domain_norm:
+        settle(model, asked)
+        found[f"{job.method}_test_time"] = {"source.test": on_source, "target.test": described(evaluate(model, asked), target_test, job)}
+    return found
 
 
 def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:

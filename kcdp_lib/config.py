@@ -52,7 +52,7 @@ PRESETS["sd15-instructblip"] = replace(
     PRESETS["sd15"], name="sd15-instructblip", writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d", parser="en_core_web_sm")
 # of a repository, what the loaders read, as options of `hf download`: most hold the same weights several times over, Stable Diffusion's more than forty gigabytes
 FILES = {
-    "diffusion": '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer/*" --exclude "safety_checker/*"',
+    "diffusion": '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer/*" --include "scheduler/*" --exclude "safety_checker/*"',
     "vlm_pretrained": '--include "*.safetensors"',
     "writer": '--exclude "*.bin"',
 }
@@ -110,6 +110,13 @@ class Recipe:
     # Beyond the paper, in "best" alone (the chapter "A fair comparison"):
     embeddings: bool = False   # are the VLM's embeddings of picture and caption part of what is seen, beside v
     domain_norm: bool = False  # is what experts and CLIEA read standardised, each domain by its own averages
+    labelled_by: str = "similarities"  # who labels the target: "similarities": CLIEA's (figure) | "answer": all of `KCDP.answer` | "experts" | "vlm": the VLM asked directly
+    # What can be taken away or exchanged, and is nobody's recipe (the same chapter measures it):
+    knowledge: str = "both"            # "both": caption and triplets (figure) | "caption" | "triplets" | "none" | "another": that of another picture
+    eye: str = "diffusion"             # "diffusion": the pre-trained UNet (figure) | "no_attention": without its attention maps | "untrained": with random weights | "blind": no map at all
+    timestep: int = 1                  # t at which the UNet looks (1: released); at later ones the latents get their noise
+    lora_rank: int | None = None       # None: the preset's
+    alignment: str = "counterfactual"  # what L_ccl compares a picture with: "counterfactual": its knowledge under each prompt (figure) | "prompts" alone | "none": there is no L_ccl
 
 
 RECIPES = {
@@ -122,10 +129,17 @@ RECIPES = {
         gate_renormalised=False, balance="rank_std", source_loss_count=2, triplet_text="glued", cliea_masked=False,
         pseudo_labels="raw", learning_rate="constant", shuffled=False),
 }
-RECIPES["best"] = replace(RECIPES["paper"], name="best", embeddings=True, domain_norm=True)    # chosen by `benchmarks/grid.py develop`
-FURTHER = {"trained": "heads", "pseudo_labels": "priors"}    # values that no recipe has: "best, trained=heads"
-SWITCHES = tuple(field.name for field in fields(Recipe) if field.name != "name" and getattr(RECIPES["paper"], field.name) != getattr(RECIPES["released"], field.name))
-BEYOND = tuple(field.name for field in fields(Recipe) if field.name != "name" and field.name not in SWITCHES)
+RECIPES["best"] = replace(RECIPES["paper"], name="best", embeddings=True, domain_norm=True, labelled_by="answer")    # chosen by `benchmarks/grid.py develop`
+FURTHER = {    # values that no recipe has: "best, trained=heads"
+    "trained": ("heads",), "pseudo_labels": ("priors",), "labelled_by": ("experts", "vlm"), "knowledge": ("caption", "triplets", "none", "another"), "eye": ("no_attention", "untrained", "blind"),
+    "timestep": (50, 250, 500), "lora_rank": (1, 2, 32), "alignment": ("prompts", "none")}
+
+
+def _differing(one: str, other: str) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Recipe) if field.name != "name" and getattr(RECIPES[one], field.name) != getattr(RECIPES[other], field.name))
+
+
+SWITCHES, BEYOND = _differing("paper", "released"), _differing("paper", "best")
 
 
 def read_recipe(text: str) -> Recipe:
@@ -137,8 +151,8 @@ def read_recipe(text: str) -> Recipe:
     _one_of("recipe", name, RECIPES)
     told = {}
     for switch, _, value in (change.partition("=") for change in changes):
-        _one_of("switch of the recipe", switch.strip(), SWITCHES + BEYOND)
-        values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), FURTHER.get(switch.strip())) if value is not None}
+        _one_of("switch of the recipe", switch.strip(), dict.fromkeys((*SWITCHES, *BEYOND, *FURTHER)))
+        values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), *FURTHER.get(switch.strip(), ()))}
         _one_of(switch.strip(), value.strip(), values)
         told[switch.strip()] = values[value.strip()]
     return replace(RECIPES[name], name=str(text), **told)

@@ -51,6 +51,8 @@ class CLIEA(nn.Module):
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
+        if self.recipe.alignment == "prompts":    # without the knowledge: the same six texts for every picture
+            mask = torch.zeros_like(mask)
         used, prompt_used = used_positions(mask), used_positions(prompt_mask)
         tokens, mask, prompt_tokens, prompt_mask = tokens[:, used], mask[:, used], prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
         batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]

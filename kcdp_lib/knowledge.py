@@ -73,7 +73,7 @@ class Frozen:
     image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
     captions: list[str]
     triplets: list[list[Triplet]]
-    embeddings: torch.Tensor | Rows | None = None  # [N, 4 D] float32, all that the VLM knows of a picture (`embed`)
+    embeddings: torch.Tensor | Rows | None = None  # [N, 4 D] float32, all that the VLM knows of a picture (`see_and_say`)
     maps: list[Rows] | None = None         # four [N, channels, h, w] float32, where nothing is trained before them (`baselines.with_maps`)
 
     def __len__(self) -> int:
@@ -192,13 +192,6 @@ def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) 
     return (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T).softmax(-1).cpu()
 
 
-def embed(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """[N, 3 D] on the CPU, of uint8 images [N, 3, S, S]: the embedding of a picture and its mirror image together, of length one, then the mean and the maximum of its image tokens, which still know of small things.
-
-    With the caption's embedding behind them they are `Frozen.embeddings`. Not in the paper: for the recipe that looks at the VLM's embeddings.
-    """
-    (seen, tokens), (mirrored, _) = _see(vlm, images), _see(vlm, images.flip(-1))
-    return torch.cat([F.normalize(seen + mirrored, dim=-1), tokens.mean(1), tokens.amax(1)], 1).cpu()
 
 
 def embedding_width(preset: Preset) -> int:
@@ -266,8 +259,9 @@ def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triple
     First the caption's L tokens, then the L tokens of all its triplets together.
     "spaced": each triplet is encoded alone and the encodings are averaged position by position over the triplets that reach it; the mask is their
     union, empty without triplets. "glued": written without spaces and summed, padding included; without triplets the caption stands in again,
-    and nothing is masked, because padding is text like any other there.
+    and nothing is masked, because padding is text like any other there. A recipe that leaves a part of the knowledge out reads an empty caption, or no triplets.
     """
+    captions, triplets = told(captions, triplets, recipe)
     caption_tokens, caption_mask = encode_texts(captions, text_encoder)
     glued = recipe.triplet_text == "glued"
     owners = torch.tensor([row for row, of_row in enumerate(triplets) for _ in of_row], dtype=torch.long)
@@ -285,6 +279,14 @@ def knowledge_tokens(captions: Sequence[str], triplets: Sequence[Sequence[Triple
     return Knowledge(torch.cat([caption_tokens, summed], 1), torch.cat([caption_mask, reached], 1))
 
 
+def told(captions: Sequence[str], triplets: Sequence[Sequence[Triplet]], recipe: Recipe) -> tuple[Sequence[str], Sequence[Sequence[Triplet]]]:
+    """What a recipe lets be known of N pictures: captions and triplets as they are, or without one of them or both, or each picture's from its neighbour (chapter "A fair comparison")."""
+    if recipe.knowledge == "another":
+        return [*captions[-1:], *captions[:-1]], [*triplets[-1:], *triplets[:-1]]
+    return (captions if recipe.knowledge in ("both", "caption") else [""] * len(captions),
+            triplets if recipe.knowledge in ("both", "triplets") else [[]] * len(triplets))
+
+
 def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """[N, M] sparse times [M, ...] -> [N, ...]."""
     if not len(values):
@@ -296,8 +298,8 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
     """The same pictures under an empty caption and no triplets: what the model would see if nobody told it anything. A baseline of chapter 05."""
     nothing = knowledge_tokens([""], [[]], recipe, text_encoder)
     tokens, mask = (Rows([of_one], index=torch.zeros(len(frozen), dtype=torch.long)) for of_one in nothing)    # one row for all
-    silent = frozen.embeddings is not None and Rows([torch.zeros_like(frozen.embeddings[:1])], index=torch.zeros(len(frozen), dtype=torch.long))    # the VLM's embeddings are knowledge, too
-    return replace(frozen, tokens=tokens, mask=mask, captions=[""] * len(frozen), triplets=[[] for _ in range(len(frozen))], embeddings=silent or None)
+    embeddings = Rows([torch.zeros_like(frozen.embeddings[:1])], index=torch.zeros(len(frozen), dtype=torch.long))    # the VLM's embeddings are knowledge, too
+    return replace(frozen, tokens=tokens, mask=mask, captions=[""] * len(frozen), triplets=[[] for _ in range(len(frozen))], embeddings=embeddings)
 
 
 # ------------------------------------------------------------------------------------------------------------------- once for each picture
@@ -308,10 +310,16 @@ def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
     return Foundations(load_vlm(preset, device), writer, load_parser(preset.parser), load_text_encoder(preset, device), load_vae(preset, device))
 
 
-def see_and_say(vlm: VLM, writer: Writer | None, images: torch.Tensor) -> tuple[torch.Tensor, list[str]]:
-    """Normalised embeddings [N, D] by the VLM, on the CPU, and captions by the writer, or without one by the VLM, of uint8 images [N, 3, S, S] (method chapter, eq-caption)."""
-    embeddings, image_tokens = _see(vlm, images)
-    return embeddings.cpu(), write(writer, images) if writer else _write(vlm, image_tokens)
+def see_and_say(vlm: VLM, writer: Writer | None, images: torch.Tensor) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """What the VLM knows of uint8 images [N, 3, S, S], on the CPU: normalised embeddings [N, D]; captions, by the writer where there is one (method chapter, eq-caption); and all of it together [N, 4 D].
+
+    The last is not in the paper and for the recipe that looks at the VLM's embeddings: the embedding of a picture and its mirror image together, of length one,
+    the mean and the maximum of its image tokens, which still know of small things, and the caption's embedding.
+    """
+    (seen, image_tokens), (mirrored, _) = _see(vlm, images), _see(vlm, images.flip(-1))
+    captions = write(writer, images) if writer else _write(vlm, image_tokens)
+    known = torch.cat([F.normalize(seen + mirrored, dim=-1), image_tokens.mean(1), image_tokens.amax(1), embed_texts(vlm, captions)], 1)
+    return seen.cpu(), captions, known.cpu()
 
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
@@ -319,8 +327,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
 
     S is the preset's image_size; `datasets.read_images` makes such images.
     """
-    embeddings, captions = see_and_say(foundations.vlm, foundations.writer, images)
-    known = torch.cat([embed(foundations.vlm, images), embed_texts(foundations.vlm, captions).cpu()], 1) if recipe.embeddings else None
+    embeddings, captions, known = see_and_say(foundations.vlm, foundations.writer, images)
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(encode_images(foundations.vae, images, recipe).cpu(), tokens, mask, embeddings, captions, triplets, known)
@@ -348,10 +355,8 @@ def freeze(pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progre
         return load_vlm(preset, device), load_writer(preset.writer, device) if preset.writer else None
 
     def captions(i: int):
-        seen, written, known = zip(*((*see_and_say(*speakers(), images), embed(speakers()[0], images)) for images in batches(i, "captions")))
-        texts = [text for batch in written for text in batch]
-        embeddings = torch.cat([torch.cat(known), embed_texts(speakers()[0], texts).cpu()], 1)
-        return {"image_embeddings": torch.cat(seen), "embeddings": embeddings}, texts
+        seen, written, known = zip(*(see_and_say(*speakers(), images) for images in batches(i, "captions")))
+        return {"image_embeddings": torch.cat(seen), "embeddings": torch.cat(known)}, [text for batch in written for text in batch]
 
     @lru_cache(1)
     def vae():
@@ -383,7 +388,7 @@ def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
     code, diffusion = paths.code_key("knowledge.py", "shards.py", "towers.py", "writer.py", "datasets/images.py"), paths.sha(model_key(preset.diffusion), str(preset.variant))
     captions = paths.sha(model_key(preset.vlm), str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)), preset.writer and model_key(preset.writer) or "", str(preset.image_size), code)
     latents = paths.sha(diffusion, str(preset.image_size), recipe.image_range, str(recipe.latent_scaling), code, paths.code_key("perception.py"))
-    return {"captions": captions, "latents": latents, "tokens": paths.sha(captions, diffusion, recipe.triplet_text, preset.parser, paths.code_key("triplets.py"))}
+    return {"captions": captions, "latents": latents, "tokens": paths.sha(captions, diffusion, recipe.triplet_text, recipe.knowledge, preset.parser, paths.code_key("triplets.py"))}
 
 
 def model_key(name: str) -> str:

@@ -13,7 +13,7 @@ from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors import SafetensorError
 from torch import nn
@@ -28,7 +28,6 @@ from kcdp_lib.tokens import masked_mean, used_positions
 
 transformers_logging.disable_progress_bar()  # "Loading weights", once for every model, would fill the notebooks
 
-TIMESTEP = 1
 EXPERTS, CHOSEN = 4, 2
 DOMAINS = ("source", "target")    # of `DomainNorm`
 LORA_TARGETS = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
@@ -205,6 +204,11 @@ class DomainNorm(nn.Module):
         self.register_buffer("sums", torch.zeros(len(DOMAINS), 2, width))    # of x and of x squared
         self.register_buffer("weight", torch.zeros(len(DOMAINS)))
 
+    def forget_domain(self, domain: str) -> None:
+        """As if no picture of a domain, "source" or "target", had been seen."""
+        row = DOMAINS.index(domain)
+        self.sums[row], self.weight[row] = 0, 0
+
     def forward(self, x: torch.Tensor, domain: str) -> torch.Tensor:
         """x [B, width] of one domain, "source" or "target" -> the same shape. In training mode the domain's averages take note of x."""
         row = DOMAINS.index(domain)
@@ -221,15 +225,16 @@ class KADAP(nn.Module):
     """The perception (method chapter, eq-attention to eq-balance; paper, section KADAP / figure 2).
 
     unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the context width H is the UNet's.
-    embedding_width: 4 D, of the VLM's embeddings, for a recipe that looks at them.
+    embedding_width: 4 D, of the VLM's embeddings, for a recipe that looks at them; schedule: the diffusion model's noise, for one that looks at a later t.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6, embedding_width: int = 0):
+    def __init__(self, unet: UNet2DConditionModel, positions: int, recipe: Recipe, fpn_channels: int, expert_channels: int, lora_rank: int, classes: int = 6, embedding_width: int = 0,
+                 schedule: DDPMScheduler | None = None):
         super().__init__()
-        self.recipe, self.positions = recipe, positions
+        self.recipe, self.positions, self.schedule = recipe, positions, schedule
         self.unet = unet.requires_grad_(recipe.trained == "unet")
         self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()  # no map lies behind them
-        if recipe.trained == "lora":
+        if recipe.trained == "lora" and recipe.eye != "blind":
             self.unet.add_adapter(LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
         self._stores = [self._store(grid) for grid in GRIDS]
         self._seen: dict[str, torch.Tensor] = {}
@@ -264,21 +269,28 @@ class KADAP(nn.Module):
     def look(self, latents: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The four maps [B, channels, h, w], finest first, attention channels appended to the middle two; and those two attentions [B, T, h, w].
 
-        One pass of the UNet at t = 1 (method chapter, eq-maps). latents [B, Z, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token).
+        One pass of the UNet at the recipe's t, 1 unless told otherwise (method chapter, eq-maps). latents [B, Z, h, w], tokens [B, T, H], bool mask [B, T] (True = a real token).
         Attention is a probability over T: zero on padding where the mask hides it, one in sum.
         """
         used = used_positions(mask)
+        latents = self.noised(latents) if self.schedule else latents
         self._listen(True)
-        self.unet(latents, TIMESTEP, tokens[:, used], encoder_attention_mask=mask[:, used], return_dict=False)
+        self.unet(latents, self.recipe.timestep, tokens[:, used], encoder_attention_mask=mask[:, used], return_dict=False)
         self._listen(False)
         maps = [self._seen.pop(name) for name in MAPS]
         attention = [self._attention(stores, used, map_.shape[-2:]) for stores, map_ in zip(self._stores, maps[1:3])]
         maps[1:3] = [torch.cat(pair, dim=1) for pair in zip(maps[1:3], attention)]
         return maps, attention
 
+    def noised(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, Z, h, w] with the noise that the UNet expects of them at the recipe's t. One fixed draw serves all pictures: what is seen of one must not depend on which others are looked at with it."""
+        noise = torch.randn(latents[:1].shape, generator=torch.Generator().manual_seed(0)).to(latents)
+        return self.schedule.add_noise(latents, noise.expand_as(latents), torch.full((len(latents),), self.recipe.timestep, device=latents.device))
+
     def _attention(self, stores: list[StoringProcessor], used: torch.Tensor, grid: torch.Size) -> torch.Tensor:
         """Mean over heads and the five layers of one grid, [B, T, h, w]; zero at the positions that were left out."""
         mean = torch.stack([store.probabilities for store in stores]).mean(0).transpose(1, 2).unflatten(-1, grid)
+        mean = torch.zeros_like(mean) if self.recipe.eye == "no_attention" else mean
         for store in stores:
             store.probabilities = None  # else the graph lives until the next batch
         if not self.recipe.attention_gradient:
@@ -293,8 +305,9 @@ class KADAP(nn.Module):
         """
         if tokens.shape[1] != self.positions:
             raise KCDPError(f"This model reads {self.positions} knowledge tokens a picture but got {tokens.shape[1]}; freeze the pictures with the preset of the model.")
-        maps, attention = (latents, []) if isinstance(latents, list) else self.look(latents, tokens, mask)
-        seen = [*pooled_pyramid(self.fpn, maps), *([embeddings] if self.recipe.embeddings else [])]
+        maps, attention = (latents, []) if isinstance(latents, list) else ([], []) if self.recipe.eye == "blind" else self.look(latents, tokens, mask)
+        pooled = pooled_pyramid(self.fpn, maps) if maps else [tokens.new_zeros(len(tokens), len(MAPS) * self.fpn.layer_blocks[0][0].out_channels)]
+        seen = [*pooled, *([embeddings] if self.recipe.embeddings else [])]
         known = [masked_mean(tokens, mask)] if self.recipe.knowledge_in_moe else []
         x = torch.cat([*seen, *known], dim=1)
         x = self.norm(x, domain) if self.norm else x
@@ -328,7 +341,16 @@ def load_kadap(preset: Preset, recipe: Recipe, positions: int, device: str = "cp
 
     KCDPError if the UNet cannot be loaded whole.
     """
-    return KADAP(load_unet(preset), positions, recipe, preset.fpn_channels, preset.expert_channels, preset.lora_rank, classes, embedding_width).to(device)
+    unet = load_unet(preset)
+    if recipe.eye == "untrained":
+        with torch.random.fork_rng(devices=[]):    # always the same weights: what was seen through them may lie in the cache
+            torch.manual_seed(0)
+            unet = UNet2DConditionModel.from_config(unet.config).eval().requires_grad_(False)
+    schedule = None
+    if recipe.timestep > 1:    # at 1 next to no noise is left
+        with loading(f"The noise schedule of {preset.diffusion}", preset.diffusion):
+            schedule = DDPMScheduler.from_pretrained(place(preset.diffusion), subfolder="scheduler")
+    return KADAP(unet, positions, recipe, preset.fpn_channels, preset.expert_channels, recipe.lora_rank or preset.lora_rank, classes, embedding_width, schedule).to(device)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- what is trained

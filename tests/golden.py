@@ -28,7 +28,7 @@ from kcdp_lib import KCDPError, knowledge
 from kcdp_lib.adapt.training import BALANCE_WEIGHT, source_loss, target_loss
 from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import CLIEA, TEMPERATURE, PseudoLabeller, counterfactual_loss
-from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, TIMESTEP, Experts, first_line
+from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, Experts, first_line
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 COLUMNS = ("released", "attached")  # of the gradients: do the attention maps carry any
@@ -108,8 +108,8 @@ class Folder:
         for column in COLUMNS:
             if not any(name.startswith(f"{column}/") for name in self.grads):
                 self.grads[f"{column}/..."]  # none is a sentence, too
-        if (t := self.inputs["timestep"].flatten().tolist()) != [TIMESTEP]:
-            raise KCDPError(f"{self.inputs.file} asks for timestep {t}; the library looks at t = {TIMESTEP} alone.")
+        if (t := self.inputs["timestep"].flatten().tolist()) != [RECIPES["released"].timestep]:
+            raise KCDPError(f"{self.inputs.file} asks for timestep {t}; the library looks at t = {RECIPES['released'].timestep}.")
         experts = len({name.split(".")[3] for name in self.heads if name.startswith("cls_head.moe.experts.")})
         if experts != EXPERTS:
             raise KCDPError(f"{self.heads.file} holds {experts} experts; the library has {EXPERTS}.")
@@ -267,7 +267,7 @@ def compare(path: Path | str, prefix: str = "") -> tuple[list[Line], list[str]]:
         unet = folder.unet()
         behind = {f"unet.{part}": None for part, _ in unet.named_parameters() if part.startswith(("conv_norm_out.", "conv_out."))}  # no map lies there
         with torch.no_grad():
-            plain = unet(folder.inputs["latents_s"], TIMESTEP, folder.inputs["context_s"], return_dict=False)[0]
+            plain = unet(folder.inputs["latents_s"], RECIPES["released"].timestep, folder.inputs["context_s"], return_dict=False)[0]
         kadap, cliea = folder.kadap(unet, name == "attached"), folder.cliea()
         found = step(folder, kadap, cliea) | {"s.plain_unet_output": plain}
         if name == "released":

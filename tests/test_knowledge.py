@@ -80,17 +80,17 @@ def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images
 
 @torch.no_grad()
 def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
-    """One picture at a time; a mirrored picture has the same first part. `describe` puts the caption behind."""
-    found, vlm = knowledge.embed(foundations.vlm, images), foundations.vlm
+    """One picture at a time; a mirrored picture has the same first part. The caption comes last."""
+    vlm = foundations.vlm
+    _, captions, found = knowledge.see_and_say(vlm, None, images)
+    width = found.shape[1] // 4
     for i, image in enumerate(images):
         seen, mirrored = (vlm.model(knowledge._vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1)))
         both = seen["image_features"][0] + mirrored["image_features"][0]
-        torch.testing.assert_close(found[i], torch.cat([both / both.norm(), seen["image_embs"][0].mean(0), seen["image_embs"][0].amax(0)]), atol=1e-4, rtol=1e-4)
-    width = found.shape[1] // 3
-    torch.testing.assert_close(knowledge.embed(vlm, images.flip(-1))[:, :width], found[:, :width], atol=1e-5, rtol=1e-4)
-    described = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
-    torch.testing.assert_close(described.embeddings, torch.cat([found, knowledge.embed_texts(vlm, described.captions)], 1), atol=1e-5, rtol=1e-4)
-    assert described.embeddings.shape[1] == knowledge.embedding_width(blank_preset()) and knowledge.describe(images, foundations, PAPER).embeddings is None
+        torch.testing.assert_close(found[i, :3 * width], torch.cat([both / both.norm(), seen["image_embs"][0].mean(0), seen["image_embs"][0].amax(0)]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(knowledge.see_and_say(vlm, None, images.flip(-1))[2][:, :width], found[:, :width], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[:, 3 * width:], knowledge.embed_texts(vlm, captions), atol=1e-5, rtol=1e-4)
+    assert found.shape[1] == knowledge.embedding_width(blank_preset())
 
 
 def test_class_embeddings_give_the_zero_shot_answer(foundations, images):
@@ -200,7 +200,7 @@ def test_freeze_equals_describe_and_computes_once(pictures, foundations, images,
         monkeypatch.setattr(knowledge, name, None)  # a second call must not even load the models
     again = knowledge.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2]
-    described = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
+    described = knowledge.describe(images, foundations, PAPER)
     described.tokens = described.tokens * described.mask.any(0)[:, None]    # what is padding in every picture is not stored
     for name in knowledge.TENSORS:
         assert torch.equal(getattr(first, name)[:], getattr(again, name)[:]) and getattr(first, name).shape == getattr(described, name).shape
@@ -265,8 +265,7 @@ paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
 knowledge.shards.SHARD = 16
 knowledge.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
 knowledge.load_vlm = knowledge.load_vae = knowledge.load_text_encoder = lambda *told: None
-knowledge.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images))
-knowledge.embed, knowledge.embed_texts = lambda vlm, images: torch.ones(len(images), 3 * 768), lambda vlm, texts: torch.ones(len(texts), 768)
+knowledge.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images), torch.ones(len(images), 4 * 768))
 knowledge.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
 knowledge.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool))
 some = SimpleNamespace(name="many", split="train", keys=[str(i) for i in range(count)], files=[paths.Path(str(i)) for i in range(count)])
@@ -302,13 +301,29 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
     assert not changed(replace(preset, diffusion=str(moved)))
     assert changed(replace(preset, image_size=128)) == {"captions", "latents", "tokens"}
     assert changed(recipe=replace(PAPER, image_range="imagenet_twice")) == {"latents"} == changed(recipe=replace(PAPER, latent_scaling=False))
-    assert changed(recipe=replace(PAPER, triplet_text="glued")) == {"tokens"}
+    assert changed(recipe=replace(PAPER, triplet_text="glued")) == {"tokens"} == changed(recipe=replace(PAPER, knowledge="caption"))
     (moved / "unet" / "config.json").write_text("{}")
     assert changed(replace(preset, diffusion=str(moved))) == {"latents", "tokens"}
 
 
+def test_parts_of_the_knowledge_can_be_left_out_or_be_anothers(foundations):
+    """By the tokens that a picture has under each recipe: alone, the caption's half or the triplets' half is that of the whole."""
+    captions, triplets = ["a cat crying .", "a dog .", "a girl at a party ."], [[("cat", "is", "crying")], [], [("girl", "at", "party")]]
+
+    def known(part, captions=captions, triplets=triplets):
+        return knowledge.knowledge_tokens(captions, triplets, replace(PAPER, knowledge=part), foundations.text_encoder)
+
+    both, length = known("both"), foundations.text_encoder.tokenizer.model_max_length
+    caption, triplet, none, another = (known(part) for part in ("caption", "triplets", "none", "another"))
+    for part, kept, gone in ((caption, slice(length), slice(length, None)), (triplet, slice(length, None), slice(length))):
+        assert torch.equal(part.tokens[:, kept], both.tokens[:, kept]) and torch.equal(part.mask[:, kept], both.mask[:, kept])
+        assert torch.equal(part.tokens[:, gone], none.tokens[:, gone]) and torch.equal(part.mask[:, gone], none.mask[:, gone])
+    assert none.mask.sum(1).tolist() == [2] * 3 and torch.equal(none.tokens[0], none.tokens[2]), "the marks where a text starts and ends"
+    assert torch.equal(another.tokens, both.tokens.roll(1, 0)) and torch.equal(another.mask, both.mask.roll(1, 0))
+
+
 def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, images):
-    frozen = knowledge.describe(images, foundations, replace(PAPER, embeddings=True))
+    frozen = knowledge.describe(images, foundations, PAPER)
     empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
     assert empty.embeddings.shape == frozen.embeddings.shape and not empty.embeddings[:].any() and frozen.embeddings.any()
     assert torch.equal(empty.latents, frozen.latents) and empty.mask[:].sum(1).tolist() == [2] * 5 and set(empty.captions) == {""}

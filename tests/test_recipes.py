@@ -40,12 +40,13 @@ def test_single_switches_can_be_set():
 def test_best_is_the_papers_with_what_goes_beyond_it():
     """"heads" is no recipe's own and can be asked for; the paper's and the released recipe have nothing of it."""
     best = RECIPES["best"]
-    assert BEYOND == ("embeddings", "domain_norm") and best == replace(PAPER, name="best", embeddings=True, domain_norm=True)
-    assert not any(getattr(recipe, switch) for recipe in (PAPER, RELEASED) for switch in BEYOND)
+    assert BEYOND == ("embeddings", "domain_norm", "labelled_by") and best == replace(PAPER, name="best", embeddings=True, domain_norm=True, labelled_by="answer")
+    assert all(getattr(PAPER, switch) == getattr(RELEASED, switch) for switch in BEYOND)
     text = "best, trained=heads"
     assert read_recipe(text) == replace(best, name=text, trained="heads") and Config(recipe=text).check().switches.trained == "heads"
     assert read_recipe("paper, domain_norm=True") == replace(PAPER, name="paper, domain_norm=True", domain_norm=True)
-    assert replace(read_recipe("best, embeddings=False, domain_norm=False"), name="paper") == PAPER
+    assert replace(read_recipe("best, embeddings=False, domain_norm=False, labelled_by=similarities"), name="paper") == PAPER
+    assert read_recipe("paper, timestep=50, lora_rank=2, labelled_by=vlm") == replace(PAPER, name="paper, timestep=50, lora_rank=2, labelled_by=vlm", timestep=50, lora_rank=2, labelled_by="vlm")
     assert read_recipe("best, pseudo_labels=priors") == replace(best, name="best, pseudo_labels=priors", pseudo_labels="priors")
 
 

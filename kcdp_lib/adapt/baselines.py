@@ -67,14 +67,14 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
     frozen = freeze(pictures, config.sizes, config.switches, device)
     if variant == "source_only_no_knowledge":
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
-    return with_maps(frozen, pictures, variant, config, device) if config.switches.trained == "heads" else frozen
+    return with_maps(frozen, pictures, variant, config, device) if config.switches.trained == "heads" and config.switches.eye != "blind" else frozen
 
 
 def with_maps(frozen: Frozen, pictures: Pictures, variant: str, config: Config, device: str) -> Frozen:
     """The pictures with the four maps that a UNet without adapters sees (method chapter, eq-maps), computed once: for the recipe that trains nothing before them."""
     blocks = torch.arange(len(pictures)).split(shards.SHARD)
     keys = frozen_keys(config.sizes, config.switches)
-    made_by = paths.sha(keys["latents"], keys["tokens"], variant if variant == "source_only_no_knowledge" else "", code_key("perception.py"))
+    made_by = paths.sha(keys["latents"], keys["tokens"], variant if variant == "source_only_no_knowledge" else "", config.switches.eye, str(config.switches.timestep), code_key("perception.py"))
 
     @lru_cache(1)
     def eye():

@@ -43,11 +43,11 @@ class KCDP(nn.Module):
     def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS):
         super().__init__()
         self.preset, self.recipe, self.device, self.classes, self.knowledge = preset, recipe, device, tuple(classes), True
-        self.aligned = True                            # is CLIEA trained: not by the peers
+        self.aligned = recipe.alignment != "none"      # is CLIEA trained: not by the peers
         self.foundations: Foundations | None = None    # loaded by the first predict()
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
         self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, len(self.classes), embedding_width(preset) if recipe.embeddings else 0)
-        if recipe.embeddings:
+        if recipe.embeddings or recipe.labelled_by == "vlm":
             with torch.random.fork_rng(devices=[]):    # the first call loads the VLM, which draws weights before it reads them: a model's own start must not depend on that
                 self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
         self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
@@ -77,8 +77,19 @@ class KCDP(nn.Module):
         experts = seen.logits.float().softmax(-1)
         if not self.recipe.embeddings:
             return experts
-        told = embeddings[:, :self.class_embeddings.shape[1]] @ self.class_embeddings.T
-        return together(experts, told.softmax(-1), *([similarity_probs(similarities)] if self.asks_cliea else []))
+        return together(experts, self.ask_vlm(embeddings), *([similarity_probs(similarities)] if self.asks_cliea else []))
+
+    def ask_vlm(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Probabilities [B, C] by the VLM alone, as in `knowledge.zero_shot`, from its embeddings [B, 4 D]."""
+        return (embeddings[:, :self.class_embeddings.shape[1]] @ self.class_embeddings.T).softmax(-1)
+
+    def label(self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """Probabilities [B, C] from which the target's pseudo-labels are taken: CLIEA's similarities [B, C] (method chapter, eq-pseudo), or whoever the recipe says."""
+        if self.recipe.labelled_by == "answer":
+            return self.answer(seen, similarities, embeddings)
+        if self.recipe.labelled_by == "experts":
+            return seen.logits.float().softmax(-1)
+        return self.ask_vlm(embeddings) if self.recipe.labelled_by == "vlm" else similarity_probs(similarities)
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
         """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
@@ -163,3 +174,18 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
             similarities = model.align(seen, tokens, mask) if model.asks_cliea else None
         probs[rows] = model.answer(seen, similarities, embeddings)
     return reduce(probs, "sum").cpu().numpy()
+
+
+@torch.no_grad()
+def settle(model: KCDP, frozen: Frozen) -> None:
+    """Test-time adaptation: standardise the target by the averages of the pictures that are asked about, whatever the model was trained on (chapter "A fair comparison").
+
+    For a recipe with `domain_norm`, in a universal setting; no label is read and no weight changes. Leaves the model in eval mode.
+    """
+    norm = model.eval().kadap.norm
+    norm.forget_domain("target")
+    norm.train()
+    for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size):
+        with autocast(model.device):
+            model.kadap(*gather(frozen, rows, model.device), "target")
+    norm.eval()

@@ -67,13 +67,12 @@ def preflight(config: Config) -> tuple[list[str], bool]:
 def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Frozen]]:
     """Seconds a picture of `describe`, and what it says of the first pictures of all sets in turn: two batches, of which the first is not timed."""
     preset, foundations = config.sizes, load_foundations(config.sizes, device)
-    recipe = replace(config.switches, embeddings=True)    # `freeze` keeps them for every recipe
     files = [file for several in zip(*(some.files for some in sets if len(some))) for file in several] or sets[0].files
     files = (files * (2 * preset.batch_size))[:2 * preset.batch_size]
     described = []
     for batch in (files[:preset.batch_size], files[preset.batch_size:]):
         started = time.perf_counter()
-        described.append(describe(datasets.read_images(batch, preset.image_size), foundations, recipe))
+        described.append(describe(datasets.read_images(batch, preset.image_size), foundations, config.switches))
     return (time.perf_counter() - started) / preset.batch_size, described
 
 

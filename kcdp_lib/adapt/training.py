@@ -21,7 +21,7 @@ from kcdp_lib import processes
 from kcdp_lib.adapt.model import KCDP, autocast, gather
 from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
-from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss, similarity_probs
+from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
 from kcdp_lib.knowledge import Frozen
 from kcdp_lib.paths import atomic_save, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
@@ -47,7 +47,7 @@ def source_loss(seen: Perception, similarities: torch.Tensor, labels: torch.Tens
 
     similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are means in nats, the accuracy is a share.
     """
-    emotion, alignment = F.cross_entropy(seen.logits, labels), counterfactual_loss(similarities, labels)
+    emotion, alignment = F.cross_entropy(seen.logits, labels), counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
     total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * seen.balance
     accuracy = (seen.logits.argmax(-1) == labels).float().mean()
     return total, {"source_loss": emotion, "alignment_loss": alignment, "balance": seen.balance, "source_accuracy": accuracy}
@@ -148,8 +148,7 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
         with autocast(model.device, accelerator.mixed_precision):
             given = gather(target, piece, model.device)
             seen, similarities = model(*given)
-        voices = model.answer(seen, similarities, given[3]) if config.switches.embeddings else similarity_probs(similarities)
-        (everyones, probs), mine = processes.gathered(piece.to(model.device), voices.detach())
+        (everyones, probs), mine = processes.gathered(piece.to(model.device), model.label(seen, similarities, given[3]).detach())
         pseudo = labeller.note(everyones, probs, done)    # every process notes all answers: their memories stay alike
         total, emotion = target_loss(_float(seen), pseudo.labels[mine], pseudo.kept[mine])
         if pseudo.kept.any():
