@@ -28,6 +28,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # `accelerate launch` starts several processes on GPUs; on CPUs it wants MPI, where torch's own launcher does as well: Accelerate finds itself in either
 LAUNCH = {1: ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"],
           2: ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--local_addr", "127.0.0.1"]}
+# At the preset's rate one and two processes part by rounding: Adam steps along gradients that are nothing else (the gate's, 1e-10, of an expert that no picture chose), and the fourth step's balance was off
+# by 2e-2 though no picture chose other experts (by 1e-10 in float64). At this rate, with a seed that leaves no expert unchosen and no picture near two (0.005 apart at least), all losses agree to 3e-7.
+STEADY = {"recipe": "paper, learning_rate=constant", "seed": 2}
 LOSSES = ("source_loss", "alignment_loss", "balance", "source_accuracy", "target_loss", "coverage")
 
 
@@ -73,7 +76,7 @@ def launched(folder: Path, count: int, **parameters) -> dict:
 @pytest.fixture(scope="module")
 def one_and_two(folder):
     """The same run in one process and in two; batches of 32 and of 13 and 14 pictures: even and odd shares."""
-    return [launched(folder, count) for count in (1, 2)]
+    return [launched(folder, count, **STEADY) for count in (1, 2)]
 
 
 def test_two_processes_have_the_losses_of_one(one_and_two):
@@ -82,9 +85,8 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
     for alone, shared in zip(one, two):
         for name in LOSSES:
             assert (alone[name] is None) == (shared[name] is None), (alone["step"], name)
-            # the first step to rounding; after it Adam makes whole steps of gradients that are nothing but rounding, and a picture near two experts may choose the other: the balance jumps
-            near = 1e-6 if not alone["step"] else 5e-2 if name == "balance" else 5e-3
-            assert alone[name] is None or shared[name] == pytest.approx(alone[name], rel=near, abs=min(near, 2e-3)), (alone["step"], name)
+            near = 1e-5 if alone["step"] else 1e-6
+            assert alone[name] is None or shared[name] == pytest.approx(alone[name], rel=near, abs=near), (alone["step"], name)
     assert [run["metrics"]["provenance"]["processes"] for run in one_and_two] == [1, 2]
 
 
@@ -99,7 +101,7 @@ def test_two_processes_have_the_answers_of_one(one_and_two):
 
 def test_the_command_makes_the_run_of_the_notebook(one_and_two, folder, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", folder / "cache-1-processes")
-    here = adapt(told(folder, "here"))
+    here = adapt(told(folder, "here", **STEADY))
     assert {**here, "provenance": None} == {**one_and_two[0]["metrics"], "provenance": None}
 
 
