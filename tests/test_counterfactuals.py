@@ -55,6 +55,16 @@ def test_reading_is_self_attention_over_prompt_and_knowledge(batch):
     torch.testing.assert_close(cliea(v, **batch), F.cosine_similarity(cliea.align(v)[:, None], expected, dim=-1), atol=1e-5, rtol=1e-4)
 
 
+def test_prompts_alone_are_the_same_six_texts_for_every_picture(batch):
+    cliea = make(replace(PAPER, alignment="prompts"))
+    v = batch.pop("v")
+    read = cliea.read(**batch)
+    nothing = {**batch, "mask": torch.zeros_like(batch["mask"])}
+    torch.testing.assert_close(read, reference(cliea, **nothing), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(read, read[:1].expand_as(read))
+    assert not torch.allclose(read, make().read(**batch), atol=1e-3) and not torch.allclose(cliea(v, **batch)[0], cliea(v, **batch)[1], atol=1e-3)
+
+
 def test_released_recipe_reads_the_padding_too(batch):
     cliea = make(RELEASED)
     v = batch.pop("v")

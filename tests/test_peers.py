@@ -10,11 +10,12 @@ from blank import blank_preset
 
 from kcdp_lib import Config, config
 from kcdp_lib.adapt import peers, training
-from kcdp_lib.adapt.model import KCDP, evaluate
+from kcdp_lib.adapt.model import KCDP, evaluate, gather, settle
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.compare import CRITERIA, agreement, certainty, choose, criteria, density, information
 from kcdp_lib.config import RECIPES
-from kcdp_lib.knowledge import Frozen, class_embeddings, embedding_width
+from kcdp_lib.counterfactuals import similarity_probs, together
+from kcdp_lib.knowledge import Frozen, class_embeddings, embedding_width, load_vlm, zero_shot
 from kcdp_lib.perception import Experts, Perception, load_kadap, trainable_state_dict
 from kcdp_lib.processes import accelerator
 
@@ -401,6 +402,48 @@ def test_nothing_of_the_target_means_the_sources_averages(learn, frozen):
     alone, adabn = learn(None, None, "1").model, learn("adabn", file="2").model
     assert np.array_equal(evaluate(alone, frozen[1]), evaluate(alone, frozen[1], "source"))
     assert not np.allclose(evaluate(adabn, frozen[1]), evaluate(adabn, frozen[1], "source"))
+
+
+def test_averages_can_be_taken_when_asked(learn, frozen):
+    """A model that never saw the target takes the averages of what it is asked about: twice, and nothing but the last counts. No weight changes."""
+    model, other = learn(None, None).model, replace(frozen[1], embeddings=frozen[1].embeddings + 5)
+    before, unsettled = trainable_state_dict(model), evaluate(model, frozen[1])
+    settle(model, frozen[1])
+    first, row = evaluate(model, frozen[1]), before["kadap.norm.sums"][0]
+    settle(model, other)
+    shifted = evaluate(model, other)
+    settle(model, frozen[1])
+    assert np.array_equal(first, evaluate(model, frozen[1])) and not np.allclose(first, unsettled)
+    assert differ(before, model) == {"kadap.norm.sums", "kadap.norm.weight"} and torch.equal(model.kadap.norm.sums[0], row) and not model.kadap.norm.training
+    assert not np.allclose(shifted, first), "the VLM, asked directly, reads embeddings as they are"
+
+
+@torch.no_grad()
+def test_who_labels_the_target(settings, frozen):
+    found = {}
+    for who in ("similarities", "answer", "experts", "vlm"):
+        torch.manual_seed(0)
+        model = KCDP(settings.sizes, replace(settings.switches, labelled_by=who)).eval()
+        rows = gather(frozen[1], torch.arange(4), "cpu")
+        seen, similarities = model(*rows)
+        found[who] = model.label(seen, similarities, rows[3])
+    told = zero_shot(load_vlm(settings.sizes), rows[3][:, :model.class_embeddings.shape[1]], settings.classes)
+    torch.testing.assert_close(found["vlm"], told)
+    torch.testing.assert_close(found["experts"], seen.logits.softmax(-1))
+    torch.testing.assert_close(found["similarities"], similarity_probs(similarities))
+    torch.testing.assert_close(found["answer"], together(found["experts"], found["vlm"], found["similarities"]))
+
+
+def test_without_an_alignment_its_loss_is_gone_and_it_has_no_voice(settings, frozen, tmp_path):
+    settings = replace(settings, recipe=f"{RECIPE}, alignment=none, labelled_by=experts")
+    torch.manual_seed(0)
+    before = KCDP(settings.sizes, settings.switches)
+    trained = training.train(settings, frozen[0], np.arange(SOURCE) % 6, frozen[1], tmp_path / "checkpoint.safetensors", "none")
+    assert not any(row["alignment_loss"] for row in trained.history) and not trained.model.asks_cliea and (trained.pseudo_labels >= 0).any()
+    still = {name for name in trainable_state_dict(before) if name.startswith("cliea")}
+    decayed = trainable_state_dict(trained.model)
+    for name in still:    # nothing but the optimizer's decay of weights touches it
+        torch.testing.assert_close(torch.nn.functional.cosine_similarity(decayed[name].flatten(), trainable_state_dict(before)[name].flatten(), dim=0), torch.tensor(1.0 if decayed[name].any() else 0.0))
 
 
 def test_a_saved_peer_answers_as_before(learn, frozen, tmp_path):

@@ -356,6 +356,60 @@ def test_averages_are_saved_with_what_is_trained(best, batch):
         load_trainable(other, {name: value for name, value in state.items() if name != "norm.weight"})
 
 
+# -- what can be taken away
+
+def test_without_attention_maps_their_channels_are_zero_and_all_else_stays(kadap, batch):
+    with torch.no_grad():
+        whole, part = (load_kadap(blank_preset(), replace(PAPER, eye=eye), T).look(*batch) for eye in ("diffusion", "no_attention"))
+    channels = kadap.unet.config.block_out_channels
+    for of_whole, of_part, width in zip(whole[0], part[0], channels):
+        assert torch.equal(of_part[:, :width], of_whole[:, :width]) and not of_part[:, width:].any()
+    assert all(of.shape == other.shape and not of.any() and other.any() for of, other in zip(part[1], whole[1]))
+
+
+def test_an_untrained_eye_is_another_and_always_the_same(batch):
+    torch.manual_seed(3)
+    first = load_kadap(blank_preset(), replace(PAPER, eye="untrained", trained="heads"), T)
+    drawn = torch.rand(1)
+    torch.manual_seed(4)
+    second, trained = (load_kadap(blank_preset(), replace(PAPER, eye=eye, trained="heads"), T) for eye in ("untrained", "diffusion"))
+    torch.manual_seed(3)
+    load_kadap(blank_preset(), replace(PAPER, trained="heads"), T)
+    assert torch.equal(drawn, torch.rand(1)), "the heads start as they do with the trained UNet"
+    with torch.no_grad():
+        looks = [kadap.look(*batch)[0][0] for kadap in (first, second, trained)]
+    assert torch.equal(looks[0], looks[1]) and not torch.allclose(looks[0], looks[2], atol=1e-2) and not any(p.requires_grad for p in first.unet.parameters())
+
+
+def test_a_blind_eye_sees_nothing_but_what_was_said(batch):
+    latents, tokens, mask = batch
+    kadap = load_kadap(blank_preset(), replace(PAPER, eye="blind"), T)
+    kadap.unet = None    # it is not asked
+    with torch.no_grad():
+        seen, other, unsaid = kadap(*batch), kadap(latents + 1, tokens, mask), kadap(latents, tokens + torch.randn_like(tokens), mask)
+    assert seen.v.shape == (B, 4 * 64) and not seen.v.any() and torch.equal(seen.logits, other.logits) and not torch.allclose(seen.logits, unsaid.logits)
+
+
+def test_at_a_later_timestep_latents_carry_its_noise(batch):
+    """The variance that is kept is the schedule's, the noise every picture's, and the UNet is told t."""
+    latents, told = batch[0], []
+    kadap = load_kadap(blank_preset(), replace(PAPER, timestep=250), T)
+    kept = kadap.schedule.alphas_cumprod[250]
+    noise = kadap.noised(latents) - kept.sqrt() * latents
+    assert 0.1 < kept < 0.9 and torch.allclose(noise, noise[:1].expand_as(noise), atol=1e-5)
+    assert noise.std().item() == pytest.approx((1 - kept).sqrt().item(), rel=0.1) and torch.equal(kadap.noised(latents[1:])[0], kadap.noised(latents)[1])
+    kadap.unet.register_forward_pre_hook(lambda module, args: told.append((args[0], args[1])))
+    with torch.no_grad():
+        kadap.look(*batch)
+    assert told[0][1] == 250 and torch.equal(told[0][0], kadap.noised(latents))
+    assert load_kadap(blank_preset(), PAPER, T).schedule is None
+
+
+def test_adapters_have_the_rank_that_is_asked_for():
+    ranks = [{min(p.shape) for name, p in load_kadap(blank_preset(), replace(PAPER, lora_rank=rank), T).named_parameters() if "lora" in name} for rank in (None, 2)]
+    assert ranks == [{blank_preset().lora_rank}, {2}]
+
+
 # -- what is trained, what is loaded
 
 def test_trainable_state_round_trip(kadap, batch):
