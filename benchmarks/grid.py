@@ -10,6 +10,7 @@ dials      KCDP and all baselines while one dial of the world is turned, or all 
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
 matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA) and without (UC), two seeds, weight 1 and the last epoch
+sweep      KCDP and some peers on frozen features while one dial of the world is turned: style, expression, events, class frequencies
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
 rank       adapters of other ranks
@@ -78,6 +79,7 @@ HEADS, TRIED, SOME = "trained=heads", (0.3, 1.0, 3.0), ("adabn", "mcd", "fixmatc
 WITHOUT = [f"best, {part}pseudo_labels=priors" for part in ("", "embeddings=False, ", "domain_norm=False, ")]    # estimated class shares were meant to be a part, and were dropped
 WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}    # nothing to weigh
 PAIRS = [(source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target]    # noto has 42 labelled pictures: too few to teach
+SWEPT = [Dials(), *(replace(Dials(), **{dial: stop}) for dial, stops in (("event_gap", (0.0, 0.5)), ("prior_shift", (0.0, 0.35, 1.0)), ("style_gap", (0.0, 0.5)), ("expression_gap", (0.0, 0.5))) for stop in stops)]
 ABLATED = [f"knowledge={part}" for part in ("caption", "triplets", "none", "another")] + [f"eye={eye}" for eye in ("no_attention", "untrained", "blind")] + [f"timestep={t}" for t in (50, 250, 500)] + [
     "alignment=prompts", "labelled_by=experts", "labelled_by=vlm", "alignment=none, labelled_by=experts", "pseudo_labels=raw"]
 GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
@@ -93,6 +95,8 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "matrix": [job for seed in (0, 1) for source, target in PAIRS for job in (
         Job("untrained", seed, "best", target, source), *(Job("kcdp", seed, f"{recipe}, {HEADS}", target, source, setting) for setting in ("da", "uc") for recipe in ("best", "paper")),
         *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
+    "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
+        Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
     "ablate": [Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed)))) for seed in (0, 1) for changed in ("", *ABLATED) for recipe in ("paper", "best")],

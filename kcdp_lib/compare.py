@@ -6,13 +6,18 @@ Three of these rules ask how sure the answers are. A method whose loss rewards s
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from typing import Sequence
 
 import numpy as np
 
+from kcdp_lib import world
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.metrics import paired_difference_over_seeds
 from kcdp_lib.results import interval
+from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
+
+OTHER_SEED = 1_000_003    # of scenes that no run draws
 
 # ---------------------------------------------------------------------------------------------------------------- choosing without labels
 
@@ -63,10 +68,16 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
 
 # ------------------------------------------------------------------------------------------------------------------------ committed runs
 
-def runs(rows: list[dict], method: str, recipe: str, target: str = "stickers") -> dict[int, dict]:
-    """Seed -> the line of one method and recipe on one target, in the order of seeds."""
-    found = {row["seed"]: row for row in rows if (row["method"], row["recipe"], row["target"]) == (method, recipe, target)}
+def runs(rows: list[dict], method: str, recipe: str, target: str = "stickers", **told) -> dict[int, dict]:
+    """Seed -> the line of one method and recipe on one target, in the order of seeds; `told` are further entries of the line, such as pictures=30."""
+    wanted = {"method": method, "recipe": recipe, "target": target, **told}
+    found = {row["seed"]: row for row in rows if wanted == {name: row.get(name) for name in wanted}}
     return dict(sorted(found.items()))
+
+
+def everywhere(rows: list[dict], method: str, recipe: str, setting: str = "da") -> dict[tuple[str, str, int], dict]:
+    """(source, target, seed) -> the line of one method and recipe in one setting: `runs` over all pairs of domains."""
+    return {(row["source"], row["target"], row["seed"]): row for row in rows if (row["method"], row["recipe"], row["setting"]) == (method, recipe, setting)}
 
 
 def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -74,8 +85,8 @@ def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array(list(row["metrics"]["target.test"][name]), dtype=int) for name in ("labels", "predicted"))
 
 
-def difference(one: dict[int, dict], other: dict[int, dict]) -> dict:
-    """What `metrics.paired_difference_over_seeds` says of two methods' `runs`, on the seeds that both have."""
+def difference(one: dict, other: dict) -> dict:
+    """What `metrics.paired_difference_over_seeds` says of two methods' `runs`, or `everywhere`, on the seeds that both have."""
     seeds = sorted(one.keys() & other.keys())
     pairs = [(*predictions(one[seed]), predictions(other[seed])[1]) for seed in seeds]
     return paired_difference_over_seeds(pairs, len(one[seeds[0]]["metrics"]["target.test"]["confusion"]))
@@ -106,3 +117,24 @@ def causes(pictures: Pictures) -> list[dict]:
     lines = (json.loads(line) for line in (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines())
     of = {line["file_name"]: line for line in lines}
     return [of[file.name] for file in pictures.files]
+
+
+def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.ndarray:
+    """How little the nameable signs of each of a built-in domain's pictures (mouth, eyes, response, event) say of its class, [N] in nats: the entropy of the class among `scenes` other scenes where they show the same signs.
+
+    0: they always mean one class. NaN where fewer than `least` of the scenes show them. For pictures at the default dials.
+    """
+    counts: dict[tuple, Counter] = defaultdict(Counter)
+    for index in range(scenes):
+        scene = world.sample_scene("train", OTHER_SEED, index, pictures.name)
+        counts[_signs(world.shown(scene, pictures.name))][world.label_of(scene.emotion, pictures.taxonomy)] += 1
+
+    def entropy(seen: Counter) -> float:
+        share = np.array(list(seen.values())) / max(1, seen.total())
+        return float(-(share * np.log(share)).sum()) if seen.total() >= least else float("nan")
+    records = (of["shown"] for of in causes(pictures))
+    return np.array([entropy(counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))]) for record in records])
+
+
+def _signs(shown: Shown) -> tuple:
+    return mouth_of(shown.face), eyes_of(shown.face), shown.response, shown.event

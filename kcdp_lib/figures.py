@@ -362,6 +362,65 @@ def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], metho
         return figure
 
 
+def heat_maps(tables: Mapping[str, "pandas.DataFrame"], title: str = "") -> Figure:
+    """A matrix of macro-F1 for each name: a row for each source, a column for each target, on one scale of colours; a pair that was not run is blank."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure, highest = Figure(figsize=(3.1 * len(tables) + 0.9, 3.1), layout="constrained"), max(float(table.max(axis=None)) for table in tables.values())
+        lowest = min(float(table.min(axis=None)) for table in tables.values())
+        for axes, (name, table) in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables.items()):
+            sns.heatmap(table, ax=axes, annot=True, fmt=".2f", cmap="Blues", vmin=lowest, vmax=highest, cbar=False, square=True, linewidths=0.5, linecolor="white", annot_kws={"size": 9})
+            axes.set(title=textwrap.fill(name, 22), xlabel="target", ylabel="")
+            axes.tick_params(axis="both", length=0)
+            axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
+        figure.axes[0].set_ylabel("source")
+        figure.axes[0].set_yticklabels(figure.axes[0].get_yticklabels(), rotation=0)
+        figure.suptitle(title)
+        return figure
+
+
+def by_pictures(scores: Mapping[str, Mapping[int, Sequence[float]]], flat: Mapping[str, Sequence[float]]) -> Figure:
+    """Macro-F1 by the number of unlabelled target pictures, on a scale of powers of ten: a line through the means of each method, a dot for each seed. Dotted lines are the means of what sees none (`flat`)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for (name, found), colour in zip(scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET))):
+            axes.plot(list(found), [np.mean(values) for values in found.values()], color=colour, linewidth=2, label=name)
+            for pictures, values in found.items():
+                axes.plot([pictures] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
+        for (name, values), style in zip(flat.items(), (":", "--", "-.")):
+            axes.axhline(np.mean(values), color="#555555", linewidth=1.2, linestyle=style, label=name)
+        ticks = sorted({pictures for found in scores.values() for pictures in found})
+        axes.set(xscale="log", xlabel="unlabelled pictures of the target", ylabel="macro-F1 on the target")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return figure
+
+
+def planes(points: Mapping[str, np.ndarray], domains: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Features of N pictures in two dimensions [N, 2], a column for each name: coloured by domain above (one of two names a picture), by true class below (int64 labels [N])."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(4.6 * len(points), 8.6), layout="constrained")
+        panels, domains = figure.subplots(2, len(points), squeeze=False), np.asarray(domains)
+        names = list(dict.fromkeys(domains))
+        for column, (title, xy) in enumerate(points.items()):
+            above, below = panels[:, column]
+            for name, colour in zip(names, (SOURCE, TARGET)):
+                above.scatter(*xy[domains == name].T, s=9, color=colour, alpha=0.7, linewidths=0, label=name)
+            for i, name in enumerate(classes):
+                for domain, marker in zip(names, "o^"):
+                    rows = (labels == i) & (domains == domain)
+                    below.scatter(*xy[rows].T, s=14, color=COLOURS[i], marker=marker, alpha=0.75, linewidths=0, label=name if marker == "o" else None)
+            above.set(title=title)
+            for axes in (above, below):
+                axes.set(xticks=(), yticks=())
+                sns.despine(ax=axes, left=True, bottom=True)
+        for row in panels:
+            handles, told = row[0].get_legend_handles_labels()
+            row[-1].legend(handles, told, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=1.8)
+        return figure
+
+
 # ----------------------------------------------------------------------------------------------------- two domains in one space (chapter 02)
 
 def one_space(found: Mapping[str, Mapping]) -> Figure:

@@ -1,7 +1,8 @@
 """Comparing committed runs, and choosing among candidates without labels."""
+import numpy as np
 import pytest
 
-from kcdp_lib import compare, results
+from kcdp_lib import compare, datasets, results, world
 
 
 def told(method, seed, predicted, labels="0011", recipe="best", **scores):
@@ -36,3 +37,27 @@ def test_every_rule_chooses_its_own_candidate():
                   for weight, score, best in ((0.3, 0.1, "certainty"), (1.0, 0.2, "density"), (1.0, 0.3, "agreement"), (3.0, 0.4, "validation"), (3.0, 0.5, "information"))]
     assert compare.choices([{"metrics": {"candidates": candidates}}, {"metrics": {}}]) == {
         "certainty": [0.1], "density": [0.2], "agreement": [0.3], "validation": [0.4], "information": [0.5], "last epoch": [0.3], "target labels": [0.5]}
+
+
+def test_lines_of_a_matrix_are_told_apart_by_domains_setting_and_seed():
+    rows = [{**told("kcdp", seed, "0011"), "source": source, "setting": setting} for source in ("photos", "sketches") for setting in ("da", "uc") for seed in (0, 1)]
+    assert list(compare.everywhere(rows, "kcdp", "best", "uc")) == [(source, "stickers", seed) for source in ("photos", "sketches") for seed in (0, 1)]
+    few = [{**rows[0], "pictures": 30}, rows[0]]
+    assert compare.runs(few, "kcdp", "best", pictures=30) == {0: few[0]} and compare.runs(few, "kcdp", "best", pictures=None) == {0: rows[0]}
+
+
+def test_signs_that_mean_one_class_are_not_ambiguous(monkeypatch):
+    """Against a count by hand, over few scenes; and with enough of them some signs mean one class, others several."""
+    monkeypatch.setitem(datasets.SIZES, "test", 40)
+    pictures = datasets.load("stickers", "test", seed=3)
+    few, other = compare.ambiguity(pictures, scenes=300, least=2), {}
+    for index in range(300):
+        scene = world.sample_scene("train", compare.OTHER_SEED, index, "stickers")
+        seen = world.visible_attributes(scene, "stickers")
+        other.setdefault(frozenset((kind, word) for kind, word in seen.items() if kind != "subject"), []).append(world.label_of(scene.emotion))
+    for i, file in enumerate(pictures.files):
+        seen = world.visible_attributes(world.sample_scene("test", 3, int(file.stem), "stickers"), "stickers")
+        alike = other.get(frozenset((kind, word) for kind, word in seen.items() if kind != "subject"), [])
+        shares = np.unique(alike, return_counts=True)[1] / max(1, len(alike))
+        assert few[i] == pytest.approx(-(shares * np.log(shares)).sum()) if len(alike) >= 2 else np.isnan(few[i])
+    assert np.isfinite(few).any() and np.nanmin(few) == 0 < np.nanmax(few) < np.log(6)
