@@ -13,6 +13,7 @@ matrix     every built-in domain to every other and to real artwork, with the ta
 sweep      KCDP and some peers on frozen features while one dial of the world is turned: style, expression, events, class frequencies
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
+cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention changes in them
 rank       adapters of other ranks
 adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kcdp_lib import metrics, paths, results
+from kcdp_lib import metrics, paths, results, subspace
 from kcdp_lib.adapt import load_all
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, frozen_for, learn, standardised_probe, untrained_probs
 from kcdp_lib.adapt.model import evaluate, settle, stack_key
@@ -35,8 +36,9 @@ from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.compare import CHOICE, choose, criteria
 from kcdp_lib.config import RECIPES, SWITCHES, Config
+from kcdp_lib.counterfactuals import prompts
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import freeze
+from kcdp_lib.knowledge import encode_texts, freeze, load_text_encoder
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,6 +101,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
         Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
+    "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
     "ablate": [Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed)))) for seed in (0, 1) for changed in ("", *ABLATED) for recipe in ("paper", "best")],
     "rank": [Job("kcdp", seed, f"best, lora_rank={rank}") for seed in (0, 1) for rank in (1, 2, 32)],
     "adapters": [job for seed in range(5) for job in (Job("kcdp", seed, "released"), *(Job(method, seed, "best") for method in (*PEERS, "kcdp")))],
@@ -117,6 +120,8 @@ def run(job: Job) -> dict[str, dict]:
         found = untrained_probs(config, frozen[0], source.labels, frozen[2], "cpu")
         found["standardised_probe"] = standardised_probe(frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed)
         return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
+    if job.method == "cesa":
+        return subspaces(job, source, target, target_test)
     checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
     teacher, domain = (target, "target") if job.method == "oracle" else (source, "source")
     if job.setting == "uc":
@@ -130,6 +135,14 @@ def run(job: Job) -> dict[str, dict]:
         scores["pseudo_labels"] = metrics.pseudo_label_scores(target.labels, trained.pseudo_labels)
     checkpoint.unlink(missing_ok=True)
     return {job.method: scores}
+
+
+def subspaces(job: Job, source: Pictures, target: Pictures, target_test: Pictures) -> dict[str, dict]:
+    """Scores of `subspace.align`, and the CKA of picture and text."""
+    frozen = [freeze(pictures, job.config.sizes, job.config.switches) for pictures in (source, target, target_test)]
+    prompted = encode_texts(prompts(job.config.classes), load_text_encoder(job.config.sizes))
+    found = {name: subspace.align(frozen[0], source.labels, *frozen[1:], *prompted, interventions) for name, interventions in (("cesa", False), ("cesa_interventions", True))}
+    return {name: {"target.test": described(of.probs, target_test, job), "cka": {"before": round(of.cka_before, 6), "shared": round(of.cka, 6)}} for name, of in found.items()}
 
 
 def unseen(job: Job, source: Pictures, source_test: Pictures, target_test: Pictures) -> dict[str, dict]:

@@ -118,6 +118,11 @@ class Recipe:
     lora_rank: int | None = None       # None: the preset's
     alignment: str = "counterfactual"  # what L_ccl compares a picture with: "counterfactual": its knowledge under each prompt (figure) | "prompts" alone | "none": there is no L_ccl
 
+    @property
+    def looks_once(self) -> bool:
+        """Is nothing trained before the four maps, so that they are computed once for each picture?"""
+        return self.trained == "heads" and self.eye != "blind"
+
 
 RECIPES = {
     "paper": Recipe(

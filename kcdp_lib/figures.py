@@ -7,6 +7,7 @@ from typing import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
+import pandas
 import seaborn as sns
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -362,7 +363,7 @@ def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], metho
         return figure
 
 
-def heat_maps(tables: Mapping[str, "pandas.DataFrame"], title: str = "") -> Figure:
+def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure:
     """A matrix of macro-F1 for each name: a row for each source, a column for each target, on one scale of colours; a pair that was not run is blank."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure, highest = Figure(figsize=(3.1 * len(tables) + 0.9, 3.1), layout="constrained"), max(float(table.max(axis=None)) for table in tables.values())

@@ -67,7 +67,7 @@ def test_prompts_alone_are_the_same_six_texts_for_every_picture(batch):
 
 def test_released_recipe_reads_the_padding_too(batch):
     cliea = make(RELEASED)
-    v = batch.pop("v")
+    batch.pop("v")
     everything = {**batch, "mask": torch.ones(B, T, dtype=torch.bool), "prompt_mask": torch.ones(C, L, dtype=torch.bool)}
     torch.testing.assert_close(cliea.read(**batch), reference(cliea, **everything), atol=1e-5, rtol=1e-4)
 

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from kcdp_lib import figures, world
@@ -292,3 +293,31 @@ def test_stages_lie_end_to_end_and_end_at_the_step():
         row = round(bar.get_y() + bar.get_height() / 2)
         ends[row] = max(ends.get(row, 0), bar.get_x() + bar.get_width())
     assert ends == {0: 10.0, 1: 3.0} and [text.get_text() for text in figure.legends[0].texts] == ["vae", "forward", "backward"]
+
+
+# ---------------------------------------------------------------- a fair comparison (chapter 06)
+
+def test_heat_maps_hold_every_pair_on_one_scale():
+    domains = ["photos", "stickers"]
+    tables = {name: pandas.DataFrame(values, domains, [*domains, "noto"]) for name, values in (("one", [[np.nan, 0.5, 0.25], [0.75, np.nan, 1.0]]), ("another", [[np.nan, 0.6, 0.6], [0.6, np.nan, 0.6]]))}
+    one, another = figures.heat_maps(tables, "macro-F1").axes
+    assert [text.get_text() for text in one.texts] == ["0.50", "0.25", "0.75", "1.00"] and [text.get_text() for text in another.texts] == ["0.60"] * 4
+    assert one.collections[0].get_clim() == another.collections[0].get_clim() == (0.25, 1.0)
+    assert [label.get_text() for label in one.get_yticklabels()] == domains and (one.get_ylabel(), another.get_ylabel()) == ("source", "")
+
+
+def test_scores_by_pictures_have_a_line_a_method_and_a_dot_a_seed():
+    (axes,) = figures.by_pictures({"KCDP": {10: [0.2, 0.4], 100: [0.6, 0.8]}, "MCD": {10: [0.1], 100: [0.3]}}, {"zero-shot": [0.5, 0.7]}).axes
+    lines = [line for line in axes.lines if line.get_label() in ("KCDP", "MCD", "zero-shot")]
+    assert [line.get_ydata() for line in lines[:2]] == [pytest.approx([0.3, 0.7]), pytest.approx([0.1, 0.3])] and set(lines[2].get_ydata()) == {0.6}
+    assert sorted(y for line in axes.lines if line.get_marker() == "o" for y in line.get_ydata()) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "100"] and axes.get_xscale() == "log"
+
+
+def test_planes_show_every_picture_by_domain_and_by_class():
+    xy, labels = np.arange(16.0).reshape(8, 2), np.array([0, 1, 0, 1, 0, 0, 1, 1])
+    figure = figures.planes({"before": xy, "after": -xy}, ["photos"] * 5 + ["stickers"] * 3, labels, ("happy", "fear"))
+    above, beside, below, _ = figure.axes
+    assert [len(dots.get_offsets()) for dots in above.collections] == [5, 3] and np.array_equal(above.collections[1].get_offsets(), xy[5:])
+    assert np.array_equal(beside.collections[0].get_offsets(), -xy[:5]) and [text.get_text() for text in beside.get_legend().texts] == ["photos", "stickers"]
+    assert [dots.get_offsets().tolist() for dots in below.collections] == [xy[rows].tolist() for rows in ([0, 2, 4], [5], [1, 3], [6, 7])]

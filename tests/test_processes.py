@@ -268,9 +268,10 @@ def test_the_check_says_what_a_run_would_cost(small, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.safetensors")), "nothing is kept"
 
 
-def test_the_check_counts_the_disk_that_the_run_takes(small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", ["paper", "best, trained=heads"])
+def test_the_check_counts_the_disk_that_the_run_takes(small, tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    config = small("disk")
+    config = small("disk", recipe=recipe)
     found = adapt.load_all(config)
     for some in found[:2]:
         adapt.baselines.frozen_for("full", some, config, "cpu")

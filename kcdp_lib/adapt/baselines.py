@@ -67,7 +67,7 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
     frozen = freeze(pictures, config.sizes, config.switches, device)
     if variant == "source_only_no_knowledge":
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
-    return with_maps(frozen, pictures, variant, config, device) if config.switches.trained == "heads" and config.switches.eye != "blind" else frozen
+    return with_maps(frozen, pictures, variant, config, device) if config.switches.looks_once else frozen
 
 
 def with_maps(frozen: Frozen, pictures: Pictures, variant: str, config: Config, device: str) -> Frozen:

@@ -7,18 +7,18 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from dataclasses import replace
 from typing import Callable
 
 import torch
 
 from kcdp_lib import datasets, paths
+from kcdp_lib.adapt.model import gather
 from kcdp_lib.adapt.record import peak_memory
 from kcdp_lib.adapt.training import pseudo_labeller, set_up, source_step, steps_per_epoch, target_step, update
 from kcdp_lib.config import PRESETS, Config, pick_device
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import TENSORS, Frozen, describe, load_foundations, load_text_encoder, load_vlm
-from kcdp_lib.perception import load_unet, load_vae
+from kcdp_lib.perception import load_kadap, load_unet, load_vae
 from kcdp_lib.triplets import load_parser
 from kcdp_lib.writer import load_writer
 
@@ -65,14 +65,18 @@ def preflight(config: Config) -> tuple[list[str], bool]:
 
 
 def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Frozen]]:
-    """Seconds a picture of `describe`, and what it says of the first pictures of all sets in turn: two batches, of which the first is not timed."""
+    """Seconds a picture of `describe`, and what it says of the first pictures of all sets in turn: two batches, of which the first is not timed. With the maps, where a recipe trains nothing before them."""
     preset, foundations = config.sizes, load_foundations(config.sizes, device)
+    eye = load_kadap(preset, config.switches, 2 * foundations.text_encoder.tokenizer.model_max_length, device) if config.switches.looks_once else None
     files = [file for several in zip(*(some.files for some in sets if len(some))) for file in several] or sets[0].files
     files = (files * (2 * preset.batch_size))[:2 * preset.batch_size]
     described = []
     for batch in (files[:preset.batch_size], files[preset.batch_size:]):
         started = time.perf_counter()
         described.append(describe(datasets.read_images(batch, preset.image_size), foundations, config.switches))
+        if eye:
+            with torch.no_grad():
+                described[-1].maps = [map_.cpu() for map_ in eye.look(*gather(described[-1], torch.arange(len(batch)), device)[:3])[0]]
     return (time.perf_counter() - started) / preset.batch_size, described
 
 
@@ -108,7 +112,7 @@ def bytes_a_picture(frozen: Frozen) -> float:
     """Bytes that the cache will hold of a picture; of tokens those in use by some picture."""
     tensors = {name: getattr(frozen, name) for name in TENSORS}
     tensors["tokens"] = tensors["tokens"][:, frozen.mask.any(0)]
-    return sum(tensor.nbytes for tensor in tensors.values()) / len(frozen)
+    return sum(tensor.nbytes for tensor in (*tensors.values(), *(frozen.maps or []))) / len(frozen)
 
 
 def _existing(path):
