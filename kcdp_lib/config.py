@@ -145,6 +145,7 @@ def _differing(one: str, other: str) -> tuple[str, ...]:
 
 
 SWITCHES, BEYOND = _differing("paper", "released"), _differing("paper", "best")
+SETTABLE = tuple(dict.fromkeys((*SWITCHES, *BEYOND, *FURTHER)))    # what may stand behind a recipe's name
 
 
 def read_recipe(text: str) -> Recipe:
@@ -156,7 +157,7 @@ def read_recipe(text: str) -> Recipe:
     _one_of("recipe", name, RECIPES)
     told = {}
     for switch, _, value in (change.partition("=") for change in changes):
-        _one_of("switch of the recipe", switch.strip(), dict.fromkeys((*SWITCHES, *BEYOND, *FURTHER)))
+        _one_of("switch of the recipe", switch.strip(), SETTABLE)
         values = {str(value): value for value in (*(getattr(recipe, switch.strip()) for recipe in RECIPES.values()), *FURTHER.get(switch.strip(), ()))}
         _one_of(switch.strip(), value.strip(), values)
         told[switch.strip()] = values[value.strip()]

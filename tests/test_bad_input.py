@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from kcdp_lib import KCDPError, config, datasets, knowledge, paths
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.config import BEYOND, PRESETS, RECIPES, SWITCHES, Config
+from kcdp_lib.config import PRESETS, RECIPES, SETTABLE, Config
 from kcdp_lib.knowledge import load_text_encoder, load_vlm
 from kcdp_lib.perception import load_unet, load_vae
 from kcdp_lib.triplets import load_parser
@@ -147,7 +147,7 @@ ROWS = [
     ("preset", parameters(preset="huge"), "preset='huge' is not known; choose one of tiny, sd15, sd15-instructblip"),
     ("recipe", parameters(recipe="soup"), "recipe='soup' is not known; choose one of paper, released, best\\."),
     ("recipe empty", parameters(recipe=""), "recipe='' is not known; choose one of paper, released, best\\."),
-    ("recipe's switch", parameters(recipe="paper, colour=red"), f"switch of the recipe='colour' is not known; choose one of {', '.join(SWITCHES + BEYOND)}\\."),
+    ("recipe's switch", parameters(recipe="paper, colour=red"), f"switch of the recipe='colour' is not known; choose one of {', '.join(SETTABLE)}\\."),
     ("recipe's name as a switch", parameters(recipe="paper, name=released"), "switch of the recipe='name' is not known"),
     ("what to train", parameters(recipe="best, trained=nothing"), r"trained='nothing' is not known; choose one of lora, unet, heads\."),
     ("switch beyond the paper", parameters(recipe="best, embeddings=some"), r"embeddings='some' is not known; choose one of False, True\."),
