@@ -187,7 +187,7 @@ def chosen(job: Job, variant: str, teacher: Pictures, target: Pictures, source_t
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job, made with this world and these weights?"""
     wanted = {"method": {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method), **job.about()}.items()
-    return any(wanted <= row.items() for row in rows)
+    return any(wanted <= row.items() and row.get("pictures") == job.pictures for row in rows)
 
 
 @contextmanager

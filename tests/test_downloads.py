@@ -199,7 +199,7 @@ def downloaded(repositories, tmp_path, monkeypatch) -> Path:
 
 def test_the_commands_fetch_what_is_read_and_leave_the_rest(downloaded):
     there = {hub: sorted(file.relative_to(downloaded / hub).as_posix() for file in (downloaded / hub).rglob("*") if file.is_file()) for hub in (SD, COCA, BLIP)}
-    assert there[SD] == ["text_encoder/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json", "tokenizer/vocab.json",
+    assert there[SD] == ["scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json", "tokenizer/vocab.json",
                          "unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
     assert there[COCA] == ["open_clip_pytorch_model.safetensors"]
     assert "model.safetensors.index.json" in there[BLIP] and not any(file.endswith(".bin") for file in there[BLIP])
