@@ -153,6 +153,32 @@ def alter(text: str) -> str:
     return text[:i] + new + text[i + 1:]
 
 
+# ---------------------------------------------------------------- prose
+
+# names, licences, thresholds that were set and not measured, and what METHOD.md says of the paper; nothing that a run can give
+TYPED = ("Stable Diffusion 1.5", "Python 3.11", "Apache-2.0", "95%", "(2, 2.6 and 16 GB", "a gain of 12% over the previous best model", "stay below 0.85", "must reach 0.93", "a confidence of 0.8 is")
+
+
+def typed_numbers(prose: str) -> list[str]:
+    """Decimals and percentages that stand in Markdown as they were typed: not glued from a run, no code, mathematics, citation or address, and not in `TYPED`."""
+    for pattern in (r"```\{math\}.*?```|\$\$.*?\$\$|```.*?```", r"\{[\w:]+\}`[^`]*`", r"`[^`]*`", r"\$[^$]*\$", r"\]\([^)]*\)"):
+        prose = re.sub(pattern, " ", prose, flags=re.DOTALL)
+    for words in TYPED:
+        prose = prose.replace(words, " ")
+    return re.findall(r"\d+\.\d+|\d+ ?%|\d+ per cent", prose)
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem)
+def test_no_number_of_a_run_is_typed_into_prose(path):
+    """A page quotes a result by glue or shows the cell that prints it, and nbval compares both with a fresh run: so it cannot quote what the results do not hold."""
+    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"] if path.suffix == ".ipynb" else [path.read_text(encoding="utf-8")]
+    assert not [number for text in texts for number in typed_numbers(text)]
+
+
+def test_typed_numbers_are_noticed():
+    assert typed_numbers("It reaches 0.45, or 12 % more, on Stable Diffusion 1.5 ({glue:text}`a:.3f`, `0.7`, $T = 0.07$, {cite:p}`x2.5`, [there](a-0.5.html)).") == ["0.45", "12 %"]
+
+
 # ---------------------------------------------------------------- the book
 
 def test_the_book_builds_without_a_warning(tmp_path):
