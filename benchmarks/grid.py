@@ -9,6 +9,7 @@ gain       KCDP, all baselines and the oracle on stickers and on real artwork, w
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
+plain      the peers on the paper's features alone, without the VLM's embeddings, chosen like those of `compare`, where KCDP's line is
 matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA) and without (UC), two seeds, weight 1 and the last epoch
 sweep      KCDP and some peers on frozen features while one dial of the world is turned: style, expression, events, class frequencies
 few        photos to stickers with few target pictures
@@ -104,6 +105,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
     "ablate": [Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed)))) for seed in (0, 1) for changed in ("", *ABLATED) for recipe in ("paper", "best")],
     "rank": [Job("kcdp", seed, f"best, lora_rank={rank}") for seed in (0, 1) for rank in (1, 2, 32)],
+    "plain": [Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for seed in range(5) for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))],    # which standardises, or is source only
     "adapters": [job for seed in range(5) for job in (Job("kcdp", seed, "released"), *(Job(method, seed, "best") for method in (*PEERS, "kcdp")))],
 }
 
