@@ -366,15 +366,17 @@ def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], metho
 def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure:
     """A matrix of macro-F1 for each name: a row for each source, a column for each target, on one scale of colours; a pair that was not run is blank."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure, highest = Figure(figsize=(3.1 * len(tables) + 0.9, 3.1), layout="constrained"), max(float(table.max(axis=None)) for table in tables.values())
-        lowest = min(float(table.min(axis=None)) for table in tables.values())
-        for axes, (name, table) in zip(np.atleast_1d(figure.subplots(1, len(tables), sharey=True)), tables.items()):
+        rows, highest = -(-len(tables) // 2), max(float(table.max(axis=None)) for table in tables.values())
+        lowest, figure = min(float(table.min(axis=None)) for table in tables.values()), Figure(figsize=(8, 3.3 * rows), layout="constrained")
+        panels = figure.subplots(rows, 2, squeeze=False)
+        for axes in panels.flat[len(tables):]:
+            axes.remove()
+        for axes, (name, table) in zip(panels.flat, tables.items()):
             sns.heatmap(table, ax=axes, annot=True, fmt=".2f", cmap="Blues", vmin=lowest, vmax=highest, cbar=False, square=True, linewidths=0.5, linecolor="white", annot_kws={"size": 9})
-            axes.set(title=textwrap.fill(name, 22), xlabel="target", ylabel="")
+            axes.set(title=name, xlabel="target", ylabel="source")
             axes.tick_params(axis="both", length=0)
             axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
-        figure.axes[0].set_ylabel("source")
-        figure.axes[0].set_yticklabels(figure.axes[0].get_yticklabels(), rotation=0)
+            axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
         figure.suptitle(title)
         return figure
 

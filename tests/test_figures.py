@@ -303,7 +303,7 @@ def test_heat_maps_hold_every_pair_on_one_scale():
     one, another = figures.heat_maps(tables, "macro-F1").axes
     assert [text.get_text() for text in one.texts] == ["0.50", "0.25", "0.75", "1.00"] and [text.get_text() for text in another.texts] == ["0.60"] * 4
     assert one.collections[0].get_clim() == another.collections[0].get_clim() == (0.25, 1.0)
-    assert [label.get_text() for label in one.get_yticklabels()] == domains and (one.get_ylabel(), another.get_ylabel()) == ("source", "")
+    assert [label.get_text() for label in one.get_yticklabels()] == domains and (one.get_ylabel(), another.get_xlabel()) == ("source", "target")
 
 
 def test_scores_by_pictures_have_a_line_a_method_and_a_dot_a_seed():
