@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from typing import Sequence
 
 import numpy as np
+from scipy.stats import entropy
 
 from kcdp_lib import world
 from kcdp_lib.datasets import Pictures
@@ -129,11 +130,9 @@ def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.nd
         scene = world.sample_scene("train", OTHER_SEED, index, pictures.name)
         counts[_signs(world.shown(scene, pictures.name))][world.label_of(scene.emotion, pictures.taxonomy)] += 1
 
-    def entropy(seen: Counter) -> float:
-        share = np.array(list(seen.values())) / max(1, seen.total())
-        return float(-(share * np.log(share)).sum()) if seen.total() >= least else float("nan")
     records = (of["shown"] for of in causes(pictures))
-    return np.array([entropy(counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))]) for record in records])
+    alike = [counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))] for record in records]
+    return np.array([entropy(list(seen.values())) if seen.total() >= least else np.nan for seen in alike])
 
 
 def _signs(shown: Shown) -> tuple:
