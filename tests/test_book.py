@@ -1,8 +1,10 @@
 """The notebooks' outputs are there, clean, and compared; the pages build; the three lists of dependencies agree."""
 import ast
+import copy
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from fingerprint import fingerprint, modules, stale
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -123,6 +126,41 @@ def test_outputs_are_clean(path):
         text = json.dumps([{**output, "data": {kind: data for kind, data in output.get("data", {}).items() if kind != "image/png"}} for output in cell.outputs])
         assert not re.search(r"(?<![\w.<])/(?:work|root|home|Users|tmp|usr|opt)/", text), f"an absolute path in the output of:\n{cell.source}"
         assert "image/svg+xml" not in text, "nbval compares SVG byte by byte: use PNG"
+
+
+def test_what_changed_is_named(monkeypatch, tmp_path):
+    """An altered cell, module, pin or record is; a docstring or a comment is not."""
+    notebook = nbformat.read(ROOT / "book" / "parts.ipynb", as_version=4)
+    notebook.metadata["kcdp"] = {"made_from": fingerprint(notebook)}
+    edited = copy.deepcopy(notebook)
+    next(cell for cell in edited.cells if cell.cell_type == "code").source += "\n1 + 1"
+    assert not stale(notebook) and stale(edited) == ["code"]
+
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "results", tree / "results")
+    (tree / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes() + b"one==1\n")
+    monkeypatch.setattr("fingerprint.ROOT", tree)
+    assert stale(notebook) == ["lock"]
+    with (tree / "results" / "ablate.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert stale(notebook) == ["lock", "results"]
+    monkeypatch.setattr("fingerprint.ROOT", ROOT)
+
+    package = tmp_path / "kcdp_lib"
+    shutil.copytree(ROOT / "kcdp_lib", package, ignore=shutil.ignore_patterns("models", "noto", "__pycache__"))
+    monkeypatch.setattr("kcdp_lib.paths.PACKAGE", package)
+    with (package / "results.py").open("a") as file:
+        file.write("\n# nothing new\n")
+    assert not stale(notebook)
+    with (package / "results.py").open("a") as file:
+        file.write("NEW = 1\n")
+    assert stale(notebook) == ["library"]
+
+
+def test_a_notebook_depends_on_what_its_imports_import():
+    assert modules("from kcdp_lib import figures") == ["__init__.py", "figures.py"]
+    assert {"config.py", "world/causes.py", "results.py"} <= set(modules("%matplotlib inline\nfrom kcdp_lib import results"))
+    assert "adapt/training.py" in modules("import kcdp_lib\nkcdp_lib.adapt(target='noto')") and not modules("import numpy")
 
 
 def test_papermill_reads_every_parameter(caplog):

@@ -1,0 +1,72 @@
+"""What a notebook's outputs were made from: kept in its metadata when it is executed, and compared with the tree by a test and by `python book/execute.py --stale`."""
+import ast
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+import grimp
+import nbformat
+
+import kcdp_lib
+from kcdp_lib.paths import PACKAGE, code_key, sha
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fingerprint(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Hashes of all that the outputs depend on, by what it is, so that a difference has a name.
+
+    "code" its own cells, "library" what they import of it and what that imports, docstrings and comments aside, "models" the package's weights and drawings, "lock" the pinned versions,
+    "results" the committed records whose names stand in the cells.
+    """
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    found = {"code": sha(*code), "library": code_key(*modules("\n".join(code))), "models": package_data(), "lock": sha((ROOT / "constraints.txt").read_bytes()), "results": records("\n".join(code))}
+    return {name: value[:16] for name, value in found.items()}
+
+
+def stale(notebook: nbformat.NotebookNode) -> list[str]:
+    """What has changed since the notebook was executed, by the names that `fingerprint` gives; everything if it never was."""
+    made_from = notebook.metadata.get("kcdp", {}).get("made_from", {})
+    return [name for name, value in fingerprint(notebook).items() if made_from.get(name) != value]
+
+
+def modules(code: str) -> list[str]:
+    """Files of the package, relative to it, that code imports or that these import in turn, sorted."""
+    graph, tree = library(), ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE)))
+    named = set()
+    for node in tree:
+        if isinstance(node, ast.ImportFrom):
+            named |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            named |= {name.name for name in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "kcdp_lib":
+            named.add(kcdp_lib._HOMES.get(node.attr))    # which `import kcdp_lib` alone does not import
+    imported = named & graph.modules
+    reached = imported.union(*(graph.find_upstream_modules(name) for name in imported))
+    return sorted({str(file_of(name).relative_to(PACKAGE)) for name in reached})
+
+
+@cache
+def library() -> grimp.ImportGraph:
+    """Who imports whom in the package."""
+    return grimp.build_graph("kcdp_lib", cache_dir=None)
+
+
+def file_of(module: str) -> Path:
+    """Where a module of the package lies."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def package_data() -> str:
+    """SHA over what the package ships beside code and prose."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".md"))
+    return sha(*[part for path in files for part in (str(path.relative_to(PACKAGE)), hashlib.sha256(path.read_bytes()).hexdigest())])
+
+
+def records(code: str) -> str:
+    """SHA over the files of `results/` that a string in the code names."""
+    strings = {node.value for node in ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sha(*[path.name + sha(path.read_bytes()) for path in sorted((ROOT / "results").iterdir()) if path.stem in strings])
