@@ -2,6 +2,7 @@
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
 #   make test | book | lab        all tests | the book, in _build/html | JupyterLab on the notebooks
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
+#   make slow                     the tests that `make test` leaves out: killed runs, several processes, the book in a browser
 PYTHON ?= python3
 TARGET ?= stickers
 PY := .venv/bin/python
@@ -14,7 +15,7 @@ export IPYTHONDIR := $(CURDIR)/.venv/ipython
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: adapt test book lab notebooks pretrain
+.PHONY: adapt test slow book lab notebooks pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
@@ -32,10 +33,15 @@ adapt: $(READY)
 	$(PY) -m papermill notebooks/05_adapt.ipynb "runs/05_adapt-$$(basename "$$TARGET").ipynb" -r target "$$TARGET" </dev/null
 	@$(PY) -m kcdp_lib.adapt "runs/05_adapt-$$(basename "$$TARGET")"
 
-test: export KCDP_QUIET := 1
+# Two at a time with one thread each: faster than one with two.
+SIDE_BY_SIDE := $(PY) -m pytest --numprocesses 2 --dist loadfile
+test slow: export KCDP_QUIET := 1
+test slow: export OMP_NUM_THREADS := 1
 test: $(READY)
-	$(PY) -m pytest --nbval --nbval-current-env notebooks book </dev/null
-	$(PY) -m pytest tests </dev/null
+	$(SIDE_BY_SIDE) --nbval --nbval-current-env notebooks book </dev/null
+	$(SIDE_BY_SIDE) -m "not slow" tests </dev/null
+slow: $(READY)
+	$(SIDE_BY_SIDE) -m slow tests </dev/null
 
 notebooks: export KCDP_QUIET := 1
 notebooks: $(READY)

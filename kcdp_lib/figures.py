@@ -22,7 +22,7 @@ STYLE = {
 COLOURS = sns.color_palette("colorblind")
 SOURCE, TARGET, GREY = COLOURS[0], COLOURS[1], (0.62, 0.62, 0.62)
 NAMES = {
-    "kcdp": "KCDP", "source_only": "source only", "source_only_no_knowledge": "source only,\nno knowledge",
+    "kcdp": "KCDP", "kcdp_paper": "KCDP, paper", "source_only": "source only", "source_only_no_knowledge": "source only,\nno knowledge",
     "caption_only": "caption only", "zero_shot_vlm": "zero-shot VLM", "majority": "majority", "linear_probe": "linear probe",
     "image_and_text": "image and text", "oracle": "oracle, taught\nby target labels", "standardised_probe": "probe, each domain\nstandardised",
     "adabn": "AdaBN", "dann": "DANN", "cdan": "CDAN", "mcc": "MCC", "mcd": "MCD", "shot": "SHOT", "fixmatch": "FixMatch",

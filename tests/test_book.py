@@ -170,6 +170,7 @@ def test_papermill_reads_every_parameter(caplog):
     assert not [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
+@pytest.mark.slow
 @each_notebook
 def test_nbval_notices_one_altered_result(path, tmp_path):
     """In a copy, the first printed result is changed; nbval must stop there (-x: what comes after it is not run again)."""

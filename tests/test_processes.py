@@ -79,6 +79,7 @@ def one_and_two(folder):
     return [launched(folder, count, **STEADY) for count in (1, 2)]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(one_and_two):
     one, two = (run["history"] for run in one_and_two)
     assert len(one) == len(two) == 4 and any(row["target_loss"] is not None for row in one)
@@ -90,6 +91,7 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
     assert [run["metrics"]["provenance"]["processes"] for run in one_and_two] == [1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_answers_of_one(one_and_two):
     one, two = (run["metrics"] for run in one_and_two)
     assert two["baselines"].keys() == one["baselines"].keys()
@@ -99,6 +101,7 @@ def test_two_processes_have_the_answers_of_one(one_and_two):
     assert one_and_two[1]["printed"].count("macro-F1") == 1, "one table, by the main process"
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_run_of_the_notebook(one_and_two, folder, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", folder / "cache-1-processes")
     here = adapt(told(folder, "here", **STEADY))
@@ -130,6 +133,7 @@ if PartialState().is_main_process:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe, accumulation", [("paper", 1), ("paper, balance=rank_std, pseudo_labels=raw", 2)])
 def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accumulation):
     """Of odd batches, with pseudo-labels kept by a memory that both share; in pieces, without the balance of each piece."""
@@ -356,6 +360,7 @@ POINTS = [*(("step", count) for count in (1, 2, 4, 6, 9)), *(("write", count) fo
 TRAININGS = 3    # KCDP and two baselines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]} {point[1]}")
 def test_a_run_killed_anywhere_ends_as_one_never_killed(small, unharmed, killed, monkeypatch, point):
     monkeypatch.setattr(paths, "CACHE", killed[point] / "cache")
@@ -385,6 +390,7 @@ except KCDPError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     """Shards of captions fit, those of latents do not; with room again the captions are found."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict()))
