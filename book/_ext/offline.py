@@ -19,6 +19,13 @@ def lay_out(app, failure: Exception | None) -> None:
             unread.unlink()
 
 
+def without_thebe(app, config) -> None:
+    """Unload sphinx-thebe, which Jupyter Book always loads: nobody starts a kernel from these pages, and its script, declared twice, is an error in the browser."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [of for of in listeners if not of.handler.__module__.startswith("sphinx_thebe")]
+    app.registry.css_files[:] = [file for file in app.registry.css_files if file[0] != "sphinx-thebe.css"]
+
+
 def mathjax() -> Path:
     """Where pip has put MathJax 3. Of the package's many ready-made files the book needs one, so its own Sphinx extension, which copies all, is not used."""
     return next(Path(file.locate()) for file in files("sphinx-mathjax-offline") if file.name == MATHJAX)
@@ -30,5 +37,6 @@ def setup(app) -> dict:
     app.config.mathjax3_config = {"options": {"enableMenu": False}}
     # A page opened from a disk may not read another one, from which the search cuts its excerpts: there it lists titles alone.
     app.add_js_file(None, body='if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false')
+    app.connect("config-inited", without_thebe)
     app.connect("build-finished", lay_out)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
