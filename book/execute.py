@@ -28,10 +28,10 @@ def run(path: Path) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to be cut."""
+    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to be cut. Tags, and what a figure is called, are kept."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)})
         if cell.cell_type == "code":
             cell.outputs = merged(cell.outputs)
     return notebook
