@@ -47,7 +47,7 @@ def run(path: Path, from_commit: str, caches: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to be cut."""
+    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to be cut. Tags, and what a figure is called, are kept."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({name: cell.metadata[name] for name in KEPT if cell.metadata.get(name)})

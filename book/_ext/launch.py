@@ -1,0 +1,12 @@
+"""Launch buttons need to know where the repository lies: `repository: url` in _config.yml. While that is empty there are none, rather than some that lead nowhere."""
+
+
+def hide_without_address(app, config) -> None:
+    """Take the launch buttons out of the theme's options if no address is set."""
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)
+
+
+def setup(app) -> dict:
+    app.connect("config-inited", hide_without_address)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

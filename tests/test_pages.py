@@ -1,0 +1,137 @@
+"""Every page of the built book, in a browser: nothing is missing, nothing leaves this machine, mathematics is drawn, it fits a phone, and it can be read by everyone."""
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from browser import build_book, visit
+
+ROOT = Path(__file__).resolve().parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+DOCUMENTS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+PAGES = [*DOCUMENTS, "genindex", "py-modindex", "search"]
+PHONE = 390    # pixels
+SECONDS = 3    # for a page to be readable; alone on the machine it takes a fraction of one
+GRAVE = ("serious", "critical")
+
+LOOK = """() => ({
+    images: [...document.images].map(image => ({name: image.currentSrc, width: image.naturalWidth, alt: image.getAttribute("alt")})),
+    formulas: [...document.querySelectorAll(".math")].map(formula => ({drawn: !!formula.querySelector("mjx-container svg"), wrong: !!formula.querySelector("[data-mjx-error]"), text: formula.textContent.slice(0, 80)})),
+    prose: [...document.querySelectorAll("article p, article li, article td, article figcaption")].filter(of => !of.querySelector("pre")).map(of => {
+        const copy = of.cloneNode(true);
+        copy.querySelectorAll("code, mjx-container").forEach(inner => inner.remove());
+        return copy.textContent;
+    }),
+})"""
+each_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def look(site, chromium):
+    """A function: what there is to see on a page, by its name. Each page is opened once for all tests."""
+    @lru_cache(maxsize=None)
+    def at(name: str) -> dict:
+        with visit(chromium, f"{site}{name}.html", below=site) as seen:
+            page = seen.page
+            found = {"problems": list(seen.problems), "seconds": seen.seconds, **page.evaluate(LOOK)}
+            found["light"] = violations(page, "light")
+            found["dark"] = violations(page, "dark", {"runOnly": ["color-contrast"]})
+            page.set_viewport_size({"width": PHONE, "height": 844})
+            found["phone"] = page.evaluate("document.documentElement.scrollWidth")
+            return found
+    return at
+
+
+def violations(page, theme: str, options: dict | None = None) -> list[str]:
+    """What axe-core finds grave in a theme, a line for each place."""
+    page.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)
+    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False, **(options or {})}).response["violations"]
+    return [f"{of['id']}: {node['html'][:200]} {node['failureSummary'].splitlines()[1]}" for of in found if of["impact"] in GRAVE for node in of["nodes"]]
+
+
+@each_page
+def test_nothing_is_missing_and_nothing_is_asked_of_a_network(look, name):
+    assert not look(name)["problems"]
+
+
+@each_page
+def test_mathematics_is_drawn(look, book, name):
+    seen = look(name)
+    assert len(seen["formulas"]) == len(re.findall(r'class="math ', (book / f"{name}.html").read_text()))
+    assert not [formula["text"] for formula in seen["formulas"] if not formula["drawn"] or formula["wrong"]]
+    assert not [text for text in seen["prose"] if re.search(r"\$[^$\s][^$]*\$|\\[(\[]|\\[a-z]+\{", text)], "raw TeX"
+
+
+def test_there_is_mathematics(look):
+    assert len(look("book/method")["formulas"]) > 50
+
+
+@each_page
+def test_every_image_is_there_and_has_words_for_it(look, name):
+    images = look(name)["images"]
+    assert not [image["name"] for image in images if not image["width"]]
+    assert not [image["name"] for image in images if not (image["alt"] or "").strip()], "give the cell metadata mystnb: image: alt"
+
+
+@each_page
+def test_it_fits_a_phone(look, name):
+    assert look(name)["phone"] <= PHONE
+
+
+@pytest.mark.parametrize("theme", ("light", "dark"))
+@each_page
+def test_everyone_can_read_it(look, name, theme):
+    assert not look(name)[theme]
+
+
+def test_pages_are_readable_at_once(look):
+    seconds = {name: look(name)["seconds"] for name in PAGES}
+    slowest = max(seconds, key=seconds.get)
+    print(f"slowest page: {slowest}, readable after {seconds[slowest]:.2f} s")
+    assert seconds[slowest] < SECONDS
+
+
+def test_sources_of_the_code_load(site, chromium, book):
+    """The pages behind [source]: many, and alike, so that they are only opened."""
+    pages = sorted((book / "_modules").rglob("*.html"))
+    assert len(pages) > 20
+    for path in pages:
+        with visit(chromium, site + path.relative_to(book).as_posix(), below=site) as seen:
+            assert not seen.problems, path.name
+
+
+@pytest.mark.parametrize("way", ("server", "file"))
+def test_search_finds_a_word(site, chromium, book, way):
+    start = site if way == "server" else f"{book.as_uri()}/"
+    with visit(chromium, f"{start}search.html?q=counterfactual", below=start) as seen:
+        link = seen.page.locator("#search-results li a", has_text="Counterfactuals: ").first
+        link.wait_for()
+        seen.page.wait_for_load_state("networkidle")
+        link.click()
+        seen.page.wait_for_url("**/04_counterfactuals.html*")
+        assert not seen.problems
+
+
+@each_page
+def test_it_opens_as_a_file(chromium, book, name):
+    top = f"{book.as_uri()}/"
+    with visit(chromium, f"{top}{name}.html", below=top) as seen:
+        assert not seen.problems
+        assert all(formula["drawn"] for formula in seen.page.evaluate(LOOK)["formulas"])
+
+
+def test_launch_buttons_follow_the_address(book, tmp_path):
+    """Without an address there are none; with one, each leads to the page's own notebook in that repository."""
+    assert "colab.research" not in (book / "notebooks" / "01_datasets.html").read_text()
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["repository"]["url"] = "https://github.com/someone/something"
+    config["sphinx"]["local_extensions"] = dict.fromkeys(config["sphinx"]["local_extensions"], str(ROOT / "book" / "_ext"))    # it counts from the file's place
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    (tmp_path / "toc.yml").write_text("format: jb-book\nroot: notebooks/01_datasets\n")
+    build_book(tmp_path, "--config", str(tmp_path / "config.yml"), "--toc", str(tmp_path / "toc.yml"))    # warns: one page alone lacks those that it leads to
+    page = (tmp_path / "_build" / "html" / "notebooks" / "01_datasets.html").read_text()
+    assert re.findall(r'href="(https://(?:mybinder|colab)[^"]*)"', page) == [
+        "https://mybinder.org/v2/gh/someone/something/main?urlpath=lab/tree/notebooks/01_datasets.ipynb",
+        "https://colab.research.google.com/github/someone/something/blob/main/notebooks/01_datasets.ipynb"]
