@@ -196,13 +196,57 @@ def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
         for axes in grid.ravel():
             axes.set_axis_off()
         for (picture, map_, text), card in zip(grid, cards):
-            image = np.asarray(card["image"]).transpose(1, 2, 0)
-            picture.imshow(image)
-            map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
-            map_.imshow(card["attention"], cmap="magma", alpha=0.65, extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5), interpolation="bilinear")
-            map_.set_title(f"“{card['word'][:20]}”" if card["word"] else "", style="italic")
+            _attended(picture, map_, card)
             _describe(text, card)
         return figure
+
+
+def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
+    """The whole method on single pictures, a row for each name: the picture, what is said of it, where a word is seen, how well it fits its own knowledge under each emotion's prompt, and the answer.
+
+    A card is `prediction_sheet`'s with `triplets`, `similarities` [C], cosines, and `probs` [C], in the order of the C classes.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlesize": 10}):
+        figure = Figure(figsize=(12, 2.5 * len(cards)), layout="constrained")
+        grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.2, 1, 1.1, 1.1])
+        for (picture, text, map_, asked, answer), (name, card) in zip(grid, cards.items()):
+            _attended(picture, map_, card)
+            for axes in (picture, text, map_):
+                axes.set_axis_off()
+                axes.set_anchor("NW")
+            picture.set_title(name)
+            said = [textwrap.fill(_plain(card["caption"]), 28), *(textwrap.fill(f"({', '.join(triplet)})", 28) for triplet in card["triplets"][:4])]
+            text.set_title("what is said of it")
+            text.text(0, 0.97, "\n\n".join(said), va="top", fontsize=9.5, linespacing=1.25, transform=text.transAxes, in_layout=False)
+            _ranked(asked, classes, card["similarities"], "and if it were ...?")
+            asked.set(xlabel="similarity to its knowledge", xlim=_around(card["similarities"]))
+            _ranked(answer, classes, card["probs"], f"answer: {card['predicted']}")
+            answer.set(xlabel="probability", xlim=(0, 1), yticklabels=[])
+        return figure
+
+
+def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -> None:
+    """A dot on a stem for each class, the highest coloured."""
+    colours = [TARGET if value == max(values) else GREY for value in values]
+    axes.hlines(range(len(classes)), -2, values, color=colours, linewidth=3)    # from beyond the left edge: cosines have no zero to start from
+    axes.scatter(values, range(len(classes)), color=colours, s=45, zorder=3)
+    axes.set(yticks=range(len(classes)), yticklabels=classes, title=title, ylim=(len(classes) - 0.5, -0.5))
+    axes.tick_params(length=0, labelsize=9)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis with some room on both sides."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return low - 0.2 * (high - low), high + 0.1 * (high - low)
+
+
+def _attended(picture, map_, card: Mapping) -> None:
+    """A card's picture, and its attention to the word over a grey copy."""
+    image = np.asarray(card["image"]).transpose(1, 2, 0)
+    picture.imshow(image)
+    map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
+    map_.imshow(card["attention"], cmap="magma", alpha=0.65, extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5), interpolation="bilinear")
+    map_.set_title(f"“{card['word'][:20]}”" if card["word"] else "", style="italic")
 
 
 def _curve(axes, steps: Sequence[int], history: Sequence[Mapping], key: str, colour, label: str) -> None:

@@ -124,7 +124,7 @@ def test_folder_holds_no_pickle_and_no_leftovers(finished):
     _, folder = finished
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {"metrics.json", "predictions.jsonl", "model/model.safetensors", "model/config.json", "model/history.json", "figures/learning_curves.png",
-                     "figures/confusion.png", "figures/predictions.png", "figures/baselines.png"}
+                     "figures/confusion.png", "figures/predictions.png", "figures/method.png", "figures/baselines.png"}
 
 
 def test_saved_model_predicts_what_the_run_predicted(finished, world):

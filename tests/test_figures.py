@@ -195,6 +195,21 @@ def test_readings_lose_no_word_of_a_long_caption():
     assert " ".join(text.get_text().split()).endswith(long.strip().replace(" ,", ",")) and text.get_text().count("\n") >= 2
 
 
+def test_the_whole_method_is_a_row_from_picture_to_answer():
+    card = {"image": np.zeros((3, 8, 8), np.uint8), "caption": "a dog with a big smile .", "triplets": [("dog", "has", "big smile")], "word": "smile", "attention": np.ones((8, 8)),
+            "similarities": [-0.5, -0.25, -0.4], "probs": [0.1, 0.2, 0.7], "predicted": "rage"}
+    figure = figures.whole_method({"photos": card, "stickers": card}, ["joy", "awe", "rage"])
+    picture, text, map_, asked, answer = figure.axes[5:]
+    assert [axes.get_title(loc="left") for axes in (picture, map_, answer)] == ["stickers", "“smile”", "answer: rage"]
+    assert text.texts[0].get_text() == "a dog with a big smile\n\n(dog, has, big smile)"
+    for axes, values, best in ((asked, [-0.5, -0.25, -0.4], 1), (answer, [0.1, 0.2, 0.7], 2)):
+        dots = axes.collections[1]
+        assert np.allclose(dots.get_offsets(), list(zip(values, range(3)))) and axes.yaxis_inverted()
+        assert [i for i, colour in enumerate(dots.get_facecolors()) if np.allclose(colour[:3], figures.TARGET)] == [best]
+    assert asked.get_xlim()[0] < -0.5 and asked.get_xlim()[1] > -0.25    # every dot is seen, none at an edge
+    assert figures.png(figure).startswith(b"\x89PNG")
+
+
 def test_redrawn_shades_what_was_set_and_colours_what_was_answered():
     probs = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.0, 0.1, 0.9]])
     row = {"images": np.zeros((3, 3, 8, 8), np.uint8), "captions": ["a photo of a cat ."] * 3, "probs": probs}

@@ -89,7 +89,9 @@ def draw(config: Config, trained: Trained, answers: dict[str, Answers | None], r
     """The run's figures by file name; those that need labels only where there are labels."""
     source, name = Path(config.source).name, answers["train"].pictures.name
     drawn = {"learning_curves": figures.learning_curves(trained.history, name),
-             "predictions": figures.prediction_sheet(cards(trained.model, answers["target"] or answers["train"]))}
+             "predictions": figures.prediction_sheet(cards(trained.model, answers["target"] or answers["train"])),
+             "method": figures.whole_method({title: first_right(cards(trained.model, said, domain=side)) for title, side, said in (
+                 (source, "source", answers["source"]), (name, "target", answers["target"] or answers["train"])) if said}, config.classes)}
     tables = {f"{title}, test": results[part]["test"]["confusion"] for part, title in (("source", source), ("target", name)) if "test" in results[part]}
     if tables:
         drawn["confusion"] = figures.confusion(tables, config.classes)
@@ -131,22 +133,27 @@ def _short(file: Path) -> str:
 
 
 @torch.no_grad()
-def cards(model: KCDP, said: Answers, count: int = 8) -> list[dict]:
-    """Cards for `figures.prediction_sheet`: the first pictures by content hash, which is as good as drawing lots.
+def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") -> list[dict]:
+    """Cards for `figures.prediction_sheet` and `figures.whole_method`: the first pictures of a domain, "source" or "target", by content hash, which is as good as drawing lots.
 
-    Each with its image [3, S, S] uint8 and the attention [S, S], 0 to 1, to one word of its caption (as in chapter 03).
+    Each with its image [3, S, S] uint8, the attention [S, S], 0 to 1, to one word of its caption (as in chapter 03), CLIEA's similarities [C] and the probabilities [C].
     """
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
-    seen, _ = model(*gather(replace(said.frozen, maps=None), rows, model.device))    # where maps were computed before, their attention was not kept
+    seen, similarities = model(*gather(replace(said.frozen, maps=None), rows, model.device), domain)    # where maps were computed before, their attention was not kept
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
     found = []
     for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu()):
         word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
         label, best = said.pictures.labels[i], said.probs[i].argmax()
-        found.append({"image": image.numpy(), "caption": said.frozen.captions[i], "predicted": model.classes[best], "probability": float(said.probs[i, best]),
-                      "label": model.classes[label] if label >= 0 else None, "word": word, "attention": word_attention(attention, positions, image.shape[-1]).numpy()})
+        found.append({"image": image.numpy(), "caption": said.frozen.captions[i], "triplets": said.frozen.triplets[i], "similarities": similarities[i].float().cpu().numpy(),
+                      "probs": said.probs[i], "predicted": model.classes[best], "probability": float(said.probs[i, best]), "label": model.classes[label] if label >= 0 else None, "word": word, "attention": word_attention(attention, positions, image.shape[-1]).numpy()})
     return found
+
+
+def first_right(found: list[dict]) -> dict:
+    """The first card whose prediction is its label: to show how a right answer comes about, not how often. The first of all where none is, or where no label is known."""
+    return next((card for card in found if card["label"] == card["predicted"]), found[0])
 
 
 def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
