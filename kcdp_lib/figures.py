@@ -390,20 +390,22 @@ def gain_points(gains: Mapping[str, Sequence[float]], intervals: Mapping[str, tu
         return figure
 
 
-def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], methods: Sequence[str]) -> Figure:
-    """Macro-F1 on the target by where a dial stands, one panel a dial: dial -> stop -> method -> score."""
+def dial_curves(curves: Mapping[str, Mapping[float, Mapping[str, float]]], methods: Sequence[str], limits: tuple[float, float] = (0, 1)) -> Figure:
+    """Macro-F1 on the target by where a dial stands, one panel a dial: dial -> stop -> method -> score. `limits`: the part of its range, 0 to 1, that is shown."""
+    columns = 2 if len(curves) == 4 else 3
+    rows = -(-len(curves) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3.0 * -(-len(curves) // 3) + 0.5), layout="constrained")
-        panels = figure.subplots(-(-len(curves) // 3), 3, sharey=True, squeeze=False).flat
+        figure = Figure(figsize=(10.5, 3.0 * rows + 0.5), layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for (dial, stops), axes in zip(curves.items(), panels):
             for method, colour in zip(methods, (TARGET, *(c for c in COLOURS if c != TARGET))):
                 axes.plot(list(stops), [scores[method] for scores in stops.values()], "o-", color=colour, linewidth=2.4 if method == "kcdp" else 1.4, markersize=4, label=NAMES[method].replace("\n", " "))
-            axes.set(title=dial.replace("_", " "), ylim=(0, 1), xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1), xlabel="where it stands")
+            axes.set(title=dial.replace("_", " "), ylim=limits, xlim=(-0.03, 1.03), xticks=(0, 0.25, 0.5, 0.75, 1), xlabel="where it stands")
         for axes in list(panels):
             axes.set_axis_off()
         figure.axes[0].set_ylabel("macro-F1 on the target")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
+        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 5))
         return figure
 
 
