@@ -13,11 +13,15 @@ from pathlib import Path
 
 import kcdp_lib
 
-METHOD = (Path(__file__).resolve().parents[1] / "book" / "method.md").read_text(encoding="utf-8")
+METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
+METHOD = METHOD_FILE.read_text(encoding="utf-8")
 SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"    # [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
 TENSOR = r"\b(?:Tensor|ndarray)\b"
 EQUATION = r"\beq(?:-[a-z]+)+"
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+OF_THE_METHOD = ("kcdp_lib.knowledge", "kcdp_lib.perception", "kcdp_lib.counterfactuals", "kcdp_lib.adapt", "kcdp_lib.adapt.model", "kcdp_lib.adapt.training", "kcdp_lib.adapt.baselines", "kcdp_lib.adapt.peers")
+PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."    # where to read on: an equation, a chapter, the paper, or another paper
+WITHOUT_PAGE = r"kcdp_lib|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"    # packages that only import, commands, and the strokes of the drawing
 
 
 @dataclass
@@ -79,6 +83,13 @@ def without_error(found: Definition) -> list[str]:
     return [found.name] if any("KCDPError" in error for error in raised) and not re.search(r"KCDPError|\b[Rr]aises\b", found.doc) else []
 
 
+def without_place(found: Definition) -> list[str]:
+    """A class of the method, or a function of it that is handed tensors, which does not say where to read on; methods may leave it to their class, and plumbing to its module."""
+    module = found.name.rpartition(".")[0]
+    computes = isinstance(found.node, ast.ClassDef) or re.search(TENSOR, ast.unparse(signature(found.node)))
+    return [found.name] if module in OF_THE_METHOD and computes and not re.search(PLACE, found.doc) else []
+
+
 def own_nodes(node: ast.AST) -> list[ast.AST]:
     """All nodes below, but nothing inside a further function or class."""
     below = [child for child in ast.iter_child_nodes(node) if not isinstance(child, (*DEFINITIONS, ast.Lambda))]
@@ -114,6 +125,18 @@ def test_every_tensor_has_a_shape():
 def test_every_kcdp_error_is_announced():
     lacking = report(without_error)
     assert not lacking, f"raise KCDPError, but do not say so:\n{lacking}"
+
+
+def test_the_method_says_where_to_read_on():
+    lacking = report(without_place)
+    assert not lacking, f"of the method, but name no equation, chapter or paper:\n{lacking}"
+
+
+def test_every_module_has_a_page():
+    """book/code.md lists the modules, and autosummary makes a page of each; every public function is on it."""
+    page = (METHOD_FILE.parent / "code.md").read_text(encoding="utf-8")
+    listed = [name.removesuffix(".render.render") + ".render" if name.endswith(".render.render") else name for name in re.findall(r"^   (kcdp_lib[\w.]*)$", page, re.MULTILINE)]
+    assert sorted(listed) == sorted(name for name in sources() if not re.fullmatch(WITHOUT_PAGE, name))
 
 
 # ---------------------------------------------------------------- library and chapter
