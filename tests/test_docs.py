@@ -14,6 +14,7 @@ from pathlib import Path
 import kcdp_lib
 
 METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
+TESTS = Path(__file__).resolve().parent
 METHOD = METHOD_FILE.read_text(encoding="utf-8")
 SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"    # [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
 TENSOR = r"\b(?:Tensor|ndarray)\b"
@@ -155,6 +156,18 @@ def test_references_of_the_method_chapter_lead_to_code():
     assert references and len(references) == METHOD.count("{py:")
     wrong = [name for kind, name in references if not leads(name, kinds[kind])]
     assert not wrong, f"book/method.md refers to what does not exist, or is of another kind: {wrong}"
+
+
+def test_every_equation_has_a_function_that_names_it_and_a_test():
+    """The table of book/method.md: a row for each equation, functions whose docstring (or whose class's methods') names it, tests that exist."""
+    rows = re.findall(r"^\* - \{eq\}`(eq[-a-z]+)`\n  - (.*)\n  - (.*)\n  - \S.*$", METHOD, re.MULTILINE)
+    assert [label for label, _, _ in rows] == re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE)
+    docs = {found.name: found.doc for found in everything()}
+    for label, functions, tests in rows:
+        for name in re.findall(r"\{py:\w+\}`~([\w.]+)`", functions):
+            assert label in " ".join(doc for other, doc in docs.items() if f"{other}.".startswith(f"{name}.")), f"{name} does not name {label}"
+        found = re.findall(r"`(\w+\.py)::(\w+)`", tests)
+        assert found and not [name for file, name in found if f"\ndef {name}(" not in (TESTS / file).read_text(encoding="utf-8")], label
 
 
 def leads(name: str, is_kind) -> bool:
