@@ -203,3 +203,28 @@ def _private(): pass
     lacking = {check: [name for found in public(source, "m") for name in check(found)] for check in (without_docstring, without_shape, without_error)}
     assert lacking == {without_docstring: ["m.silent"], without_shape: ["m.Seen.maps", "m.load", "m.silent"], without_error: ["m.load"]}
     assert not leads("kcdp_lib.perception.nothing", inspect.isclass) and not leads("kcdp_lib.perception.KADAP", inspect.isfunction)
+
+
+# ---------------------------------------------------------------- glossary and bibliography
+
+BOOK = METHOD_FILE.parent
+
+
+def prose() -> str:
+    """All pages of the book, notebooks included, as text."""
+    return "\n".join(path.read_text(encoding="utf-8") for folder in (BOOK, BOOK.parent / "notebooks") for path in sorted(folder.iterdir()) if path.suffix in (".md", ".ipynb"))
+
+
+def test_the_glossary_is_sorted_and_every_term_leads_on():
+    body = (BOOK / "glossary.md").read_text(encoding="utf-8").split("```{glossary}\n")[1].rstrip("`\n")
+    entries = dict(entry.split("\n  ", 1) for entry in re.split(r"\n\n(?=\S)", body))
+    assert 35 <= len(entries) <= 55 and list(entries) == sorted(entries, key=str.lower)
+    assert not [term for term, text in entries.items() if not re.search(r"\{(?:eq|term|py:\w+|cite:p)\}`|\]\(", text)]
+    used = {re.sub(r".*<(.+)>$", r"\1", name).lower() for name in re.findall(r"\{term\}`([^`]+)`", prose())}
+    assert used and not used - {term.lower() for term in entries}
+
+
+def test_every_reference_is_cited_and_every_citation_is_there():
+    known = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
+    cited = {key.strip() for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`", prose()) for key in keys.split(",")}
+    assert not known ^ cited, f"only in one of the two: {sorted(known ^ cited)}"
