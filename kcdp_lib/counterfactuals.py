@@ -161,12 +161,12 @@ class PseudoLabeller(nn.Module):
 
 
 def together(*voices: torch.Tensor) -> torch.Tensor:
-    """Several opinions on the same pictures, probabilities [B, C] each, as one: their geometric mean, so that whoever is sure counts for more."""
+    """Several opinions on the same pictures, probabilities [B, C] each, as one: their geometric mean, so that whoever is sure counts for more (chapter "A fair comparison")."""
     return torch.stack([voice.clamp(min=1e-6).log() for voice in voices]).mean(0).softmax(-1)
 
 
 def with_prior(probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor) -> torch.Tensor:
-    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior.
+    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior (Saerens et al. 2002).
 
     Source shares below `LEAST` count as that: of a class that the source never shows, any doubt would otherwise become a certainty.
     """

@@ -31,7 +31,7 @@ ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
 
 class VLM(NamedTuple):
-    """A frozen open_clip CoCa. start, end: the token ids around a caption; forbidden: ids that no caption may hold."""
+    """A frozen open_clip CoCa (chapter 02). start, end: the token ids around a caption; forbidden: ids that no caption may hold."""
     model: torch.nn.Module
     tokenizer: object
     start: int
@@ -53,7 +53,7 @@ class Knowledge(NamedTuple):
 
 
 class Foundations(NamedTuple):
-    """Every frozen model that looks at a picture before training."""
+    """Every frozen model that looks at a picture before training (paper, figure 2, left)."""
     vlm: VLM
     writer: Writer | None
     parse: Parser
@@ -165,13 +165,13 @@ def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one: a product with `embed_texts` is a cosine. For the zero-shot baseline."""
+    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one: a product with `embed_texts` is a cosine. For the zero-shot baseline (chapter 05)."""
     return _see(vlm, images)[0]
 
 
 @torch.no_grad()
 def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of N texts, of length one, on the model's device. For the zero-shot baseline."""
+    """Contrastive embeddings [N, D] of N texts, of length one, on the model's device. For the zero-shot baseline (chapter 05)."""
     device = next(vlm.model.parameters()).device
     return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
 
@@ -201,7 +201,7 @@ def embedding_width(preset: Preset) -> int:
 
 @lru_cache(maxsize=2)
 def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cpu") -> torch.Tensor:
-    """[C, D] on the device: what `zero_shot` compares pictures with, times the VLM's scale, so that a product with an embedding gives logits. KCDPError if the VLM cannot be loaded."""
+    """[C, D] on the device: what `zero_shot` compares pictures with, times the VLM's scale, so that a product with an embedding gives logits (chapter "A fair comparison"). KCDPError if the VLM cannot be loaded."""
     vlm = load_vlm(preset, device)
     return vlm.model.logit_scale.exp() * _class_centres(vlm, classes)
 

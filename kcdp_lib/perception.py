@@ -327,7 +327,7 @@ def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list
 
 
 def mean_of_convolution(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The mean over all places of a 3 x 3 convolution with a border of zeros: x [B, F, h, w] -> [B, F'].
+    """The mean over all places of a 3 x 3 convolution with a border of zeros, the last of eq-v (method chapter): x [B, F, h, w] -> [B, F'].
 
     The mean of a sum is the sum of the means, so each of the nine weights meets the sum of the places that it sees: all but the first or the last row, or column.
     """
@@ -368,7 +368,7 @@ def _changing(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `trainable_state_dict` gave, as in `cliea.align.weight` [H, 4 F]; KCDPError if a name or a shape differs."""
+    """Put back what `trainable_state_dict` gave, as in `cliea.align.weight` [H, 4 F] (chapter 03); KCDPError if a name or a shape differs."""
     trained = _changing(module)
     wrong = sorted(trained.keys() ^ state.keys()) or sorted(name for name, p in trained.items() if p.shape != state[name].shape)
     if wrong:

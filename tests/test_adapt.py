@@ -123,7 +123,7 @@ def test_predictions_hold_every_target_picture(finished):
 def test_folder_holds_no_pickle_and_no_leftovers(finished):
     _, folder = finished
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"metrics.json", "predictions.jsonl", "model/model.safetensors", "model/config.json", "model/history.json", "figures/learning_curves.png",
+    assert files == {"metrics.json", "predictions.jsonl", "model/model.safetensors", "model/config.json", "model/history.json", "model/README.md", "figures/learning_curves.png",
                      "figures/confusion.png", "figures/predictions.png", "figures/method.png", "figures/baselines.png"}
 
 

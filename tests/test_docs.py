@@ -13,11 +13,16 @@ from pathlib import Path
 
 import kcdp_lib
 
-METHOD = (Path(__file__).resolve().parents[1] / "book" / "method.md").read_text(encoding="utf-8")
+METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
+TESTS = Path(__file__).resolve().parent
+METHOD = METHOD_FILE.read_text(encoding="utf-8")
 SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"    # [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
 TENSOR = r"\b(?:Tensor|ndarray)\b"
 EQUATION = r"\beq(?:-[a-z]+)+"
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+OF_THE_METHOD = ("kcdp_lib.knowledge", "kcdp_lib.perception", "kcdp_lib.counterfactuals", "kcdp_lib.adapt", "kcdp_lib.adapt.model", "kcdp_lib.adapt.training", "kcdp_lib.adapt.baselines", "kcdp_lib.adapt.peers")
+PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."    # where to read on: an equation, a chapter, the paper, or another paper
+WITHOUT_PAGE = r"kcdp_lib|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"    # packages that only import, commands, and the strokes of the drawing
 
 
 @dataclass
@@ -79,6 +84,13 @@ def without_error(found: Definition) -> list[str]:
     return [found.name] if any("KCDPError" in error for error in raised) and not re.search(r"KCDPError|\b[Rr]aises\b", found.doc) else []
 
 
+def without_place(found: Definition) -> list[str]:
+    """A class of the method, or a function of it that is handed tensors, which does not say where to read on; methods may leave it to their class, and plumbing to its module."""
+    module = found.name.rpartition(".")[0]
+    computes = isinstance(found.node, ast.ClassDef) or re.search(TENSOR, ast.unparse(signature(found.node)))
+    return [found.name] if module in OF_THE_METHOD and computes and not re.search(PLACE, found.doc) else []
+
+
 def own_nodes(node: ast.AST) -> list[ast.AST]:
     """All nodes below, but nothing inside a further function or class."""
     below = [child for child in ast.iter_child_nodes(node) if not isinstance(child, (*DEFINITIONS, ast.Lambda))]
@@ -116,6 +128,18 @@ def test_every_kcdp_error_is_announced():
     assert not lacking, f"raise KCDPError, but do not say so:\n{lacking}"
 
 
+def test_the_method_says_where_to_read_on():
+    lacking = report(without_place)
+    assert not lacking, f"of the method, but name no equation, chapter or paper:\n{lacking}"
+
+
+def test_every_module_has_a_page():
+    """book/code.md lists the modules, and autosummary makes a page of each; every public function is on it."""
+    page = (METHOD_FILE.parent / "code.md").read_text(encoding="utf-8")
+    listed = [name.removesuffix(".render.render") + ".render" if name.endswith(".render.render") else name for name in re.findall(r"^   (kcdp_lib[\w.]*)$", page, re.MULTILINE)]
+    assert sorted(listed) == sorted(name for name in sources() if not re.fullmatch(WITHOUT_PAGE, name))
+
+
 # ---------------------------------------------------------------- library and chapter
 
 def test_docstrings_and_the_method_chapter_name_the_same_equations():
@@ -132,6 +156,18 @@ def test_references_of_the_method_chapter_lead_to_code():
     assert references and len(references) == METHOD.count("{py:")
     wrong = [name for kind, name in references if not leads(name, kinds[kind])]
     assert not wrong, f"book/method.md refers to what does not exist, or is of another kind: {wrong}"
+
+
+def test_every_equation_has_a_function_that_names_it_and_a_test():
+    """The table of book/method.md: a row for each equation, functions whose docstring (or whose class's methods') names it, tests that exist."""
+    rows = re.findall(r"^\* - \{eq\}`(eq[-a-z]+)`\n  - (.*)\n  - (.*)\n  - \S.*$", METHOD, re.MULTILINE)
+    assert [label for label, _, _ in rows] == re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE)
+    docs = {found.name: found.doc for found in everything()}
+    for label, functions, tests in rows:
+        for name in re.findall(r"\{py:\w+\}`~([\w.]+)`", functions):
+            assert label in " ".join(doc for other, doc in docs.items() if f"{other}.".startswith(f"{name}.")), f"{name} does not name {label}"
+        found = re.findall(r"`(\w+\.py)::(\w+)`", tests)
+        assert found and not [name for file, name in found if f"\ndef {name}(" not in (TESTS / file).read_text(encoding="utf-8")], label
 
 
 def leads(name: str, is_kind) -> bool:
@@ -167,3 +203,28 @@ def _private(): pass
     lacking = {check: [name for found in public(source, "m") for name in check(found)] for check in (without_docstring, without_shape, without_error)}
     assert lacking == {without_docstring: ["m.silent"], without_shape: ["m.Seen.maps", "m.load", "m.silent"], without_error: ["m.load"]}
     assert not leads("kcdp_lib.perception.nothing", inspect.isclass) and not leads("kcdp_lib.perception.KADAP", inspect.isfunction)
+
+
+# ---------------------------------------------------------------- glossary and bibliography
+
+BOOK = METHOD_FILE.parent
+
+
+def prose() -> str:
+    """All pages of the book, notebooks included, as text."""
+    return "\n".join(path.read_text(encoding="utf-8") for folder in (BOOK, BOOK.parent / "notebooks") for path in sorted(folder.iterdir()) if path.suffix in (".md", ".ipynb"))
+
+
+def test_the_glossary_is_sorted_and_every_term_leads_on():
+    body = (BOOK / "glossary.md").read_text(encoding="utf-8").split("```{glossary}\n")[1].rstrip("`\n")
+    entries = dict(entry.split("\n  ", 1) for entry in re.split(r"\n\n(?=\S)", body))
+    assert 35 <= len(entries) <= 55 and list(entries) == sorted(entries, key=str.lower)
+    assert not [term for term, text in entries.items() if not re.search(r"\{(?:eq|term|py:\w+|cite:p)\}`|\]\(", text)]
+    used = {re.sub(r".*<(.+)>$", r"\1", name).lower() for name in re.findall(r"\{term\}`([^`]+)`", prose())}
+    assert used and not used - {term.lower() for term in entries}
+
+
+def test_every_reference_is_cited_and_every_citation_is_there():
+    known = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
+    cited = {key.strip() for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`", prose()) for key in keys.split(",")}
+    assert not known ^ cited, f"only in one of the two: {sorted(known ^ cited)}"

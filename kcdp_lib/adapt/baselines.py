@@ -91,19 +91,19 @@ def with_maps(frozen: Frozen, pictures: Pictures, variant: str, config: Config, 
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
-    """Some rows of a set that `freeze` gave: int64 rows [n], any order."""
+    """Some rows of a set that `freeze` gave: int64 rows [n], any order (chapter "A fair comparison", which holds pictures out)."""
     picked = {name: tensor and tensor.select(rows) for name in TENSORS for tensor in [getattr(frozen, name)]}
     picked["maps"] = frozen.maps and [map_.select(rows) for map_ in frozen.maps]
     return Frozen(**picked, captions=[frozen.captions[i] for i in rows], triplets=[frozen.triplets[i] for i in rows])
 
 
 def majority(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
-    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class; labels [M] are the source's (-1: none), `pictures` is N, `classes` C."""
+    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class; labels [M] are the source's (-1: none), `pictures` is N, `classes` C (chapter 05)."""
     return np.eye(classes)[np.full(pictures, np.bincount(labels[labels >= 0], minlength=classes).argmax())]
 
 
 def caption_classifier(captions: Sequence[str], labels: np.ndarray, asked: Sequence[str], classes: int) -> np.ndarray:
-    """Probabilities [N, C] for N `asked` captions by a logistic regression on the source's M captions and labels [M] (-1: left out); no picture is seen.
+    """Probabilities [N, C] for N `asked` captions by a logistic regression on the source's M captions and labels [M] (-1: left out); no picture is seen (chapter 05).
 
     TF-IDF of words and word pairs. No class weights: every model here fits the source's own class shares with a plain cross-entropy.
     """
@@ -130,7 +130,7 @@ def standardised_probe(source: Frozen, labels: np.ndarray, target: Frozen, asked
 
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name. Of several processes the main one has them all, the others those that were trained together."""
+    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order, by the baseline's name (chapter 05). Of several processes the main one has them all, the others those that were trained together."""
     taught, asked = (freeze(pictures, config.sizes, config.switches, device) for pictures in (source, test))    # by all processes: they wait for each other in it
     found = {}
     for variant in VARIANTS[1:]:
@@ -141,7 +141,7 @@ def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str
 
 
 def untrained_probs(config: Config, taught: Frozen, labels: np.ndarray, asked: Frozen, device: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of the baselines in which no network is trained, as `baseline_probs` gives them: taught by the source's pictures and labels [M], for the N pictures `asked`."""
+    """Probabilities [N, C] of the baselines in which no network is trained (chapter 05), as `baseline_probs` gives them: taught by the source's pictures and labels [M], for the N pictures `asked`."""
     classes, vlm = len(config.classes), load_vlm(config.sizes, device)
     found = {"majority": majority(labels, len(asked), classes)}
     found["caption_only"] = caption_classifier(taught.captions, labels, asked.captions, classes)

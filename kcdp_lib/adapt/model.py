@@ -27,7 +27,7 @@ from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainabl
 
 @dataclass
 class Prediction:
-    """What `KCDP.predict` returns; rows in the order of the pictures."""
+    """What `KCDP.predict` returns (chapter 05); rows in the order of the pictures."""
     probs: np.ndarray             # [N, C] float32, classes in the order of the model's `classes`
     labels: list[str]             # the most probable emotion of each picture
     captions: list[str]
@@ -146,7 +146,7 @@ def stack_key(preset: Preset) -> str:
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H], bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B], on the device."""
+    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H], bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B], on the device: what eq-attention to eq-cliea start from."""
     looked = [map_[rows].to(device) for map_ in frozen.maps] if frozen.maps else frozen.latents[rows].to(device)
     embeddings = None if frozen.embeddings is None else frozen.embeddings[rows].to(device)
     return looked, frozen.tokens[rows].to(device), frozen.mask[rows].to(device), embeddings
@@ -160,7 +160,7 @@ def autocast(device: str, precision: str | None = None):
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them. Leaves the model in eval mode.
+    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them (method chapter, eq-experts). Leaves the model in eval mode.
 
     domain: "source" or "target", for a recipe that standardises by domain. Several processes share the batches, and each gets the whole answer.
     """

@@ -14,7 +14,7 @@ from kcdp_lib.perception import Experts, Perception
 
 
 class Peer(nn.Module):
-    """A method: experts are those it adapts, pictures the number N of the target's, done the share of the training that has gone by, 0 to 1.
+    """A method (chapter "A fair comparison"): experts are those it adapts, pictures the number N of the target's, done the share of the training that has gone by, 0 to 1.
 
     forward returns the loss [] to minimise beside the source's cross-entropy; rows, int64 [B], say which of the N target pictures `target` shows.
     """
@@ -148,14 +148,14 @@ class Reversed(Function):
 
 
 def domain_loss(judge: nn.Module, source: torch.Tensor, target: torch.Tensor, done: float) -> torch.Tensor:
-    """Cross-entropy [] of telling source [B, W] from target [M, W], both domains weighted alike, behind reversed gradients. Their strength grows from 0 to 1 as 2 / (1 + exp(-10 done)) - 1."""
+    """Cross-entropy [] of telling source [B, W] from target [M, W], both domains weighted alike, behind reversed gradients (Ganin et al. 2016). Their strength grows from 0 to 1 as 2 / (1 + exp(-10 done)) - 1."""
     strength = float(2 / (1 + torch.tensor(-10 * done).exp()) - 1)
     told = [judge(Reversed.apply(x, strength)).squeeze(1) for x in (source, target)]
     return sum(F.binary_cross_entropy_with_logits(x, torch.full_like(x, float(i))) for i, x in enumerate(told)) / 2
 
 
 def entropy(probs: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of probabilities [..., C] -> [...]."""
+    """Entropy in nats of probabilities [..., C] -> [...], as MCC (Jin et al. 2020) and SHOT (Liang et al. 2020) use it."""
     return -(probs * probs.clamp(min=1e-9).log()).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics.json, predictions.jsonl, model/ and figures/ (chapter 05).
+"""What a run leaves behind: metrics.json, predictions.jsonl, model/ with its card, and figures/ (chapter 05).
 
 Here, when everything is trained, the target's labels are read for the first time.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from kcdp_lib import datasets, figures, metrics
+from kcdp_lib import cards as hub_cards, datasets, figures, metrics
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.training import Trained
 from kcdp_lib.config import Config, pick_precision
@@ -80,6 +80,7 @@ def write_run(out: Path, config: Config, trained: Trained, answers: dict[str, An
     """Write model/, predictions.jsonl and figures/ into `out`; pseudo [N] are the pseudo-labels of the target's training pictures (-1: none)."""
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
+    atomic_write(out / "model" / "README.md", hub_cards.of_run(config, results, commit()))
     atomic_write(out / "predictions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)))
     for title, figure in draw(config, trained, answers, results).items():
         atomic_write(out / "figures" / f"{title}.png", figures.png(figure))

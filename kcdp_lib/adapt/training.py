@@ -36,7 +36,7 @@ SAVE_SECONDS = 300   # between two checkpoints within an epoch
 
 @dataclass
 class Trained:
-    """A trained model, the numbers of every step, and the target's pseudo-labels [N] (-1: none; None instead: the target was not seen)."""
+    """A trained model (chapter 05), the numbers of every step, and the target's pseudo-labels [N] (-1: none; None instead: the target was not seen)."""
     model: KCDP
     history: list[dict]
     pseudo_labels: np.ndarray | None
@@ -120,13 +120,13 @@ def set_up(config: Config, device: str) -> tuple[KCDP, torch.optim.Optimizer, Ac
 
 
 def pseudo_labeller(config: Config, labels: np.ndarray, target: Frozen, device: str) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels [N]."""
+    """The target's labeller, which knows the class shares among the source's labels [N] (method chapter, eq-pseudo)."""
     shares = torch.as_tensor(np.bincount(labels, minlength=len(config.classes)) / len(labels), dtype=torch.float32)
     return PseudoLabeller(len(target), len(config.classes), config.switches, source_prior=shares).to(device)
 
 
 def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, config: Config, accelerator: Accelerator) -> dict:
-    """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers. answers: int64 labels [N] of all N source pictures."""
+    """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers (method chapter, eq-total). answers: int64 labels [N] of all N source pictures."""
     sums: dict[str, float] = {}
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
@@ -138,7 +138,7 @@ def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.
 
 
 def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float, config: Config, accelerator: Accelerator, weight: float = 1.0) -> dict:
-    """Label one target batch, int64 rows [B], and add the gradients of its loss. A piece of it without a trusted label gives none and costs no backward pass.
+    """Label one target batch, int64 rows [B], and add the gradients of its loss (method chapter, eq-pseudo and eq-total). A piece of it without a trusted label gives none and costs no backward pass.
 
     done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike in both
     domains. A small target that was shown again and again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label is trusted) and the share of trusted labels.
@@ -160,7 +160,7 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
 
 
 def peer_step(model: KCDP, peer: Peer, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, target: Frozen, target_rows: torch.Tensor, done: float, accelerator: Accelerator, weight: float = 1.0) -> dict:
-    """Gradients of a peer's step: the source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches."""
+    """Gradients of a peer's step (chapter "A fair comparison"): the source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches."""
     with autocast(model.device, accelerator.mixed_precision):
         seen = model.kadap(*gather(source, rows, model.device), "source")
         other = model.kadap(*gather(target, target_rows, model.device), "target") if len(target_rows) else None
@@ -197,7 +197,7 @@ def steps_per_epoch(pictures: int, config: Config) -> int:
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe says. No picture comes twice in an epoch: fewer
+    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe says (chapter "Paper, released code, this book"). No picture comes twice in an epoch: fewer
     pictures than `steps` full batches are spread over the steps, a picture for each process at least, and the last batches may be empty.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
