@@ -97,6 +97,13 @@ def test_the_site_is_small(book):
     assert sum(file.stat().st_size for file in book.rglob("*") if file.is_file()) <= 60e6
 
 
+def test_names_in_code_cells_lead_to_their_documentation(book):
+    page = (book / "notebooks" / "04_counterfactuals.html").read_text()
+    links = set(re.findall(r'class="sphinx-codeautolink-a" href="([^"]*)"', page))
+    assert {"../book/code.html#kcdp_lib.counterfactuals.CLIEA", "../book/code.html#kcdp_lib.datasets.load"} <= links
+    assert any("pytorch.org" in link for link in links)
+
+
 def test_sources_of_the_code_load(chromium, site, book):
     """The pages behind [source]: many, and alike, so that they are only opened."""
     pages = sorted((book / "_modules").rglob("*.html"))
