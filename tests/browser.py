@@ -1,4 +1,4 @@
-"""The book in a browser: built once a session, served from a subfolder of this machine, opened in headless Chromium that may not leave it."""
+"""The book in a browser: built once a session, served from a subfolder of this machine, opened in headless Chromium that cannot leave it."""
 import functools
 import http.server
 import os
@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync"]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync",
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]    # whatever a page asks of another machine fails
 FOLDER = "some/where"    # a site at the root of its server hides addresses that begin with a slash
 
 
@@ -74,30 +75,22 @@ def chromium():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here to look at the book with; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
+        yield browser.new_context()
         browser.close()
 
 
 @contextmanager
-def visit(browser: Browser, address: str, below: str, width: int = 1280):
-    """Open `address` in a window `width` pixels wide and give the `Visit` once mathematics is drawn. Whatever does not lie `below` (the start of an address) is not loaded, and is a problem."""
-    with browser.new_context(viewport={"width": width, "height": 800}) as context:
-        seen = Visit(context.new_page())
-
-        def guard(route):
-            if route.request.url.startswith((below, "data:", "blob:")):
-                route.continue_()
-            else:
-                seen.problems.append(f"asks for {route.request.url}")
-                route.abort()
-
-        context.route("**/*", guard)
-        seen.page.on("console", lambda message: message.type == "error" and seen.problems.append(f"console: {message.text}"))
-        seen.page.on("pageerror", lambda error: seen.problems.append(f"script: {error}"))
-        seen.page.on("requestfailed", lambda request: seen.problems.append(f"failed: {request.url}"))
-        seen.page.on("response", lambda response: response.status >= 400 and seen.problems.append(f"{response.status}: {response.url}"))
-        seen.page.goto(address)
-        seen.page.add_style_tag(content="* { transition: none !important; }")    # colours half way from one theme to the other are nobody's
-        seen.page.evaluate("window.MathJax && MathJax.startup.promise")
-        seen.seconds = seen.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? Infinity") / 1000
-        yield seen
+def visit(chromium: BrowserContext, address: str, below: str):
+    """Open `address` and give the `Visit` once mathematics is drawn. Asking for whatever does not lie `below` (the start of an address) is a problem."""
+    seen = Visit(chromium.new_page())
+    seen.page.on("request", lambda request: request.url.startswith((below, "data:", "blob:")) or seen.problems.append(f"asks for {request.url}"))
+    seen.page.on("requestfailed", lambda request: seen.problems.append(f"failed: {request.url}"))
+    seen.page.on("response", lambda response: response.status >= 400 and seen.problems.append(f"{response.status}: {response.url}"))
+    seen.page.on("console", lambda message: message.type == "error" and seen.problems.append(f"console: {message.text}"))
+    seen.page.on("pageerror", lambda error: seen.problems.append(f"script: {error}"))
+    seen.page.goto(address)
+    seen.page.add_style_tag(content="* { transition: none !important; }")    # colours half way from one theme to the other are nobody's
+    seen.page.evaluate("window.MathJax?.startup?.promise")
+    seen.seconds = seen.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? Infinity") / 1000
+    yield seen
+    seen.page.close()

@@ -4,6 +4,7 @@ import copy
 import importlib.metadata
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,31 @@ def test_a_notebook_depends_on_what_its_imports_import():
     assert "adapt/training.py" in modules("import kcdp_lib\nkcdp_lib.adapt(target='noto')") and not modules("import numpy")
 
 
+def figure_cells(path: Path) -> list:
+    return [cell for cell in code_cells(path) if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+
+
+@each_notebook
+def test_every_figure_has_a_name_a_caption_and_words_for_who_cannot_see_it(path):
+    for cell in figure_cells(path):
+        about = cell.metadata.get("mystnb", {})
+        assert about.get("figure", {}).keys() == {"name", "caption"}, f"give the cell metadata mystnb: figure: name, caption, as its neighbours have them:\n{cell.source}"
+        assert len(about["image"]["alt"]) > len("a sentence, at least") and about["image"]["alt"] != about["figure"]["caption"]
+
+
+def test_figures_have_names_of_their_own():
+    names = [cell.metadata.mystnb.figure.name for path in NOTEBOOKS for cell in figure_cells(path) if "mystnb" in cell.metadata]
+    assert len(names) == len(set(names)) > 30 and all(name.startswith("fig-") for name in names)
+
+
+def test_a_run_keeps_what_a_figure_is_called():
+    path = ROOT / "notebooks" / "01_datasets.ipynb"
+    run = nbformat.read(path, as_version=4)
+    run.cells[0].metadata["papermill"] = {"duration": 1}
+    clean = runpy.run_path(str(ROOT / "book" / "execute.py"))["clean"]
+    assert [cell.metadata for cell in clean(run).cells] == [cell.metadata for cell in nbformat.read(path, as_version=4).cells]
+
+
 def test_papermill_reads_every_parameter(caplog):
     """The main job's cell holds the run's parameters in their order, at their defaults, and papermill understands each line, which it does not where there is a second "=", even in a comment."""
     found = papermill.inspect_notebook(ROOT / "notebooks" / "05_adapt.ipynb")
@@ -207,10 +233,16 @@ def typed_numbers(prose: str) -> list[str]:
     return re.findall(r"\d+\.\d+|\d+ ?%|\d+ per cent", prose)
 
 
+def prose_of(cell) -> list[str]:
+    """What is written in a cell for readers: its Markdown, or the caption and the alternative text of its figure."""
+    about = cell.metadata.get("mystnb", {})
+    return [cell.source] if cell.cell_type == "markdown" else [of[key] for of, key in ((about.get("figure", {}), "caption"), (about.get("image", {}), "alt")) if key in of]
+
+
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem)
 def test_no_number_of_a_run_is_typed_into_prose(path):
     """A page quotes a result by glue or shows the cell that prints it, and nbval compares both with a fresh run: so it cannot quote what the results do not hold."""
-    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"] if path.suffix == ".ipynb" else [path.read_text(encoding="utf-8")]
+    texts = [path.read_text(encoding="utf-8")] if path.suffix == ".md" else [text for cell in nbformat.read(path, as_version=4).cells for text in prose_of(cell)]
     assert not [number for text in texts for number in typed_numbers(text)]
 
 

@@ -18,7 +18,7 @@ GRAVE = ("serious", "critical")
 
 LOOK = """() => ({
     images: [...document.images].map(image => ({name: image.currentSrc, width: image.naturalWidth, alt: image.getAttribute("alt")})),
-    formulas: [...document.querySelectorAll(".math")].map(formula => ({drawn: !!formula.querySelector("mjx-container svg"), wrong: !!formula.querySelector("[data-mjx-error]"), text: formula.textContent.slice(0, 80)})),
+    formulas: [...document.querySelectorAll(".math")].map(formula => ({drawn: !!formula.querySelector("mjx-container svg"), wrong: !!formula.querySelector('[data-mjx-error], [mathcolor="red"]'), text: formula.textContent.slice(0, 80)})),
     prose: [...document.querySelectorAll("article p, article li, article td, article figcaption")].filter(of => !of.querySelector("pre")).map(of => {
         const copy = of.cloneNode(true);
         copy.querySelectorAll("code, mjx-container").forEach(inner => inner.remove());
@@ -29,7 +29,7 @@ each_page = pytest.mark.parametrize("name", PAGES)
 
 
 @pytest.fixture(scope="module")
-def look(site, chromium):
+def look(chromium, site):
     """A function: what there is to see on a page, by its name. Each page is opened once for all tests."""
     @lru_cache(maxsize=None)
     def at(name: str) -> dict:
@@ -72,7 +72,7 @@ def test_there_is_mathematics(look):
 def test_every_image_is_there_and_has_words_for_it(look, name):
     images = look(name)["images"]
     assert not [image["name"] for image in images if not image["width"]]
-    assert not [image["name"] for image in images if not (image["alt"] or "").strip()], "give the cell metadata mystnb: image: alt"
+    assert not [image["name"] for image in images if re.fullmatch(r"\s*|\S*\.(png|svg)", image["alt"] or "")], "a file's name tells nobody what it shows: give the cell metadata mystnb: image: alt"
 
 
 @each_page
@@ -93,7 +93,18 @@ def test_pages_are_readable_at_once(look):
     assert seconds[slowest] < SECONDS
 
 
-def test_sources_of_the_code_load(site, chromium, book):
+def test_the_site_is_small(book):
+    assert sum(file.stat().st_size for file in book.rglob("*") if file.is_file()) <= 60e6
+
+
+def test_names_in_code_cells_lead_to_their_documentation(book):
+    page = (book / "notebooks" / "04_counterfactuals.html").read_text()
+    links = set(re.findall(r'class="sphinx-codeautolink-a" href="([^"]*)"', page))
+    assert {"../book/code.html#kcdp_lib.counterfactuals.CLIEA", "../book/code.html#kcdp_lib.datasets.load"} <= links
+    assert any("pytorch.org" in link for link in links)
+
+
+def test_sources_of_the_code_load(chromium, site, book):
     """The pages behind [source]: many, and alike, so that they are only opened."""
     pages = sorted((book / "_modules").rglob("*.html"))
     assert len(pages) > 20
@@ -103,7 +114,7 @@ def test_sources_of_the_code_load(site, chromium, book):
 
 
 @pytest.mark.parametrize("way", ("server", "file"))
-def test_search_finds_a_word(site, chromium, book, way):
+def test_search_finds_a_word(chromium, site, book, way):
     start = site if way == "server" else f"{book.as_uri()}/"
     with visit(chromium, f"{start}search.html?q=counterfactual", below=start) as seen:
         link = seen.page.locator("#search-results li a", has_text="Counterfactuals: ").first
