@@ -166,7 +166,7 @@ def test_every_equation_has_a_function_that_names_it_and_a_test():
     for label, functions, tests in rows:
         for name in re.findall(r"\{py:\w+\}`~([\w.]+)`", functions):
             assert label in " ".join(doc for other, doc in docs.items() if f"{other}.".startswith(f"{name}.")), f"{name} does not name {label}"
-        found = re.findall(r"`(\w+\.py)::(\w+)`", tests)
+        found = re.findall(r"`(\w+\.py)` `(\w+)`", tests)
         assert found and not [name for file, name in found if f"\ndef {name}(" not in (TESTS / file).read_text(encoding="utf-8")], label
 
 
