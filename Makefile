@@ -1,6 +1,8 @@
 # Everything runs in .venv, which the first command makes. Needed before: Python 3.11 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
 #   make test | book | lab        all tests | the book, in _build/html | JupyterLab on the notebooks
+#   make check                    is this machine ready?
+#   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
 PYTHON ?= python3
 TARGET ?= stickers
@@ -14,7 +16,7 @@ export IPYTHONDIR := $(CURDIR)/.venv/ipython
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: adapt test book lab notebooks pretrain
+.PHONY: adapt test book lab check exercises slides notebooks pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
@@ -46,6 +48,15 @@ book: $(READY)
 
 lab: $(READY)
 	$(PY) -m jupyterlab notebooks
+
+check: $(READY)
+	@$(PY) -m kcdp_lib.check
+
+exercises: $(READY)
+	@$(PY) book/exercises.py
+
+slides: $(READY)
+	@$(PY) book/slides.py
 
 pretrain: $(READY)
 	$(PY) -m kcdp_lib.pretrain
