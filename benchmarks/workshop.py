@@ -3,7 +3,7 @@
 path      from an environment that is there to a first figure: a fresh clone, the check, the exercises, chapter 1 up to its first figure with another number in it
 chapters  1 to 5 one after the other in one clone, from an empty cache
 own       a folder of drawn faces that no part of the world is in: adapted to by the paper's recipe, and by `best` on frozen features, with the caches that the chapters left
-Seconds by the clock of this machine, whatever else it does. Reading, typing and thinking are not in them. The entry "stick" is not made here: it was measured by hand, with the commands of the guide.
+Of each, seconds by the clock, which depend on what else the machine does, and seconds of a processor, which hardly do: all with one thread. Reading, typing and thinking are not in them. The entry "stick" is not made here: it was measured by hand, with the commands of the guide.
 """
 import json
 import os
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Callable, Iterator
 
 import nbformat
 import torch
@@ -25,26 +26,32 @@ from kcdp_lib.paths import ROOT, atomic_write
 CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
 OTHER_SCENE = ("index=3)", "index=11)")    # what the participant changes
 OWN = 30                                   # stickers of one's own
+QUIET = ("--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR")
 
 
-def seconds(*command: str, clone: Path, cache: Path) -> float:
-    """Run a command of the environment in a clone; the seconds it took. CalledProcessError if it fails."""
-    told = {"PYTHONPATH": str(clone), "KCDP_CACHE": str(cache), "KCDP_QUIET": "1", "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=clone, env=os.environ | told, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
-    return round(time.perf_counter() - started, 1)
+def timed(*command: str, cwd: Path, **environment: str) -> dict[str, float]:
+    """Run a command; the seconds that it took by the clock, and of a processor. CalledProcessError if it fails."""
+    before, started = os.times(), time.perf_counter()
+    subprocess.run(command, cwd=cwd, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"clock": round(time.perf_counter() - started, 1), "processor": round(worked, 1)}
 
 
-def clone_into(folder: Path) -> float:
-    """Clone this checkout, as committed; the seconds it took."""
-    started = time.perf_counter()
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    return round(time.perf_counter() - started, 1)
+def python(*words: str, clone: Path, cache: Path) -> dict[str, float]:
+    """Run Python in a clone as a participant does; see `timed`."""
+    return timed(sys.executable, *words, cwd=clone, PYTHONPATH=str(clone), KCDP_CACHE=str(cache), KCDP_QUIET="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
 
-def path(clone: Path, cache: Path) -> dict[str, float]:
-    """Seconds of each step from the environment to the first figure of one's own."""
-    found = {"clone": clone_into(clone), "check": seconds("-m", "kcdp_lib.check", clone=clone, cache=cache), "exercises": seconds("book/exercises.py", clone=clone, cache=cache)}
+def clone_into(folder: Path) -> dict[str, float]:
+    """Clone this checkout, as committed."""
+    return timed("git", "clone", "--quiet", str(ROOT), str(folder), cwd=ROOT)
+
+
+def path(clone: Path, cache: Path):
+    """Each step from the environment to the first figure of one's own."""
+    yield "check", python("-m", "kcdp_lib.check", clone=clone, cache=cache)
+    yield "exercises", python("book/exercises.py", clone=clone, cache=cache)
     notebook = nbformat.read(clone / "exercises" / "01_datasets.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if "contact_sheet" in cell.source)
     notebook.cells = notebook.cells[:first + 1]
@@ -52,30 +59,31 @@ def path(clone: Path, cache: Path) -> dict[str, float]:
     for cell in notebook.cells:
         cell.source = cell.source.replace(*OTHER_SCENE)
     nbformat.write(notebook, clone / "exercises" / "first.ipynb")
-    found["figure"] = seconds("-m", "papermill", "exercises/first.ipynb", "exercises/first.ipynb", "--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR", clone=clone, cache=cache)
+    yield "figure", python("-m", "papermill", "exercises/first.ipynb", "exercises/first.ipynb", *QUIET, clone=clone, cache=cache)
     outputs = nbformat.read(clone / "exercises" / "first.ipynb", as_version=4).cells[-1].outputs
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    return found
 
 
-def chapters(clone: Path, cache: Path) -> dict[str, float]:
-    """Seconds of each chapter, the solutions of its exercises included."""
-    return {name: run_chapter(name, clone, cache) for name in CHAPTERS}
+def chapters(clone: Path, cache: Path):
+    """Each chapter, the solutions of its exercises included."""
+    for name in CHAPTERS:
+        yield name, run_chapter(name, clone, cache)
 
 
-def own(clone: Path, cache: Path) -> dict[str, float]:
-    """Seconds to adapt to `OWN` stickers that were drawn by hand, so to speak."""
+def own(clone: Path, cache: Path):
+    """Adapting to `OWN` stickers that no part of the world has drawn."""
     folder = clone / "my-stickers"
     folder.mkdir(exist_ok=True)
     for i in range(OWN):
         face(i).save(folder / f"{i}.png")
-    return {recipe: run_chapter("05_adapt", clone, cache, "-p", "target", "my-stickers", "-p", "recipe", recipe) for recipe in ("paper", "best, trained=heads")}
+    for recipe in ("paper", "best, trained=heads"):
+        yield recipe, run_chapter("05_adapt", clone, cache, "-p", "target", "my-stickers", "-p", "recipe", recipe)
 
 
-def run_chapter(name: str, clone: Path, cache: Path, *parameters: str) -> float:
-    """Seconds of a chapter by papermill."""
+def run_chapter(name: str, clone: Path, cache: Path, *parameters: str) -> dict[str, float]:
+    """A chapter by papermill."""
     (clone / "runs").mkdir(exist_ok=True)
-    return seconds("-m", "papermill", f"notebooks/{name}.ipynb", "runs/out.ipynb", "--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR", *parameters, clone=clone, cache=cache)
+    return python("-m", "papermill", f"notebooks/{name}.ipynb", "runs/out.ipynb", *QUIET, *parameters, clone=clone, cache=cache)
 
 
 def face(i: int) -> Image.Image:
@@ -91,7 +99,7 @@ def face(i: int) -> Image.Image:
     return picture
 
 
-PARTS = {"path": path, "chapters": chapters, "own": own}
+PARTS: dict[str, Callable[[Path, Path], Iterator[tuple[str, dict[str, float]]]]] = {"path": path, "chapters": chapters, "own": own}
 
 
 def main(names: list[str]) -> None:
@@ -102,12 +110,13 @@ def main(names: list[str]) -> None:
     found = json.loads(file.read_text()) if file.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         clone, cache = Path(folder, "kcdp"), Path(folder, "cache")
-        if "path" not in names:
-            clone_into(clone)
+        cloned = clone_into(clone)
         for name in [name for name in PARTS if name in names]:
-            found[name] = {"seconds": PARTS[name](clone, cache), "machine": f"{platform.machine()}, {os.cpu_count()} processors", "torch": torch.__version__, "commit": commit()}
-            print(name, found[name]["seconds"], flush=True)
-            atomic_write(file, json.dumps(found, indent=1) + "\n")
+            found[name] = {"seconds": {"clone": cloned} if name == "path" else {}, "machine": f"{platform.machine()}, {os.cpu_count()} processors", "torch": torch.__version__, "commit": commit()}
+            for step, seconds in PARTS[name](clone, cache):
+                found[name]["seconds"][step] = seconds
+                print(name, step, seconds, flush=True)
+                atomic_write(file, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

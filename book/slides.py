@@ -63,7 +63,7 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
             told = cell.metadata.get("mystnb", {}).get("figure", {})
             said = told.get("caption") or said_of(cells, i)
             slides += [figure(heading, told.get("alt", heading), "image/png", base64.b64decode(output.data["image/png"]), said, values) for output in cell.outputs if "image/png" in output.get("data", {})]
-    summary = re.split(r"(?<=[.;]) ", part(cells[-1].source, "Summary").replace("\n", " "))
+    summary = re.split(r"(?<=[.]) ", part(cells[-1].source, "Summary").replace("\n", " "))
     slides.append(slide("", "<h2>What we did</h2>" + prose("\n".join(f"- {line}" for line in summary), values)))
     return title, slides
 

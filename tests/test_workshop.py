@@ -1,4 +1,6 @@
 """The workshop: the check of a machine finds each kind of trouble, exercises come without their solutions, slides are whole, and the guide says nothing that is not there."""
+import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -6,6 +8,8 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
+import papermill
 import psutil
 import pytest
 
@@ -114,3 +118,104 @@ def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
     lines = run.stdout.splitlines()
     assert run.returncode == 1 and [line.split()[0] for line in lines[:7]] == ["ok"] * 5 + ["mend", "ok"] and not run.stderr, run.stdout + run.stderr
     assert lines[-1] == f'1 of {len(check.MUST) + len(check.MAY)} lines say "mend": do what they say, from above, and run this once more.'
+
+
+# ---------------------------------------------------------------- exercises
+
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def script(name: str):
+    """A module of book/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells_of(path: Path) -> list:
+    return nbformat.read(path, as_version=4).cells
+
+
+def solutions(cells: list) -> list:
+    return [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_has_exercises_and_every_exercise_its_solution(path):
+    """In the chapters of the workshop proper, two at least, each with a box that explains it and a cell that was run and has shown something, hidden on the page."""
+    cells = cells_of(path)
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    asked = text.count("{admonition} Exercise")
+    assert asked == text.count("{admonition} Solution") >= 1 and "Try it" not in text
+    if path.stem != "06_compare":
+        assert asked == len(solutions(cells)) >= 2
+        assert all("hide-cell" in cell.metadata.tags and cell.execution_count and any(output.output_type == "stream" for output in cell.outputs) for cell in solutions(cells))
+
+
+def test_exercise_versions_hold_nothing_of_the_solutions(tmp_path):
+    exercises = script("exercises")
+    exercises.main(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in exercises.SOURCES} >= {path.name for path in CHAPTERS}
+    for source in exercises.SOURCES:
+        whole, made = cells_of(source), cells_of(tmp_path / source.name)
+        nbformat.validate(nbformat.read(tmp_path / source.name, as_version=4))
+        text = "\n".join(cell.source for cell in made)
+        assert "Solution" not in text and "{admonition} Exercise" not in text and text.count("### Exercise") == sum(cell.source.count("{admonition} Exercise") for cell in whole)
+        assert [cell.source for cell in made].count(exercises.STUB) == len(solutions(whole))
+        assert all(cell.source not in text for cell in solutions(whole))
+        assert [cell.source for cell in made if cell.cell_type == "code"] == [exercises.STUB if cell in solutions(whole) else cell.source for cell in whole if cell.cell_type == "code"]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in made)
+
+
+def test_a_participants_work_is_never_overwritten(tmp_path, capsys):
+    (tmp_path / "03_perception.ipynb").write_text("mine")
+    script("exercises").main(tmp_path)
+    assert (tmp_path / "03_perception.ipynb").read_text() == "mine" and "03_perception.ipynb is left as it is; delete or rename it" in capsys.readouterr().out
+
+
+def test_an_exercise_version_runs_up_to_its_first_exercise(tmp_path):
+    """Chapter 1, from another folder than the chapters'; as far as a participant comes alone."""
+    script("exercises").main(tmp_path)
+    notebook = nbformat.read(tmp_path / "01_datasets.ipynb", as_version=4)
+    first = next(i for i, cell in enumerate(notebook.cells) if "### Exercise 1" in cell.source)
+    notebook.cells = notebook.cells[:first + 2]
+    nbformat.write(notebook, tmp_path / "first.ipynb")
+    papermill.execute_notebook(tmp_path / "first.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, kernel_name="python3", progress_bar=False)
+    ran = cells_of(tmp_path / "out.ipynb")
+    assert all(cell.execution_count for cell in ran if cell.cell_type == "code") and ran[-1].source == script("exercises").STUB
+
+
+# ---------------------------------------------------------------- slides
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    script("slides").main(folder)
+    return folder
+
+
+def test_there_are_slides_of_every_chapter_with_its_figures_and_exercises(slides):
+    index = (slides / "index.html").read_text(encoding="utf-8")
+    for path in CHAPTERS:
+        page, cells = (slides / f"{path.stem}.html").read_text(encoding="utf-8"), cells_of(path)
+        pictures = [output.data["image/png"] for cell in cells if cell.cell_type == "code" and cell not in solutions(cells) for output in cell.outputs if "image/png" in output.get("data", {})]
+        assert f'href="{path.stem}.html"' in index
+        assert page.count("data:image/png;base64,") == len(pictures) and page.count('class="exercise"') == sum(cell.source.count("{admonition} Exercise") for cell in cells)
+
+
+def test_slides_are_whole_files_without_solutions_and_without_debris(slides):
+    for page in slides.glob("*.html"):
+        text = re.sub(r"data:image/[^\"]+", "", page.read_text(encoding="utf-8"))
+        assert not re.search(r"https?://|src=\"(?!\")", text), "nothing is loaded from elsewhere"
+        shown = re.sub(r"<style>.*?</style>|<script>.*?</script>|<code>.*?</code>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\{\w[\w:]*\}|\$|```|\\[a-z]|Solution", shown), re.search(r".{40}(?:\{\w[\w:]*\}|\$|```|\\[a-z]|Solution).{40}", shown)
+
+
+def test_a_slide_says_what_the_chapter_says_of_its_figure():
+    slides = script("slides")
+    cell = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
+    cells = [cell["markdown"]("## Here\n\nSome photos:"), cell["code"]("a"), cell["markdown"]("Red is more. Blue is less,\nmostly.\n\nMore."), cell["code"]("b"), cell["markdown"]("## There")]
+    assert slides.said_of(cells, 1) == "Some photos" and slides.said_of(cells[2:], 1) == "More."
+    assert slides.said_of([cell["code"]("b"), *cells[1:3]], 1) == "Red is more. Blue is less, mostly."
+    assert slides.prose("At {glue:text}`f1:.2f` ({cite:p}`a2020b`), $k = [c\\,; t]$ by {py:func}`~kcdp_lib.perception.look`, {eq}`eq-x`.", {"f1": "0.456"}) == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>.</p>\n"
