@@ -1,4 +1,5 @@
 """The workshop: the check of a machine finds each kind of trouble, exercises come without their solutions, slides are whole, and the guide says nothing that is not there."""
+import importlib
 import importlib.util
 import re
 import shutil
@@ -13,7 +14,7 @@ import papermill
 import psutil
 import pytest
 
-from kcdp_lib import check, config, paths
+from kcdp_lib import check, config, paths, results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -219,3 +220,41 @@ def test_a_slide_says_what_the_chapter_says_of_its_figure():
     assert slides.said_of(cells, 1) == "Some photos" and slides.said_of(cells[2:], 1) == "More."
     assert slides.said_of([cell["code"]("b"), *cells[1:3]], 1) == "Red is more. Blue is less, mostly."
     assert slides.prose("At {glue:text}`f1:.2f` ({cite:p}`a2020b`), $k = [c\\,; t]$ by {py:func}`~kcdp_lib.perception.look`, {eq}`eq-x`.", {"f1": "0.456"}) == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>.</p>\n"
+
+
+# ---------------------------------------------------------------- the guide
+
+GUIDE = "\n\n".join(cell.source for cell in cells_of(ROOT / "book" / "workshop.ipynb") if cell.cell_type == "markdown")
+
+
+def test_every_command_of_the_guide_exists():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    said = set(re.findall(r"`make (\w+)", GUIDE))
+    assert said >= {"check", "exercises", "slides", "adapt"} and said <= set(targets)
+    scripts = {name.replace("\\", "/") for name in re.findall(r"(?:python|`)\s?((?:book|benchmarks)[/\\]\w+\.py)", GUIDE)}
+    assert scripts >= {"book/exercises.py", "book/slides.py", "benchmarks/workshop.py"} and all((ROOT / name).is_file() for name in scripts)
+    modules = set(re.findall(r"-m (kcdp_lib[.\w]*)", GUIDE))
+    assert modules >= {"kcdp_lib.check", "kcdp_lib.adapt"} and all(importlib.util.find_spec(name) for name in modules)
+
+
+def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):
+    asked = [title for path in CHAPTERS for cell in cells_of(path) if cell.cell_type == "markdown" for title in re.findall(r"\{admonition\} Exercise \d: (.+)", cell.source)]
+    assert len(asked) == 10 and all(f"| {title} |" in GUIDE for title in asked)
+    headings = {heading for page in slides.glob("*.html") for heading in re.findall(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))}
+    shown = [name for line in GUIDE.splitlines() if re.match(r"\| \d+ to \d+ ", line) for name in re.findall(r"\*([^*]+)\*", line)]
+    assert len(shown) >= 6 and not [name for name in shown if not any(heading.startswith(name) for heading in headings)]
+
+
+def test_the_first_figure_takes_less_than_five_minutes_as_measured():
+    steps = results.benchmark("workshop")["path"]["seconds"]
+    assert steps.keys() == {"clone", "check", "exercises", "figure"} and sum(step["clock"] for step in steps.values()) < 300
+
+
+def test_the_script_that_measures(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    measuring = importlib.import_module("workshop")
+    found = measuring.timed(sys.executable, "-c", "sum(range(3_000_000))", cwd=tmp_path)
+    assert 0 < found["processor"] < 60 and 0 < found["clock"]
+    assert len({measuring.face(i).tobytes() for i in range(measuring.OWN)}) > 10 and measuring.face(0).size == (256, 256)
+    with pytest.raises(SystemExit, match="There is no part 'nothing'; choose among path, chapters, own."):
+        measuring.main(["nothing"])
