@@ -1,6 +1,8 @@
 # Everything runs in .venv, which the first command makes. Needed before: Python 3.11 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
 #   make test | book | lab        all tests | the book, in _build/html | JupyterLab on the notebooks
+#   make check                    is this machine ready?
+#   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
 #   make slow                     the tests that `make test` leaves out: killed runs, several processes, the book in a browser
 PYTHON ?= python3
@@ -15,7 +17,7 @@ export IPYTHONDIR := $(CURDIR)/.venv/ipython
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: adapt test slow book lab notebooks pretrain
+.PHONY: adapt test slow book lab check exercises slides notebooks pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
@@ -52,6 +54,15 @@ book: $(READY)
 
 lab: $(READY)
 	$(PY) -m jupyterlab notebooks
+
+check: $(READY)
+	@$(PY) -m kcdp_lib.check
+
+exercises: $(READY)
+	@$(PY) book/exercises.py
+
+slides: $(READY)
+	@$(PY) book/slides.py
 
 pretrain: $(READY)
 	$(PY) -m kcdp_lib.pretrain

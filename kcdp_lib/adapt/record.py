@@ -8,9 +8,9 @@ import errno
 import importlib.metadata
 import json
 import platform
-import resource
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 import numpy as np
+import psutil
 import torch
 from accelerate import PartialState
 
@@ -182,7 +183,10 @@ def peak_memory(device: str) -> int:
     """The most bytes that this process ever held: of the GPU's memory, or on "cpu" of the machine's."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource    # here, because Windows has none
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def commit() -> str | None:

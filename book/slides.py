@@ -1,0 +1,143 @@
+"""Slides from the chapters: `make slides` writes _build/slides/*.html, one file for each notebook and a first page with all of them.
+
+A slide for the title, one for each figure under its section's heading, one for each exercise, one for the summary. Nothing is written for the slides alone, so they cannot say anything else than the chapters.
+Each file is whole: figures inside, no script from elsewhere. Arrow keys and the space bar turn the page; printed, each slide is a page.
+"""
+import base64
+import html
+import re
+from pathlib import Path
+
+import nbformat
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+GLUE = "application/papermill.record/text/plain"
+BOX = re.compile(r"```\{admonition\} (Exercise[^\n]*)\n:class: tip\n(.*?)\n```", re.DOTALL)
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>
+html {{ font: 400 clamp(16px, 2.9vmin, 34px)/1.45 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1d2733; background: #fff; }}
+body {{ margin: 0; }}
+section {{ box-sizing: border-box; height: 100vh; padding: 5vh 7vw 6vh; display: flex; flex-direction: column; gap: 2.2vh; position: relative; overflow: hidden; break-after: page; }}
+@media screen {{ .away {{ display: none; }} }}
+section::after {{ content: attr(data-number); position: absolute; right: 3vw; bottom: 2.5vh; font-size: 0.65em; color: #66727f; }}
+.first, .exercise {{ justify-content: center; }}
+.exercise {{ background: #eef5f1; font-size: 1.15em; }}
+h1, h2 {{ margin: 0; line-height: 1.15; text-wrap: balance; }} h1 {{ font-size: 2.3em; }} h2 {{ font-size: 1.6em; color: #1f5f4a; }}
+p, ol, ul {{ margin: 0; max-width: 62em; }} li {{ margin: 0.35em 0; }} p + p {{ margin-top: 0.6em; }}
+code {{ font: 0.86em ui-monospace, Menlo, Consolas, monospace; background: #0000000d; padding: 0.05em 0.25em; border-radius: 0.2em; overflow-wrap: anywhere; }}
+figure {{ flex: 1; min-height: 0; margin: 0; display: flex; justify-content: center; align-items: center; }} img {{ max-width: 100%; max-height: 100%; width: 100%; height: 100%; object-fit: contain; }}
+a {{ color: #1f5f4a; }}
+@page {{ size: 320mm 180mm; margin: 0; }}
+</style></head><body>
+{slides}
+<script>
+const slides = [...document.querySelectorAll("section")], here = () => Math.min(slides.length, Math.max(1, parseInt(location.hash.slice(1)) || 1));
+const show = () => slides.forEach((slide, i) => slide.classList.toggle("away", i + 1 != here()));
+addEventListener("hashchange", show);
+addEventListener("keydown", event => {{
+  const step = {{ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": event.shiftKey ? -1 : 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1}}[event.key];
+  if (step) {{ event.preventDefault(); location.hash = Math.min(slides.length, Math.max(1, here() + step)); }}
+}});
+show();
+</script></body></html>
+"""
+
+
+def slides_of(path: Path) -> tuple[str, list[str]]:
+    """A chapter's title and its slides, HTML each."""
+    cells, values = nbformat.read(path, as_version=4).cells, {}
+    for output in (output for cell in cells if cell.cell_type == "code" for output in cell.outputs if GLUE in output.get("data", {})):
+        values[output.metadata["scrapbook"]["name"]] = output.data[GLUE]
+    title = re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1]
+    overview = part(cells[0].source, "Overview")
+    slides, heading = [slide("first", f"<h1>{text(title)}</h1>{prose(overview, values)}")], title
+    for i, cell in enumerate(cells):
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^## (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+            slides += [slide("exercise", f"<h2>{text(name)}</h2>{prose(asked, values)}") for name, asked in BOX.findall(cell.source)]
+            slides += [figure(heading, alt, "image/svg+xml", (path.parent / file).read_bytes(), "", values) for alt, file in re.findall(r"!\[([^\]]*)\]\(([^)]+\.svg)\)", cell.source)]
+        elif "solution" not in cell.metadata.get("tags", []):
+            told = cell.metadata.get("mystnb", {}).get("figure", {})
+            said = told.get("caption") or said_of(cells, i)
+            slides += [figure(heading, told.get("alt", heading), "image/png", base64.b64decode(output.data["image/png"]), said, values) for output in cell.outputs if "image/png" in output.get("data", {})]
+    summary = re.split(r"(?<=[.]) ", part(cells[-1].source, "Summary").replace("\n", " "))
+    slides.append(slide("", "<h2>What we did</h2>" + prose("\n".join(f"- {line}" for line in summary), values)))
+    return title, slides
+
+
+def part(source: str, heading: str) -> str:
+    """What stands under a heading of a Markdown cell, up to the next."""
+    return re.search(rf"^## {heading}\n(.*?)(?=^#|\Z)", source, re.MULTILINE | re.DOTALL)[1].strip()
+
+
+def said_of(cells: list, i: int) -> str:
+    """What the chapter says of the figure of cell i: the words that lead to it, if they end in a colon or a question; else the first sentences after it, or where a new section begins there, the last before it."""
+    before, after = ([cell.source for cell in some if cell.cell_type == "markdown"] for some in (reversed(cells[:i]), cells[i + 1:]))
+    if cells[i - 1].cell_type == "markdown" and re.search(r"[:?]$", before[0]):
+        return before[0].split("\n")[-1].rstrip(":")
+    if after and not re.match(r"[#`|!$-]", after[0]):
+        return shorter(after[0].split("\n\n")[0].replace("\n", " "))
+    return before[0].split("\n")[-1].rstrip(":")
+
+
+def shorter(line: str, letters: int = 240) -> str:
+    """The first sentences of a paragraph, as many as fit; at least one."""
+    first, *others = re.split(r"(?<=[.!?])\s+(?=[A-Z*“{])", line)
+    for sentence in others:
+        if len(first) + len(sentence) > letters:
+            break
+        first += f" {sentence}"
+    return first
+
+
+def figure(heading: str, alt: str, kind: str, picture: bytes, said: str, values: dict[str, str]) -> str:
+    """A slide with one picture and what is said of it."""
+    return slide("", f'<h2>{text(heading)}</h2><figure><img alt="{html.escape(alt, quote=True)}" src="data:{kind};base64,{base64.b64encode(picture).decode()}"></figure>{prose(said, values)}')
+
+
+def slide(kind: str, content: str) -> str:
+    return f'<section class="{kind}">\n{content}\n</section>'
+
+
+def prose(markdown: str, values: dict[str, str]) -> str:
+    """MyST as HTML: numbers that were glued are put in, references to code become its name, citations and links to pages that are not here go."""
+    markdown = re.sub(r"\{glue:text\}`([^`:]+)(?::([^`]+))?`", lambda found: format(float(values[found[1]]), found[2]) if found[2] else values[found[1]], markdown)
+    markdown = re.sub(r"\s*\((\{cite:p\}`[^`]*`)\)|\s*\{cite:p\}`[^`]*`", "", markdown)
+    markdown = re.sub(r", \{eq\}`[^`]*`|\s*\(\{eq\}`[^`]*`\)", "", markdown)
+    markdown = re.sub(r"\{eq\}`eq-([^`]*)`", r"equation *\1*", markdown)
+    markdown = re.sub(r"\{py:\w+\}`~(?:\w+\.)*(\w+)`|\{py:\w+\}`([^`]+)`", lambda found: f"`{found[1] or found[2]}`", markdown)
+    markdown = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", markdown)
+    return MarkdownIt().enable("table").render(re.sub(r"\$([^$\n]+)\$", lambda found: formula(found[1]), markdown))
+
+
+def formula(tex: str) -> str:
+    """The little mathematics that overviews and captions hold, in letters: k = [c ; t]."""
+    for command, letter in {r"\mathcal": "", r"\bar": "", r"\hat": "", r"\,": " ", r"\cdot": "·", r"\epsilon": "ε", "{": "", "}": "", "*": "∗", "_": ""}.items():
+        tex = tex.replace(command, letter)
+    return f"*{tex.strip()}*"
+
+
+def text(line: str) -> str:
+    """A heading without mark-up."""
+    return html.escape(re.sub(r"[*`$]", "", line))
+
+
+def main(folder: Path) -> None:
+    """Write a file for each chapter, and index.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = []
+    for path in CHAPTERS:
+        title, slides = slides_of(path)
+        numbered = "\n".join(of_one.replace("<section", f'<section data-number="{number}"', 1) for number, of_one in enumerate(slides, 1))
+        (folder / f"{path.stem}.html").write_text(PAGE.format(title=text(title), slides=numbered), encoding="utf-8")
+        links.append(f'<li><a href="{path.stem}.html">{text(title)}</a>, {len(slides)} slides</li>')
+    index = slide("first", f"<h1>KCDP, step by step</h1><ol>{''.join(links)}</ol><p>Arrow keys and the space bar turn the page.</p>")
+    (folder / "index.html").write_text(PAGE.format(title="KCDP, step by step", slides=index), encoding="utf-8")
+    print(folder / "index.html")
+
+
+if __name__ == "__main__":
+    main(ROOT / "_build" / "slides")
