@@ -114,31 +114,31 @@ function weights(length, from, to, size) {
   return Array.from({length: size}, (_, i) => {
     const centre = from + (i + 0.5) * scale, first = Math.max(0, Math.trunc(centre - reach + 0.5)), last = Math.min(length, Math.trunc(centre + reach + 0.5));
     const raw = Array.from({length: last - first}, (_, k) => cubic((first + k - centre + 0.5) / wide)), sum = raw.reduce((a, b) => a + b, 0);
-    return {first, taps: raw.map(w => { const share = w / sum * 2 ** 22; return Math.trunc(share + (share < 0 ? -0.5 : 0.5)); })};
+    return {first, shares: raw.map(w => { const share = w / sum * 2 ** 22; return Math.trunc(share + (share < 0 ? -0.5 : 0.5)); })};
   });
 }
 
-/** The middle square of RGBA pixels, scaled as `ImageOps.fit(..., BICUBIC)` does, to the byte: -> float RGB planes [3, size, size], 0 to 255. */
+/** One pass over planes [3, rows, columns] of bytes, along the rows (down) or the columns. Pillow keeps bytes between its passes, and so do we. */
+function pass({bytes, rows, columns}, taps, down) {
+  const [tall, wide] = down ? [taps.length, columns] : [rows, taps.length], step = down ? columns : 1, out = new Uint8Array(3 * tall * wide);
+  for (let c = 0, at = 0; c < 3; c++) for (let y = 0; y < tall; y++) for (let x = 0; x < wide; x++) {
+    const {first, shares} = taps[down ? y : x];
+    let from = c * rows * columns + (down ? first * columns + x : y * columns + first), sum = 2 ** 21;
+    for (let k = 0; k < shares.length; k++, from += step) sum += shares[k] * bytes[from];
+    out[at++] = Math.min(255, Math.max(0, Math.floor(sum / 2 ** 22)));
+  }
+  return {bytes: out, rows: tall, columns: wide};
+}
+
+/** The middle square of RGBA pixels, scaled as `ImageOps.fit(..., BICUBIC)` of Pillow 13 does, to the byte: -> RGB planes [3, size, size], 0 to 255. */
 export function fit({data, width, height}, size) {
-  const side = Math.min(width, height), left = (width - side) / 2, top = (height - side) / 2, out = new Float32Array(3 * size * size);
-  const byte = sum => Math.min(255, Math.max(0, Math.floor((sum + 2 ** 21) / 2 ** 22)));
-  if (width === size && height === size) {
-    for (let i = 0; i < size * size; i++) for (let c = 0; c < 3; c++) out[c * size * size + i] = data[4 * i + c];
-    return out;
-  }
-  const across = weights(width, left, left + side, size), down = weights(height, top, top + side, size);
-  const rows = new Uint8Array(3 * height * size);    // scaled across, not yet down; Pillow keeps bytes between its two passes
-  for (let c = 0; c < 3; c++) for (let y = 0; y < height; y++) for (let x = 0; x < size; x++) {
-    let sum = 0;
-    across[x].taps.forEach((tap, k) => { sum += tap * data[4 * (y * width + across[x].first + k) + c]; });
-    rows[(c * height + y) * size + x] = width === size ? data[4 * (y * width + x) + c] : byte(sum);
-  }
-  for (let c = 0; c < 3; c++) for (let y = 0; y < size; y++) for (let x = 0; x < size; x++) {
-    let sum = 0;
-    down[y].taps.forEach((tap, k) => { sum += tap * rows[(c * height + down[y].first + k) * size + x]; });
-    out[(c * size + y) * size + x] = height === size ? rows[(c * height + y) * size + x] : byte(sum);
-  }
-  return out;
+  const side = Math.min(width, height), left = (width - side) / 2, top = (height - side) / 2;
+  let planes = {bytes: new Uint8Array(3 * width * height), rows: height, columns: width};
+  for (let c = 0, at = 0; c < 3; c++) for (let i = 0; i < width * height; i++) planes.bytes[at++] = data[4 * i + c];
+  const across = now => width === size && side === size ? now : pass(now, weights(width, left, left + side, size), false);
+  const down = now => height === size && side === size ? now : pass(now, weights(height, top, top + side, size), true);
+  const tall = height - size > 2 * Math.max(width - size, 0);    // Pillow 13 shortens such pictures first; the order matters, because bytes are rounded in between
+  return Float32Array.from((tall ? across(down(planes)) : down(across(planes))).bytes);
 }
 
 /** A picture's file as RGBA pixels on white, turned as its EXIF says, colours as they are stored. */
@@ -268,12 +268,11 @@ function magma(x) {
 
 /** A table of bars: a row is [name, value, text]; the longest is marked, in words too. from and to are the ends of the axis. */
 function bars(title, rows, from, to, mark) {
-  const winner = best(rows.map(row => row[1])), at = x => 100 * (x - from) / (to - from), zero = at(Math.max(from, 0));
+  const winner = best(rows.map(row => row[1])), at = x => 100 * (x - from) / (to - from);
   return h("table", {className: "live-bars"}, h("caption", {}, title), h("tbody", {}, ...rows.map(([name, value, text], i) => {
     const bar = h("span", {className: "live-bar"});
-    bar.style.left = `${Math.min(zero, at(value))}%`;
-    bar.style.width = `${Math.abs(at(value) - zero)}%`;
-    return h("tr", {className: i === winner ? "live-best" : ""}, h("th", {scope: "row"}, name), h("td", {className: "live-track", "aria-hidden": "true"}, bar),
+    bar.style.width = `${at(value)}%`;
+    return h("tr", {className: i === winner ? "live-best" : ""}, h("th", {scope: "row"}, name), h("td", {className: "live-track", "aria-hidden": "true"}, bar, ...(from < 0 ? [h("span", {className: "live-zero"})] : [])),
              h("td", {className: "live-number"}, text), h("td", {className: "live-mark"}, i === winner ? mark : ""));
   })));
 }
@@ -316,7 +315,7 @@ function results(pixels, found, about, truth) {
   return [picture(pixels, found, about.side), h("div", {className: "live-said"},
     h("h3", {}, "Caption"), h("p", {className: "live-caption"}, found.caption),
     h("h3", {}, "Triplets"), h("ul", {className: "live-triplets"}, ...triplets),
-    bars("The counterfactual question: does the picture still fit what is said about it? (cosine, −1 to 1)", asked, -1, 1, "fits best"),
+    bars("The counterfactual question: does the picture still fit what is said about it? (cosine, from −1 to 1; the mark is zero)", asked, -1, 1, "fits best"),
     bars("Prediction of the experts (probability)", predicted, 0, 1, "answer"),
     h("p", {className: "live-verdict"}, h("strong", {}, answer), ` (${percent(Math.max(...found.probabilities))}). `,
       fits === answer ? "The counterfactual question says the same. " : `The counterfactual question says ${fits}: the two do not always agree. `,
@@ -353,6 +352,7 @@ async function start(root) {
     }
   };
 
+  const own = list => { if (list[0]) { press(null); show(() => list[0]); } };
   const show = (getBlob, truth) => attempt(async () => {
     const mine = ++turn, image = await read(await getBlob()), see = await ready();
     if (mine !== turn) return;    // the reader has chosen another one meanwhile
@@ -365,17 +365,18 @@ async function start(root) {
     status.textContent = `Caption: ${found.caption} Prediction: ${about.classes[best(found.probabilities)]}, ${percent(Math.max(...found.probabilities))}.`;
   });
 
-  const examples = about.examples.map(({file: name, alt, truth}) => h("button", {type: "button", className: "live-example", onclick: () => show(() => download(name), truth)},
+  const press = chosen => examples.forEach(button => button.setAttribute("aria-pressed", button === chosen));
+  const examples = about.examples.map(({file: name, alt, truth}) => h("button", {type: "button", className: "live-example", "aria-pressed": "false", onclick: event => { press(event.currentTarget); show(() => download(name), truth); }},
     h("img", {src: new URL(name, HERE), alt, width: 72, height: 72})));
   button.onclick = () => attempt(ready);
-  file.onchange = () => file.files[0] && show(() => file.files[0]);
+  file.onchange = () => own(file.files);
   const drop = h("div", {className: "live-drop"}, h("label", {htmlFor: "live-file"}, "Or your own picture: choose a file, or drop it here"), file);
   drop.ondragover = event => { event.preventDefault(); drop.classList.add("live-over"); };
   drop.ondragleave = () => drop.classList.remove("live-over");
   drop.ondrop = event => {
     event.preventDefault();
     drop.classList.remove("live-over");
-    if (event.dataTransfer.files[0]) show(() => event.dataTransfer.files[0]);
+    own(event.dataTransfer.files);
   };
   root.replaceChildren(h("div", {className: "live-examples", role: "group", "aria-label": "Example pictures"}, ...examples), drop, button, bar, status, place);
   root.classList.add("live-ready");
