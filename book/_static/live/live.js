@@ -283,7 +283,7 @@ function strongest(map, size) {
   return `${row} ${column}`;
 }
 
-/** The picture as the model sees it, with the attention to a word of its caption laid over it, and the choice of the word. */
+/** The picture as the model sees it, with the attention to a word of its caption laid over it; and the choice of the word: [figure, choice]. */
 function picture(pixels, found, size) {
   const area = size * size, canvas = h("canvas", {width: size, height: size, role: "img"}), context = canvas.getContext("2d");
   const draw = chosen => {
@@ -301,21 +301,21 @@ function picture(pixels, found, size) {
   const first = spoken ? found.places.findIndex(place => place.word === spoken) : best(found.places.map(place => place.word.length));
   const choice = (label, place, checked) => h("label", {}, h("input", {type: "radio", name: "live-word", checked, onchange: () => draw(place)}), h("span", {}, label));
   draw(found.places[first]);
-  const key = h("p", {className: "live-key"}, "least ", h("span", {"aria-hidden": "true"}), " most attended place of this picture");
-  return h("figure", {className: "live-picture"}, canvas, h("figcaption", {}, h("fieldset", {className: "live-words"}, h("legend", {}, "Attention to a word of the caption"),
-    ...found.places.map((place, i) => choice(place.word, place, i === first)), choice("no map", null, false)), key));
+  const key = h("figcaption", {className: "live-key"}, "least ", h("span", {"aria-hidden": "true"}), " most attended");
+  return [h("figure", {className: "live-picture"}, canvas, key), h("fieldset", {className: "live-words"}, h("legend", {}, "Attention to a word of the caption"),
+    ...found.places.map((place, i) => choice(place.word, place, i === first)), choice("no map", null, false))];
 }
 
 /** All results of one picture. */
 function results(pixels, found, about, truth) {
   const [answer, fits] = [about.classes[best(found.probabilities)], about.classes[best(found.similarities)]];
   const triplets = found.triplets.length ? found.triplets.map(triplet => h("li", {}, `(${triplet.join(", ")})`)) : [h("li", {}, "none: the parser found no relation")];
-  const asked = about.classes.map((name, i) => [`and if it were ${name}?`, found.similarities[i], found.similarities[i].toFixed(2).replace("-", "−")]);
+  const [map, choice] = picture(pixels, found, about.side);
+  const asked = about.classes.map((name, i) => [h("span", {}, h("span", {className: "live-if"}, "and if it were "), `${name}?`), found.similarities[i], found.similarities[i].toFixed(2).replace("-", "−")]);
   const predicted = about.classes.map((name, i) => [name, found.probabilities[i], percent(found.probabilities[i])]);
-  return [picture(pixels, found, about.side), h("div", {className: "live-said"},
-    h("h3", {}, "Caption"), h("p", {className: "live-caption"}, found.caption),
-    h("h3", {}, "Triplets"), h("ul", {className: "live-triplets"}, ...triplets),
-    bars("The counterfactual question: does the picture still fit what is said about it? (cosine, from −1 to 1; the mark is zero)", asked, -1, 1, "fits best"),
+  return [map, h("div", {className: "live-said"}, h("h3", {}, "Caption"), h("p", {className: "live-caption"}, found.caption),
+    h("h3", {}, "Triplets"), h("ul", {className: "live-triplets"}, ...triplets), choice), h("div", {className: "live-answers"},
+    bars("The counterfactual question: and if it were another emotion, would the picture still fit what is said about it? (cosine from −1 to 1, the line is zero)", asked, -1, 1, "fits best"),
     bars("Prediction of the experts (probability)", predicted, 0, 1, "answer"),
     h("p", {className: "live-verdict"}, h("strong", {}, answer), ` (${percent(Math.max(...found.probabilities))}). `,
       fits === answer ? "The counterfactual question says the same. " : `The counterfactual question says ${fits}: the two do not always agree. `,
@@ -328,15 +328,16 @@ async function start(root) {
   const status = h("p", {className: "live-status", role: "status", "aria-live": "polite"}), bar = h("progress", {max: total, value: 0, hidden: true, "aria-label": "Loading the model"});
   const place = h("div", {className: "live-result"}), button = h("button", {type: "button", className: "live-load"}, `Load the model (${megabytes} MB)`);
   const file = h("input", {type: "file", accept: "image/*", className: "live-file", id: "live-file"});
+  const say = (text, silent = false) => { status.textContent = text; status.classList.toggle("live-silent", silent); };    // silent: read out, but not shown, because it stands below
   let model, turn = 0;
 
   const ready = () => model ??= (async () => {
     let arrived = 0;
     [button.disabled, bar.hidden] = [true, false];
-    status.textContent = `Loading the model, ${megabytes} MB, once …`;
+    say(`Loading the model, ${megabytes} MB, once …`);
     const loaded = await load(about, count => { bar.value = arrived += count; });
     [button.hidden, bar.hidden] = [true, true];
-    status.textContent = "The model is loaded; choose a picture.";
+    say("The model is loaded; choose a picture.");
     return loaded;
   })().catch(error => {    // the next try starts afresh
     [model, button.disabled, bar.hidden] = [undefined, false, true];
@@ -348,7 +349,7 @@ async function start(root) {
     try {
       await action();
     } catch (error) {
-      status.textContent = error instanceof Problem ? error.message : `The model could not be run here (${error.message}); load the page again, or try another browser.`;
+      say(error instanceof Problem ? error.message : `The model could not be run here (${error.message}); load the page again, or try another browser.`);
     }
   };
 
@@ -356,13 +357,13 @@ async function start(root) {
   const show = (getBlob, truth) => attempt(async () => {
     const mine = ++turn, image = await read(await getBlob()), see = await ready();
     if (mine !== turn) return;    // the reader has chosen another one meanwhile
-    status.textContent = "Looking …";
+    say("Looking …");
     await new Promise(done => setTimeout(done, 30));    // let the page say so first
     const found = await see(image);
     if (mine !== turn) return;
     place.replaceChildren(...results(fit(image, about.side), found, about, truth));
     place.found = found;
-    status.textContent = `Caption: ${found.caption} Prediction: ${about.classes[best(found.probabilities)]}, ${percent(Math.max(...found.probabilities))}.`;
+    say(`Caption: ${found.caption} Prediction: ${about.classes[best(found.probabilities)]}, ${percent(Math.max(...found.probabilities))}.`, true);
   });
 
   const press = chosen => examples.forEach(button => button.setAttribute("aria-pressed", button === chosen));
