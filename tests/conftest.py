@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "runs" / "05_adapt-stickers"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What wants a browser is slow: `make test` leaves it out."""
+    for item in items:
+        if {"chromium", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """At the tests' sizes a second thread only waits, the more so when the machine is busy. A module asks for it by `pytestmark`."""
