@@ -3,13 +3,15 @@ from importlib.metadata import files
 from pathlib import Path
 from shutil import copyfile
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parents[2]
 MATHJAX = "tex-svg.js"    # glyphs are drawn as SVG from this one file; pages opened from a disk may not load fonts
 UNREAD = ("*.map", "*.ttf")    # for developers of the theme; for browsers without woff2
 
 
 def lay_out(app, failure: Exception | None) -> None:
-    """Put MathJax and its licence (Apache-2.0, as this book's) into the built site, and take out the theme's files of `UNREAD` kinds."""
+    """Put MathJax and its licence (Apache-2.0, as this book's) into the built site, and take out the theme's files of `UNREAD` kinds and what makes downloads heavy."""
     if failure is None and app.builder.format == "html":
         static = Path(app.outdir, "_static")
         (static / "mathjax").mkdir(exist_ok=True)
@@ -17,6 +19,17 @@ def lay_out(app, failure: Exception | None) -> None:
         copyfile(ROOT / "LICENSE", static / "mathjax" / "LICENSE")
         for unread in (file for kind in UNREAD for file in static.rglob(kind)):
             unread.unlink()
+        for download in Path(app.outdir, "_sources").rglob("*.ipynb"):
+            without_outputs(download)
+
+
+def without_outputs(download: Path) -> None:
+    """Lighten the notebook that a page's download button gives: its figures are on the page already, and whoever takes it wants to run it."""
+    notebook = nbformat.read(download, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    nbformat.write(notebook, download)
 
 
 def without_thebe(app, config) -> None:
