@@ -56,14 +56,20 @@ def book(build) -> Path:
 @pytest.fixture(scope="session")
 def site(book):
     """The address of the built book on a server of this machine; it ends in a slash."""
+    with serve(str(book)[:-len(FOLDER)]) as address:
+        yield f"{address}{FOLDER}/"
+
+
+@contextmanager
+def serve(folder: str | Path):
+    """A plain web server of a folder on this machine: its address, which ends in a slash."""
     class Silent(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
-    top = str(book)[:-len(FOLDER)]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=top)) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{FOLDER}/"
+        yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 
 

@@ -20,7 +20,7 @@ RUN = ROOT / "runs" / "05_adapt-stickers"
 def pytest_collection_modifyitems(items):
     """What wants a browser is slow: `make test` leaves it out."""
     for item in items:
-        if {"chromium", "browser"} & set(getattr(item, "fixturenames", ())):
+        if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
 
 

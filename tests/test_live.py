@@ -1,10 +1,7 @@
 """The live figure: the exported graphs, the page's JavaScript and the page itself in a browser give what Python gives."""
 import base64
-import functools
-import http.server
 import json
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
+from browser import serve
 from kcdp_lib import KCDP, live, world
 from kcdp_lib.adapt.model import stack_key
 from kcdp_lib.datasets import read_images
@@ -136,11 +133,6 @@ def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd)
 
 # ---------------------------------------------------------------- the page, in a browser
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The chapter's own markup in a subfolder of a plain web server: (folder, address)."""
@@ -149,22 +141,14 @@ def site(tmp_path_factory):
     (folder / "some" / "_static").symlink_to(ROOT / "book" / "_static")
     markup = re.search(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "live.md").read_text(), re.S)[1]
     (folder / "some" / "book" / "live.html").write_text(f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>live</title><body>{markup}</body></html>')
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/some/book/live.html"
-    server.shutdown()
+    with serve(folder) as address:
+        yield folder, f"{address}some/book/live.html"
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-
-
-@pytest.fixture(scope="module")
-def page(browser, site):
+def page(chromium, site):
     """The figure with its model loaded; `page.asked` holds every address it asked for, `page.errors` what went wrong unseen."""
-    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page = chromium.new_page(viewport={"width": 1000, "height": 900})
     page.asked, page.errors = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -282,8 +266,8 @@ def test_pictures_are_scaled_as_pillow_does(page, size):
     assert np.array_equal(np.array(found).reshape(3, 64, 64), read_images([Image.fromarray(values[..., :3])], 64)[0].numpy())
 
 
-def test_a_page_opened_as_a_file_says_what_to_do(browser, site):
-    page = browser.new_page()
+def test_a_page_opened_as_a_file_says_what_to_do(chromium, site):
+    page = chromium.new_page()
     page.goto((site[0] / "some" / "book" / "live.html").as_uri())
     page.wait_for_timeout(300)
     assert "python -m http.server" in page.inner_text(".kcdp-live") and page.locator(".live-ready").count() == 0

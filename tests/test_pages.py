@@ -26,6 +26,7 @@ LOOK = """() => ({
     }),
 })"""
 each_page = pytest.mark.parametrize("name", PAGES)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_the_site_is_small(book):
 def test_names_in_code_cells_lead_to_their_documentation(book):
     page = (book / "notebooks" / "04_counterfactuals.html").read_text()
     links = set(re.findall(r'class="sphinx-codeautolink-a" href="([^"]*)"', page))
-    assert {"../book/code.html#kcdp_lib.counterfactuals.CLIEA", "../book/code.html#kcdp_lib.datasets.load"} <= links
+    assert {"../book/api/kcdp_lib.counterfactuals.html#kcdp_lib.counterfactuals.CLIEA", "../book/api/kcdp_lib.datasets.html#kcdp_lib.datasets.load"} <= links
     assert any("pytorch.org" in link for link in links)
 
 
