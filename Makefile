@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first command makes. Needed before: Python 3.11 or newer, git, make.
+# Everything runs in .venv, which the first command makes. Needed before: Python 3.11.5 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
 #   make test | book | lab        all tests | the book, in _build/html | JupyterLab on the notebooks
 #   make check                    is this machine ready?
@@ -21,7 +21,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else "Python 3.11.5 or newer is needed; name one with: make PYTHON=python3.11")'
 	@echo "Setting up .venv (once; a download of some gigabytes) ..."
 	@$(PYTHON) -m venv .venv
 	@{ $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . && \

@@ -17,7 +17,7 @@ from typing import Callable, NamedTuple
 from kcdp_lib.errors import KCDPError
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = (3, 11)
+PYTHON = (3, 11, 5)
 DISTRIBUTION = "kcdp-cookbook"
 FREE_BYTES = 2_000_000_000      # caches of all chapters and some runs
 MEMORY_BYTES = 3_000_000_000    # `make adapt` takes about two thirds of it; the rest is for the browser
@@ -37,7 +37,7 @@ class Finding(NamedTuple):
 def python() -> str:
     """The interpreter's version. KCDPError below PYTHON."""
     found, wanted = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, PYTHON))
-    if sys.version_info[:2] < PYTHON:
+    if sys.version_info[:3] < PYTHON:
         raise KCDPError(f"Python {found} is too old; install Python {wanted} or newer and make the environment with it.")
     return found
 

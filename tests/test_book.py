@@ -75,8 +75,8 @@ def test_constraints_hold_the_whole_closure():
 
 
 def test_python_in_the_readme_is_the_packages():
-    assert SpecifierSet(project()["requires-python"]) == SpecifierSet(">=3.11")
-    assert "Python 3.11 or newer" in (ROOT / "README.md").read_text()
+    assert SpecifierSet(project()["requires-python"]) == SpecifierSet(">=3.11.5")
+    assert "Python 3.11.5 or newer" in (ROOT / "README.md").read_text()
 
 
 # ---------------------------------------------------------------- layout
