@@ -36,7 +36,7 @@ def test_nothing_is_to_mend_where_the_tests_run(what):
 
 
 def test_the_python_it_asks_for_is_the_projects(monkeypatch):
-    assert f'requires-python = ">={check.PYTHON[0]}.{check.PYTHON[1]}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'requires-python = ">={".".join(map(str, check.PYTHON))}"' in (ROOT / "pyproject.toml").read_text()
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     assert said("Python") == "mend: Python 3.9.1 is too old; install Python 3.11.5 or newer and make the environment with it."
 
