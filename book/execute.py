@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import torch
 from fingerprint import ROOT, fingerprint, stale
 
 from kcdp_lib.adapt.record import commit
@@ -41,7 +42,7 @@ def run(path: Path, from_commit: str, caches: str) -> None:
     check(notebook, path.name)
     notebook.metadata["kcdp"] = {
         "made_from": fingerprint(notebook), "commit": from_commit, "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in SHOWN}},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "seconds": round(time.time() - started), "caches": caches,
+        "machine": f"{platform.system()} {platform.machine()}", "threads": torch.get_num_threads(), "seconds": round(time.time() - started), "caches": caches,
     }
     nbformat.write(notebook, path)
 

@@ -308,7 +308,7 @@ def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe
     rows, model = predictions(world / recipe), KCDP.from_pretrained(world / recipe / "model")
     said = model.predict([row["file"] for row in rows])
     assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4) and said.labels == [row["predicted"] for row in rows]
-    assert set(results["baselines"]) == BASELINES and results["pseudo_labels"]["coverage"] > 0 and len(list((world / recipe / "figures").glob("*.png"))) == 4
+    assert set(results["baselines"]) == BASELINES and results["pseudo_labels"]["coverage"] > 0 and len(list((world / recipe / "figures").glob("*.png"))) == 5
     trained = trainable_state_dict(model)
     assert {"kadap.norm.sums", "kadap.norm.weight"} <= trained.keys() and any(".unet." in name for name in trained) == (recipe == "best")
 
@@ -390,7 +390,7 @@ def test_a_run_in_eight_classes(world, monkeypatch):
         assert tuple(scores["per_class_recall"]) == EIGHT and np.shape(scores["confusion"]) == (8, 8)
     rows = predictions(world / "eight")
     assert {row["label"] for row in rows} == set(EIGHT) and all(tuple(row["probabilities"]) == EIGHT and row["label"] in row["file"] for row in rows)
-    assert all(row["pseudo_label"] in (None, *EIGHT) for row in rows) and len(list((world / "eight" / "figures").glob("*.png"))) == 4
+    assert all(row["pseudo_label"] in (None, *EIGHT) for row in rows) and len(list((world / "eight" / "figures").glob("*.png"))) == 5
     model = KCDP.from_pretrained(world / "eight" / "model")
     assert model.classes == EIGHT and len(model.prompt_tokens) == 8
     said = model.predict([row["file"] for row in rows])

@@ -171,9 +171,9 @@ def test_a_notebook_depends_on_what_its_imports_import():
 
 
 def test_every_chapter_is_quick():
-    """From empty caches, on two cores; chapter 05 is the training itself."""
+    """Three minutes of two cores, from empty caches; chapter 05 is the training itself."""
     made = {path.stem: nbformat.read(path, as_version=4).metadata.kcdp for path in NOTEBOOKS}
-    assert not [name for name, of in made.items() if of["seconds"] > 180 and name != "05_adapt"]
+    assert not [name for name, of in made.items() if of["seconds"] * of["threads"] > 2 * 180 and name != "05_adapt"]
 
 
 def figure_cells(path: Path) -> list:

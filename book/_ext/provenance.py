@@ -10,7 +10,7 @@ def foot(made: dict) -> str:
     versions = ", ".join(f"{NAMES.get(name, name)} {version}" for name, version in made["versions"].items())
     commit = made["commit"] or "no commit"
     changed = ", with changes" if commit.endswith("+changes") else ""
-    return f"Executed from commit {commit[:10]}{changed}, with {versions}, on {made['machine']}, in {made['seconds']} seconds from {made['caches']} caches."
+    return f"Executed from commit {commit[:10]}{changed}, with {versions}, on {made['machine']}, in {made['seconds']} seconds with {made['threads']} thread{'s' if made['threads'] > 1 else ''} from {made['caches']} caches."
 
 
 def add_foot(app, doctree: nodes.document) -> None:
