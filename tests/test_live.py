@@ -148,7 +148,8 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(chromium, site):
     """The figure with its model loaded; `page.asked` holds every address it asked for, `page.errors` what went wrong unseen."""
-    page = chromium.new_page(viewport={"width": 1000, "height": 900})
+    page = chromium.new_page()
+    page.set_viewport_size({"width": 1000, "height": 900})
     page.asked, page.errors = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
