@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first command makes. Needed before: Python 3.11.5 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
-#   make test | book | lab        all tests | the book, in _build/html | JupyterLab on the notebooks
+#   make test | book | lab        the notebooks and all quick tests | the book, in _build/html | JupyterLab on the notebooks
 #   make check                    is this machine ready?
 #   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing

@@ -28,7 +28,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
-KEPT = ("tags", "mystnb", "slideshow")    # of a cell's metadata
+KEPT = ("tags", "mystnb")    # of a cell's metadata
 SHOWN = ("torch", "diffusers", "open_clip_torch", "transformers", "matplotlib")    # versions named at the foot of a page
 
 

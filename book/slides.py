@@ -60,9 +60,9 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
             slides += [slide("exercise", f"<h2>{text(name)}</h2>{prose(asked, values)}") for name, asked in BOX.findall(cell.source)]
             slides += [figure(heading, alt, "image/svg+xml", (path.parent / file).read_bytes(), "", values) for alt, file in re.findall(r"!\[([^\]]*)\]\(([^)]+\.svg)\)", cell.source)]
         elif "solution" not in cell.metadata.get("tags", []):
-            told = cell.metadata.get("mystnb", {}).get("figure", {})
-            said = told.get("caption") or said_of(cells, i)
-            slides += [figure(heading, told.get("alt", heading), "image/png", base64.b64decode(output.data["image/png"]), said, values) for output in cell.outputs if "image/png" in output.get("data", {})]
+            told = cell.metadata.get("mystnb", {})
+            said, alt = told.get("figure", {}).get("caption") or said_of(cells, i), told.get("image", {}).get("alt", heading)
+            slides += [figure(heading, alt, "image/png", base64.b64decode(output.data["image/png"]), said, values) for output in cell.outputs if "image/png" in output.get("data", {})]
     summary = re.split(r"(?<=[.]) ", part(cells[-1].source, "Summary").replace("\n", " "))
     slides.append(slide("", "<h2>What we did</h2>" + prose("\n".join(f"- {line}" for line in summary), values)))
     return title, slides

@@ -1,4 +1,5 @@
 """The workshop: the check of a machine finds each kind of trouble, exercises come without their solutions, slides are whole, and the guide says nothing that is not there."""
+import html
 import importlib
 import importlib.util
 import re
@@ -203,6 +204,8 @@ def test_there_are_slides_of_every_chapter_with_its_figures_and_exercises(slides
         pictures = [output.data["image/png"] for cell in cells if cell.cell_type == "code" and cell not in solutions(cells) for output in cell.outputs if "image/png" in output.get("data", {})]
         assert f'href="{path.stem}.html"' in index
         assert page.count("data:image/png;base64,") == len(pictures) and page.count('class="exercise"') == sum(cell.source.count("{admonition} Exercise") for cell in cells)
+        told = [cell.metadata["mystnb"]["image"]["alt"] for cell in cells if "mystnb" in cell.metadata and cell not in solutions(cells)]
+        assert all(f'alt="{html.escape(alt, quote=True)}"' in page for alt in told), "a slide's picture keeps the chapter's words for who cannot see it"
 
 
 def test_slides_are_whole_files_without_solutions_and_without_debris(slides):
