@@ -98,7 +98,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "matrix": [job for seed in (0, 1) for source, target in PAIRS for job in (
         Job("untrained", seed, "best", target, source), *(Job("kcdp", seed, f"{recipe}, {HEADS}", target, source, setting) for setting in ("da", "uc") for recipe in ("best", "paper")),
         *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
-    "sweep": [job for seed in (0,) for dials in SWEPT for job in (
+    "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
         Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
