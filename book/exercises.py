@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "book" / "matrix.ipynb"]
+SOURCES = [path for folder in ("notebooks", "book") for path in sorted((ROOT / folder).glob("*.ipynb")) if "{admonition} Exercise" in path.read_text(encoding="utf-8")]
 BOX = r"```\{admonition\} %s\n(?::class:[^\n]*\n)?(.*?)\n```\n*"
 STUB = "# Your code here."
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import nbformat
 from markdown_it import MarkdownIt
 
+from _ext.glued import glued
+
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-GLUE = "application/papermill.record/text/plain"
 BOX = re.compile(r"```\{admonition\} (Exercise[^\n]*)\n:class: tip\n(.*?)\n```", re.DOTALL)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
@@ -48,9 +49,7 @@ show();
 
 def slides_of(path: Path) -> tuple[str, list[str]]:
     """A chapter's title and its slides, HTML each."""
-    cells, values = nbformat.read(path, as_version=4).cells, {}
-    for output in (output for cell in cells if cell.cell_type == "code" for output in cell.outputs if GLUE in output.get("data", {})):
-        values[output.metadata["scrapbook"]["name"]] = output.data[GLUE]
+    cells, values = nbformat.read(path, as_version=4).cells, glued(path, "text/plain")
     title = re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1]
     overview = part(cells[0].source, "Overview")
     slides, heading = [slide("first", f"<h1>{text(title)}</h1>{prose(overview, values)}")], title

@@ -207,19 +207,19 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
     A card is `prediction_sheet`'s with `triplets`, `similarities` [C], cosines, and `probs` [C], in the order of the C classes.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlesize": 10}):
-        figure = Figure(figsize=(12, 2.5 * len(cards)), layout="constrained")
-        grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.2, 1, 1.1, 1.1])
+        figure = Figure(figsize=(9.5, 2.4 * len(cards)), layout="constrained")
+        grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.05, 1, 0.95, 0.95])
         for (picture, text, map_, asked, answer), (name, card) in zip(grid, cards.items()):
             _attended(picture, map_, card)
             for axes in (picture, text, map_):
                 axes.set_axis_off()
                 axes.set_anchor("NW")
             picture.set_title(name)
-            said = [textwrap.fill(_plain(card["caption"]), 28), *(textwrap.fill(f"({', '.join(triplet)})", 28) for triplet in card["triplets"][:4])]
+            said = [textwrap.fill(_plain(card["caption"]), 27), *(textwrap.fill(f"({', '.join(triplet)})", 27) for triplet in card["triplets"][:4])]
             text.set_title("what is said of it")
             text.text(0, 0.97, "\n\n".join(said), va="top", fontsize=9.5, linespacing=1.25, transform=text.transAxes, in_layout=False)
             _ranked(asked, classes, card["similarities"], "and if it were ...?")
-            asked.set(xlabel="similarity to its knowledge", xlim=_around(card["similarities"]))
+            asked.set(xlabel="similarity", xlim=_around(card["similarities"]))
             _ranked(answer, classes, card["probs"], f"answer: {card['predicted']}")
             answer.set(xlabel="probability", xlim=(0, 1), yticklabels=[])
         return figure

@@ -2,11 +2,11 @@
 import json
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
+from _ext.glued import glued
 from kcdp_lib import EMOTIONS, KCDP
 from kcdp_lib.config import Config
 
@@ -87,13 +87,9 @@ def test_the_saved_model_gives_the_same_answers(main_run):
 
 def test_the_book_shows_these_numbers(main_metrics):
     """Every score that notebook 05 hands to the pages agrees with the run, up to what processors differ in."""
-    glued = {}
-    for cell in nbformat.read(ROOT / "notebooks" / "05_adapt.ipynb", as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if "scrapbook" in output.get("metadata", {}) and "application/papermill.record/image/png" not in output.data:    # a number, and no figure
-                glued[output.metadata.scrapbook.name] = float(output.data["application/papermill.record/text/plain"])
+    told = glued(ROOT / "notebooks" / "05_adapt.ipynb", "text/plain")
     scored = {"kcdp": main_metrics["target"]["test"], **main_metrics["baselines"]}
     for name, entry in scored.items():
         low, high = entry["macro_f1_interval"]
         for key, value in (("macro_f1", entry["macro_f1"]), ("low", low), ("high", high)):
-            assert glued[f"{name}_{key}"] == pytest.approx(value, abs=TOLERANCE), f"{name}_{key}: run `make notebooks` and commit the outputs"
+            assert float(told[f"{name}_{key}"]) == pytest.approx(value, abs=TOLERANCE), f"{name}_{key}: run `make notebooks` and commit the outputs"

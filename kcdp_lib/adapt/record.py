@@ -90,10 +90,11 @@ def write_run(out: Path, config: Config, trained: Trained, answers: dict[str, An
 def draw(config: Config, trained: Trained, answers: dict[str, Answers | None], results: dict) -> dict[str, figures.Figure]:
     """The run's figures by file name; those that need labels only where there are labels."""
     source, name = Path(config.source).name, answers["train"].pictures.name
+    found = cards(trained.model, answers["target"] or answers["train"])
+    rows = {name: found} if answers["source"] is None else {source: cards(trained.model, answers["source"], domain="source"), name: found}
     drawn = {"learning_curves": figures.learning_curves(trained.history, name),
-             "predictions": figures.prediction_sheet(cards(trained.model, answers["target"] or answers["train"])),
-             "method": figures.whole_method({title: first_right(cards(trained.model, said, domain=side)) for title, side, said in (
-                 (source, "source", answers["source"]), (name, "target", answers["target"] or answers["train"])) if said}, config.classes)}
+             "predictions": figures.prediction_sheet(found),
+             "method": figures.whole_method({title: first_right(of) for title, of in rows.items()}, config.classes)}
     tables = {f"{title}, test": results[part]["test"]["confusion"] for part, title in (("source", source), ("target", name)) if "test" in results[part]}
     if tables:
         drawn["confusion"] = figures.confusion(tables, config.classes)
