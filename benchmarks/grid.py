@@ -16,6 +16,7 @@ few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention changes in them
 rank       adapters of other ranks
+probe      the standardised probe by other averages, while class frequencies move apart: does standardising cost what the frequencies say?
 adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
 """
 import fcntl
@@ -31,15 +32,15 @@ import torch
 
 from kcdp_lib import metrics, paths, results, subspace
 from kcdp_lib.adapt import load_all
-from kcdp_lib.adapt.baselines import baseline, baseline_probs, frozen_for, learn, standardised_probe, untrained_probs
+from kcdp_lib.adapt.baselines import baseline, baseline_probs, frozen_for, learn, share_weights, standardised_probe, untrained_probs
 from kcdp_lib.adapt.model import evaluate, settle, stack_key
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.compare import CHOICE, choose, criteria
 from kcdp_lib.config import RECIPES, SWITCHES, Config
-from kcdp_lib.counterfactuals import prompts
+from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import encode_texts, freeze, load_text_encoder
+from kcdp_lib.knowledge import encode_texts, freeze, load_text_encoder, load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -100,6 +101,7 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
         *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
     "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
         Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
+    "probe": [Job("standardised_probe", seed, "best", dials=dials) for seed in range(5) for dials in SWEPT if dials == Dials(prior_shift=dials.prior_shift)],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
@@ -122,6 +124,8 @@ def run(job: Job) -> dict[str, dict]:
         found = untrained_probs(config, frozen[0], source.labels, frozen[2], "cpu")
         found["standardised_probe"] = standardised_probe(frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed)
         return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
+    if job.method == "standardised_probe":
+        return probes(job, source, target, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
     checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
@@ -145,6 +149,21 @@ def subspaces(job: Job, source: Pictures, target: Pictures, target_test: Picture
     prompted = encode_texts(prompts(job.config.classes), load_text_encoder(job.config.sizes))
     found = {name: subspace.align(frozen[0], source.labels, *frozen[1:], *prompted, interventions) for name, interventions in (("cesa", False), ("cesa_interventions", True))}
     return {name: {"target.test": described(of.probs, target_test, job), "cka": {"before": round(of.cka_before, 6), "shared": round(of.cka, 6)}} for name, of in found.items()}
+
+
+def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) -> dict[str, dict]:
+    """Scores of the standardised probe by the target's averages as they are; as they would be if its classes were as frequent as the source's, by the VLM's answers or, which is no method but a diagnosis, by the target's labels; by the source's averages; and of its answer joined with the VLM's."""
+    config, classes = job.config, len(job.config.classes)
+    taught, seen, asked = (freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test))
+    vlm, shares = load_vlm(config.sizes, "cpu"), np.bincount(source.labels, minlength=classes) / len(source)
+    said = {of: zero_shot(vlm, of.image_embeddings[:], config.classes).numpy() for of in (seen, asked)}
+
+    def probe(averaged=seen, weights=None):
+        return standardised_probe(taught, source.labels, averaged, asked, classes, job.seed, weights)
+    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(said[seen], shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes)[target.labels], shares)),
+             "probe_source_averages": probe(taught)}
+    found["probe_and_vlm"] = together(*(torch.tensor(voice) for voice in (found["standardised_probe"], said[asked]))).numpy()
+    return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
 
 
 def unseen(job: Job, source: Pictures, source_test: Pictures, target_test: Pictures) -> dict[str, dict]:

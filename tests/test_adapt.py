@@ -365,6 +365,23 @@ def test_a_training_is_not_taken_for_one_of_another_peer_or_weight(world):
     assert len({baselines.training_key(settings, variant, source, target, "cpu", weight) for variant, weight in told}) == len(told)
 
 
+def test_weights_make_the_classes_of_a_domain_as_frequent_as_wished():
+    labels = np.array([0] * 8 + [1] * 2)
+    weights = baselines.share_weights(np.eye(3)[labels], np.array([0.5, 0.5, 0.0]))
+    assert [weights[labels == c].sum() for c in (0, 1)] == pytest.approx([5, 5])
+    unsure = baselines.share_weights(np.full((10, 3), 1 / 3), np.array([0.5, 0.5, 0.0]))
+    assert unsure == pytest.approx(np.ones(10)), "who cannot tell the classes cannot weigh them"
+
+
+def test_a_probe_by_weighted_averages_is_not_misled_by_frequent_classes():
+    """Two classes, left and right, four fifths of the target on the right: its plain average lies there, too, and the probe cuts through them."""
+    random = np.random.default_rng(0)
+    source, target = np.arange(200) % 2, (np.arange(200) % 5 > 0).astype(int)
+    taught, seen = (SimpleNamespace(embeddings=torch.tensor(8.0 * labels[:, None] + random.normal(size=(200, 1)))) for labels in (source, target))
+    plain, weighted = ((baselines.standardised_probe(taught, source, seen, seen, 2, 0, weights).argmax(1) == target).mean() for weights in (None, baselines.share_weights(np.eye(2)[target], np.array([0.5, 0.5]))))
+    assert weighted > 0.99 >= plain
+
+
 def test_a_probe_of_standardised_domains_survives_another_scale():
     """Classes look alike in both domains, but for the scale and the zero of every number: the plain probe fails, the standardised one does not."""
     random, labels = np.random.default_rng(0), np.arange(120) % 3

@@ -73,7 +73,7 @@ def grid():
     return found
 
 
-@pytest.mark.parametrize("name", ["switches", "gain", "dials", "develop", "compare", "plain", "matrix", "few", "ablate", "cesa", "sweep", "adapters", "rank"])
+@pytest.mark.parametrize("name", ["switches", "gain", "dials", "develop", "compare", "plain", "matrix", "few", "ablate", "cesa", "sweep", "probe", "adapters", "rank"])
 def test_a_grid_that_the_book_quotes_is_complete(grid, name):
     """On this world and with these miniatures."""
     rows = results.read(name)

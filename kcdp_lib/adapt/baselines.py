@@ -120,13 +120,18 @@ def image_and_text(frozen: Frozen) -> np.ndarray:
     return torch.cat([frozen.image_embeddings[:], frozen.embeddings[:][:, -frozen.image_embeddings.shape[1]:]], 1).numpy()
 
 
-def standardised_probe(source: Frozen, labels: np.ndarray, target: Frozen, asked: Frozen, classes: int, seed: int) -> np.ndarray:
+def standardised_probe(source: Frozen, labels: np.ndarray, target: Frozen, asked: Frozen, classes: int, seed: int, weights: np.ndarray | None = None) -> np.ndarray:
     """Probabilities [N, C] for the N pictures `asked` by a linear classifier on all that the VLM knows of a picture (`knowledge.embed`), each domain standardised by its own unlabelled training pictures; labels [M] are the source's.
 
-    Adaptation without a network, and hard to beat (chapter "A fair comparison").
+    Adaptation without a network, and hard to beat (chapter "A fair comparison"). weights, one for each picture of `target`, say how much it counts in the averages; `share_weights` makes some.
     """
     taught, seen, looked = (of.embeddings[:].numpy() for of in (source, target, asked))
-    return linear_classifier(StandardScaler().fit_transform(taught), labels, classes, seed)(StandardScaler().fit(seen).transform(looked))
+    return linear_classifier(StandardScaler().fit_transform(taught), labels, classes, seed)(StandardScaler().fit(seen, sample_weight=weights).transform(looked))
+
+
+def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Weights [N], 0 or more, under which N pictures with class probabilities [N, C] have the class shares [C]: what their averages would be if their classes were as frequent as those (chapter "Everywhere else")."""
+    return (probs * shares / probs.mean(0).clip(1e-3)).sum(1)
 
 
 def baseline_probs(config: Config, source: Pictures, test: Pictures, device: str) -> dict[str, np.ndarray]:
