@@ -156,13 +156,13 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
     config, classes = job.config, len(job.config.classes)
     taught, seen, asked = (freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test))
     vlm, shares = load_vlm(config.sizes, "cpu"), np.bincount(source.labels, minlength=classes) / len(source)
-    said = {of: zero_shot(vlm, of.image_embeddings[:], config.classes).numpy() for of in (seen, asked)}
+    of_seen, of_asked = (zero_shot(vlm, of.image_embeddings[:], config.classes) for of in (seen, asked))
 
     def probe(averaged=seen, weights=None):
         return standardised_probe(taught, source.labels, averaged, asked, classes, job.seed, weights)
-    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(said[seen], shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes)[target.labels], shares)),
+    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(of_seen.numpy(), shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes)[target.labels], shares)),
              "probe_source_averages": probe(taught)}
-    found["probe_and_vlm"] = together(*(torch.tensor(voice) for voice in (found["standardised_probe"], said[asked]))).numpy()
+    found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
     return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
 
 
