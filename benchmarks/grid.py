@@ -101,7 +101,8 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
         *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
     "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
         Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
-    "probe": [Job("standardised_probe", seed, "best", dials=dials) for seed in range(5) for dials in SWEPT if dials == Dials(prior_shift=dials.prior_shift)],
+    "probe": [Job("standardised_probe", seed, "best", dials=dials) for seed in range(5) for dials in SWEPT if dials == Dials(prior_shift=dials.prior_shift)]
+             + [Job("standardised_probe", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
