@@ -16,7 +16,7 @@ few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention changes in them
 rank       adapters of other ranks
-probe      the standardised probe by other averages, while class frequencies move apart: does standardising cost what the frequencies say?
+probe      the standardised probe by other averages, while class frequencies move apart and between all domains, and joined with the VLM
 adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
 """
 import fcntl
@@ -102,7 +102,8 @@ GRIDS = {    # the switches get half of the main job's epochs: thirty trainings 
     "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
         Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
     "probe": [Job("standardised_probe", seed, "best", dials=dials) for seed in range(5) for dials in SWEPT if dials == Dials(prior_shift=dials.prior_shift)]
-             + [Job("standardised_probe", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")],
+             + [Job("standardised_probe", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")]
+             + [Job("standardised_probe", seed, "best", target, source) for seed in (0, 1) for source, target in PAIRS if (source, target) != ("photos", "stickers")],
     "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
         Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
