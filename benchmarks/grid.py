@@ -162,7 +162,7 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
 
     def probe(averaged=seen, weights=None):
         return standardised_probe(taught, source.labels, averaged, asked, classes, job.seed, weights)
-    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(of_seen.numpy(), shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes)[target.labels], shares)),
+    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(of_seen.numpy(), shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes + 1)[target.labels][:, :classes], shares)),
              "probe_source_averages": probe(taught)}
     found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
     return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
