@@ -14,6 +14,7 @@ from scipy.stats import entropy
 
 from kcdp_lib import world
 from kcdp_lib.datasets import Pictures
+from kcdp_lib.errors import KCDPError
 from kcdp_lib.metrics import paired_difference_over_seeds
 from kcdp_lib.results import interval
 from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
@@ -70,10 +71,13 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
 # ------------------------------------------------------------------------------------------------------------------------ committed runs
 
 def runs(rows: list[dict], method: str, recipe: str, target: str = "stickers", **told) -> dict[int, dict]:
-    """Seed -> the line of one method and recipe on one target, in the order of seeds; `told` are further entries of the line, such as pictures=30."""
-    wanted = {"method": method, "recipe": recipe, "target": target, **told}
-    found = {row["seed"]: row for row in rows if wanted == {name: row.get(name) for name in wanted}}
-    return dict(sorted(found.items()))
+    """Seed -> the line of one method and recipe on one target, in the order of seeds; `told` are further entries of the line, such as pictures=30. The source is photos, unless it is told. KCDPError if a seed has several lines."""
+    wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **told}
+    found = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
+    by_seed = {row["seed"]: row for row in found}
+    if len(by_seed) < len(found):
+        raise KCDPError(f"Several lines of {method}, {recipe}, to {target} have the same seed; tell more of them, their dials or pictures.")
+    return dict(sorted(by_seed.items()))
 
 
 def everywhere(rows: list[dict], method: str, recipe: str, setting: str = "da") -> dict[tuple[str, str, int], dict]:

@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 
-from kcdp_lib import compare, datasets, results, world
+from kcdp_lib import KCDPError, compare, datasets, results, world
 
 
 def told(method, seed, predicted, labels="0011", recipe="best", **scores):
-    return {"method": method, "recipe": recipe, "seed": seed, "target": "stickers",
+    return {"method": method, "recipe": recipe, "seed": seed, "source": "photos", "target": "stickers",
             "metrics": {"target.test": {"predicted": predicted, "labels": labels, "confusion": [[0, 0], [0, 0]], **scores}}}
 
 
@@ -23,6 +23,9 @@ def test_a_difference_over_seeds_resamples_seeds_and_pictures():
 def test_runs_are_of_one_recipe_and_in_the_order_of_seeds():
     rows = [told("mcc", 1, "0011"), told("mcc", 0, "0110"), told("mcc", 2, "0011", recipe="paper")]
     assert list(compare.runs(rows, "mcc", "best")) == [0, 1] and list(compare.runs(rows, "mcc", "paper")) == [2]
+    assert not compare.runs(rows, "mcc", "best", source="sketches")
+    with pytest.raises(KCDPError, match="Several lines of mcc, best, to stickers have the same seed"):
+        compare.runs([*rows, {**rows[0], "dials": {"style_gap": 0}}], "mcc", "best")
     assert [of.tolist() for of in compare.predictions(rows[1])] == [[0, 0, 1, 1], [0, 1, 1, 0]]
 
 
