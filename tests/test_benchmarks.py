@@ -89,7 +89,7 @@ def test_every_job_of_a_grid_can_be_started_and_is_there_once():
     grid = importlib.import_module("grid")
     for name, jobs in grid.GRIDS.items():
         assert len({job.file for job in jobs}) == len(jobs), name
-        assert all(job.config.switches and job.method in ("kcdp", "baselines", "untrained", "cesa", "source_only", "oracle", *PEERS) for job in jobs), name
+        assert all(job.config.switches and job.method in ("kcdp", "baselines", "untrained", "standardised_probe", "cesa", "source_only", "oracle", *PEERS) for job in jobs), name
     seeds, targets = ({name: {getattr(job, field) for job in jobs} for name, jobs in grid.GRIDS.items()} for field in ("seed", "target"))
     assert all(not (seeds["develop"] & seeds[name] or targets["develop"] & targets[name]) for name in ("compare", "adapters"))
     assert grid.CHOICE in CRITERIA
