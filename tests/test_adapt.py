@@ -369,6 +369,7 @@ def test_weights_make_the_classes_of_a_domain_as_frequent_as_wished():
     labels = np.array([0] * 8 + [1] * 2)
     weights = baselines.share_weights(np.eye(3)[labels], np.array([0.5, 0.5, 0.0]))
     assert [weights[labels == c].sum() for c in (0, 1)] == pytest.approx([5, 5])
+    assert baselines.share_weights(np.vstack([np.eye(3)[labels], np.zeros((2, 3))]), np.array([0.5, 0.5, 0.0]))[-2:].tolist() == [0, 0], "no class, no weight"
     unsure = baselines.share_weights(np.full((10, 3), 1 / 3), np.array([0.5, 0.5, 0.0]))
     assert unsure == pytest.approx(np.ones(10)), "who cannot tell the classes cannot weigh them"
 
