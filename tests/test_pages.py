@@ -36,6 +36,7 @@ def look(chromium, site):
     def at(name: str) -> dict:
         with visit(chromium, f"{site}{name}.html", below=site) as seen:
             page = seen.page
+            page.evaluate("Promise.allSettled([...document.images].map(image => image.decode()))")    # those that a script has put in come later than the page
             found = {"problems": list(seen.problems), "seconds": seen.seconds, **page.evaluate(LOOK)}
             found["light"] = violations(page, "light")
             found["dark"] = violations(page, "dark", {"runOnly": ["color-contrast"]})
