@@ -1,19 +1,29 @@
-"""What a training step and a prediction cost: `python benchmarks/cost.py [PRESET ...]` prints a table, and writes results/cost.json (all of it: `--fresh` measures again what is there).
+"""What a training step and a prediction cost.
+
+`python benchmarks/cost.py [PRESET ...]` prints a table, and writes results/cost.json (all of it:
+`--fresh` measures again what is there).
 
 Each way runs in a process of its own, so that its peak of memory is its own:
 
-released       recipe "released" as the authors run it: float32, plain attention, gradient checkpointing, pictures and texts encoded anew in every step, each text by itself, one backward pass for both domains
-released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): what precision alone would give
-paper          recipe "paper" as this book runs it: frozen parts come from the cache, one backward pass for each domain; float32
+released       recipe "released" as the authors run it: float32, plain attention, gradient
+               checkpointing, pictures and texts encoded anew in every step, each text by itself,
+               one backward pass for both domains
+released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): what precision alone would
+               give
+paper          recipe "paper" as this book runs it: frozen parts come from the cache, one backward
+               pass for each domain; float32
 paper_bf16     the same under bfloat16 autocast
 ..._saving     the two with gradient checkpointing, which saves memory
 ..._pieces     the two with the batch in two pieces (`accumulation`), which saves memory, too
 once           what `paper` pays once for each picture: VAE, text encoder, VLM
 predict        `KCDP.predict` on the built-in stickers, captions included
 
-Weights are random, in the sizes and folders of the true ones (`benchmarks/full_size.py`): what a step costs does not depend on them, but for the length of a caption, so captions are
-those of benchmarks/triplets.jsonl (in `once` and `predict` the VLM writes to its context's end, which is the dearest it can do).
+Weights are random, in the sizes and folders of the true ones (`benchmarks/full_size.py`): what a
+step costs does not depend on them, but for the length of a caption, so captions are those of
+benchmarks/triplets.jsonl (in `once` and `predict` the VLM writes to its context's end, which is the
+dearest it can do).
 """
+
 import argparse
 import json
 import platform
@@ -42,9 +52,20 @@ from kcdp_lib.perception import StoringProcessor, encode_images
 from kcdp_lib.results import FOLDER
 from kcdp_lib.triplets import parse_triplets
 
-WAYS = ("released", "released_bf16", "paper", "paper_bf16", "paper_saving", "paper_bf16_saving", "paper_pieces", "paper_bf16_pieces", "once", "predict")
-BATCH = {"sd15": 2, "tiny": 32}     # pictures of each domain in a step; on a GPU the preset's own
-STEPS = 3                           # the first is not counted; two where a step takes minutes
+WAYS = (
+    "released",
+    "released_bf16",
+    "paper",
+    "paper_bf16",
+    "paper_saving",
+    "paper_bf16_saving",
+    "paper_pieces",
+    "paper_bf16_pieces",
+    "once",
+    "predict",
+)
+BATCH = {"sd15": 2, "tiny": 32}  # pictures of each domain in a step; on a GPU the preset's own
+STEPS = 3  # the first is not counted; two where a step takes minutes
 
 
 class Clock:
@@ -67,11 +88,17 @@ class Clock:
     def medians(self) -> dict[str, float]:
         """Median seconds of each stage over all steps but the first, and of whole steps."""
         counted = self.steps[1:] or self.steps
-        return {**{stage: statistics.median(step[stage] for step in counted) for stage in counted[0]}, "step": statistics.median(sum(step.values()) for step in counted)}
+        return {
+            **{stage: statistics.median(step[stage] for step in counted) for stage in counted[0]},
+            "step": statistics.median(sum(step.values()) for step in counted),
+        }
 
 
 class Together:
-    """In the place of an Accelerator: backward waits until both losses are there, as in the released code, where they are one sum."""
+    """In the place of an Accelerator.
+
+    Backward waits until both losses are there, as in the released code, where they are one sum.
+    """
 
     def __init__(self, precision: str):
         self.mixed_precision, self.losses = precision, []
@@ -84,7 +111,10 @@ class Together:
 
 def captions(count: int) -> tuple[list[str], list]:
     """Captions in free English, and their triplets by the rules."""
-    known = [json.loads(line)["caption"] for line in Path(__file__).with_name("triplets.jsonl").read_text().splitlines()]
+    known = [
+        json.loads(line)["caption"]
+        for line in Path(__file__).with_name("triplets.jsonl").read_text().splitlines()
+    ]
     said = [known[i % len(known)] for i in range(count)]
     return said, [parse_triplets(text) for text in said]
 
@@ -99,13 +129,17 @@ def train_steps(preset, way: str, device: str) -> dict:
     model, clock = KCDP(preset, recipe, device).train(), Clock(device)
     encoder = knowledge.load_text_encoder(preset, device)
     said, triplets = captions(2 * batch)
-    images = torch.randint(0, 256, (2 * batch, 3, preset.image_size, preset.image_size), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (2 * batch, 3, preset.image_size, preset.image_size), dtype=torch.uint8
+    )
     if released or way.endswith("saving"):
         model.kadap.unet.enable_gradient_checkpointing()
     if released:
         vae = knowledge.load_vae(preset, device)
         for module in model.kadap.unet.modules():
-            if hasattr(module, "set_processor") and not isinstance(module.processor, StoringProcessor):
+            if hasattr(module, "set_processor") and not isinstance(
+                module.processor, StoringProcessor
+            ):
                 module.set_processor(AttnProcessor())
         accelerator = Together(precision)
     else:
@@ -114,15 +148,26 @@ def train_steps(preset, way: str, device: str) -> dict:
         latents = torch.randn(2 * batch, model.kadap.unet.config.in_channels, size, size)
         tokens, mask = knowledge.knowledge_tokens(said, triplets, recipe, encoder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    config, labels = Config(preset=preset.name, recipe=recipe.name, accumulation=2 if way.endswith("pieces") else 1), torch.arange(2 * batch, device=device) % 6
+    config, labels = (
+        Config(
+            preset=preset.name, recipe=recipe.name, accumulation=2 if way.endswith("pieces") else 1
+        ),
+        torch.arange(2 * batch, device=device) % 6,
+    )
     for _ in range(STEPS if not released or batch > 2 else 2):
         clock.steps.append({})
         if released:
             with clock("vae"):
-                latents = torch.cat([encode_images(vae, part, recipe).cpu() for part in images.split(batch)])
+                latents = torch.cat(
+                    [encode_images(vae, part, recipe).cpu() for part in images.split(batch)]
+                )
             with clock("text"):
                 encoder.known.clear()
-                knowledge.encode_texts([*said, *("".join(triplet) for of_row in triplets for triplet in of_row)], encoder, batch_size=1)
+                knowledge.encode_texts(
+                    [*said, *("".join(triplet) for of_row in triplets for triplet in of_row)],
+                    encoder,
+                    batch_size=1,
+                )
                 tokens, mask = knowledge.knowledge_tokens(said, triplets, recipe, encoder)
         frozen = Frozen(latents, tokens, mask, torch.zeros(2 * batch, 1), said, triplets)
         labeller = PseudoLabeller(2 * batch, len(EMOTIONS), recipe).to(device)
@@ -130,7 +175,9 @@ def train_steps(preset, way: str, device: str) -> dict:
         accelerator.backward = clock("backward")(backward)
         with clock("both"):
             training.source_step(model, frozen, labels, torch.arange(batch), config, accelerator)
-            training.target_step(model, labeller, frozen, torch.arange(batch, 2 * batch), 1.0, config, accelerator)
+            training.target_step(
+                model, labeller, frozen, torch.arange(batch, 2 * batch), 1.0, config, accelerator
+            )
         accelerator.backward = backward
         step = clock.steps[-1]
         step["forward"] = step.pop("both") - step["backward"]
@@ -142,13 +189,26 @@ def train_steps(preset, way: str, device: str) -> dict:
             training.update(optimizer, accelerator)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rest = [model, encoder.model, *([vae] if released else [])]
-    return {"seconds": clock.medians(), "pictures": 2 * batch, "trained": trained, "frozen": sum(p.numel() for part in rest for p in part.parameters()) - trained}
+    return {
+        "seconds": clock.medians(),
+        "pictures": 2 * batch,
+        "trained": trained,
+        "frozen": sum(p.numel() for part in rest for p in part.parameters()) - trained,
+    }
 
 
 def once(preset, device: str) -> dict:
     """Seconds a picture of what is computed once and then cached."""
-    foundations, clock, recipe, batch = knowledge.load_foundations(preset, device), Clock(device), RECIPES["paper"], preset.batch_size
-    images, (said, triplets) = torch.randint(0, 256, (batch, 3, preset.image_size, preset.image_size), dtype=torch.uint8), captions(batch)
+    foundations, clock, recipe, batch = (
+        knowledge.load_foundations(preset, device),
+        Clock(device),
+        RECIPES["paper"],
+        preset.batch_size,
+    )
+    images, (said, triplets) = (
+        torch.randint(0, 256, (batch, 3, preset.image_size, preset.image_size), dtype=torch.uint8),
+        captions(batch),
+    )
     for _ in range(STEPS):
         clock.steps.append({})
         with clock("vae"):
@@ -158,13 +218,23 @@ def once(preset, device: str) -> dict:
             knowledge.knowledge_tokens(said, triplets, recipe, foundations.text_encoder)
         with clock("captions"):
             knowledge.see_and_say(foundations.vlm, foundations.writer, images)
-    return {"seconds": {stage: value / batch for stage, value in clock.medians().items()}, "pictures": 1}
+    return {
+        "seconds": {stage: value / batch for stage, value in clock.medians().items()},
+        "pictures": 1,
+    }
 
 
 def predict(preset, device: str) -> dict:
-    """Seconds a picture of `KCDP.predict`, on the built-in stickers. The tiny preset has its true weights, so its captions have their true length."""
+    """Seconds a picture of `KCDP.predict`, on the built-in stickers.
+
+    The tiny preset has its true weights, so its captions have their true length.
+    """
     torch.manual_seed(0)
-    model, clock, count = KCDP(preset, RECIPES["paper"], device).eval(), Clock(device), preset.batch_size
+    model, clock, count = (
+        KCDP(preset, RECIPES["paper"], device).eval(),
+        Clock(device),
+        preset.batch_size,
+    )
     pictures = [Image.open(file) for file in datasets.load("stickers", "test").files[:count]]
     for _ in range(STEPS if count > 2 else 2):
         clock.steps.append({})
@@ -178,31 +248,75 @@ def measure(name: str, way: str, device: str) -> dict:
     preset = PRESETS[name] if name == "tiny" else random_preset(name)
     on_gpu = device.startswith("cuda")
     preset = preset if on_gpu else replace(preset, batch_size=BATCH[name])
-    found = once(preset, device) if way == "once" else predict(preset, device) if way == "predict" else train_steps(preset, way, device)
-    machine = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return {**found, "peak_bytes": peak_memory(device), "machine": machine, "torch": torch.__version__, "commit": commit()}
+    found = (
+        once(preset, device)
+        if way == "once"
+        else predict(preset, device)
+        if way == "predict"
+        else train_steps(preset, way, device)
+    )
+    machine = (
+        torch.cuda.get_device_name()
+        if on_gpu
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    )
+    return {
+        **found,
+        "peak_bytes": peak_memory(device),
+        "machine": machine,
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
 
 
 def table(found: dict) -> str:
     """Markdown: a line for each way, with its ratio to the released step."""
-    lines = ["| preset | way | seconds | of which | pictures/s | times released | peak GB | trained | frozen |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        (
+            "| preset | way | seconds | of which | pictures/s | times released | peak GB | trained "
+            "| frozen |"
+        ),
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for name, ways in found.items():
         for way, entry in ways.items():
             seconds = entry["seconds"]
             total = seconds.get("step", seconds.get("predict"))
-            parts = ", ".join(f"{stage} {value:.3g}" for stage, value in seconds.items() if stage not in ("step", "predict"))
-            ratio = f"{ways['released']['seconds']['step'] / total:.1f}" if "trained" in entry and "released" in ways else ""
-            counts = [f"{entry[kind] / 1e6:.1f} M" if kind in entry else "" for kind in ("trained", "frozen")]
-            lines.append(f"| {name} | {way} | {total:.3g} | {parts} | {entry['pictures'] / total:.3g} | {ratio} | {entry['peak_bytes'] / 1e9:.1f} | {' | '.join(counts)} |")
+            parts = ", ".join(
+                f"{stage} {value:.3g}"
+                for stage, value in seconds.items()
+                if stage not in ("step", "predict")
+            )
+            ratio = (
+                f"{ways['released']['seconds']['step'] / total:.1f}"
+                if "trained" in entry and "released" in ways
+                else ""
+            )
+            counts = [
+                f"{entry[kind] / 1e6:.1f} M" if kind in entry else ""
+                for kind in ("trained", "frozen")
+            ]
+            lines.append(
+                f"| {name} | {way} | {total:.3g} | {parts} | {entry['pictures'] / total:.3g} | "
+                f"{ratio} | {entry['peak_bytes'] / 1e9:.1f} | {' | '.join(counts)} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Every way of every preset asked for, one after the other."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("presets", nargs="*", metavar="PRESET", help=f"of {', '.join(BATCH)}; all if none is named")
-    words.add_argument("--one", choices=WAYS, help="measure this way alone, in this process, and print JSON")
-    words.add_argument("--fresh", action="store_true", help="measure again what results/cost.json holds")
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words.add_argument(
+        "presets", nargs="*", metavar="PRESET", help=f"of {', '.join(BATCH)}; all if none is named"
+    )
+    words.add_argument(
+        "--one", choices=WAYS, help="measure this way alone, in this process, and print JSON"
+    )
+    words.add_argument(
+        "--fresh", action="store_true", help="measure again what results/cost.json holds"
+    )
     told, device = words.parse_args(), pick_device()
     if unknown := [name for name in told.presets if name not in BATCH]:
         words.error(f"there is no preset {unknown[0]!r} here; choose among {', '.join(BATCH)}.")
@@ -214,7 +328,12 @@ def main() -> None:
     for name in told.presets or BATCH:
         for way in WAYS:
             if told.fresh or way not in found.get(name, {}):
-                ran = subprocess.run([sys.executable, __file__, name, "--one", way], stdout=subprocess.PIPE, text=True, check=True)
+                ran = subprocess.run(
+                    [sys.executable, __file__, name, "--one", way],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                )
                 found.setdefault(name, {})[way] = json.loads(ran.stdout.splitlines()[-1])
                 paths.atomic_write(path, json.dumps(found, indent=1) + "\n")
                 print(name, way, json.dumps(found[name][way]), file=sys.stderr, flush=True)

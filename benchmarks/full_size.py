@@ -1,7 +1,10 @@
-"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in the folders and files of the true ones: the same lines of the library load them.
+"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in the folders and files of the true
+ones: the same lines of the library load them.
 
-For what depends on sizes and not on values: cost, memory, mixed precision. About 3.5 GB, written once to the cache; `python benchmarks/full_size.py` writes them and prints where.
+For what depends on sizes and not on values: cost, memory, mixed precision. About 3.5 GB, written
+once to the cache; `python benchmarks/full_size.py` writes them and prints where.
 """
+
 import gzip
 import json
 from dataclasses import replace
@@ -18,45 +21,105 @@ from kcdp_lib import paths
 from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.pretrain.stack import SCHEDULER
 
-VAE = dict(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512,
-           down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
-UNET = dict(sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768, attention_head_dim=8)
-TEXT = dict(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=77, projection_dim=768,
-            bos_token_id=49406, eos_token_id=49407, pad_token_id=1)
+VAE = dict(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    block_out_channels=(128, 256, 512, 512),
+    layers_per_block=2,
+    sample_size=512,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+)
+UNET = dict(
+    sample_size=64,
+    in_channels=4,
+    out_channels=4,
+    block_out_channels=(320, 640, 1280, 1280),
+    layers_per_block=2,
+    cross_attention_dim=768,
+    attention_head_dim=8,
+)
+TEXT = dict(
+    vocab_size=49408,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    max_position_embeddings=77,
+    projection_dim=768,
+    bos_token_id=49406,
+    eos_token_id=49407,
+    pad_token_id=1,
+)
 
 
 def random_preset(name: str = "sd15") -> Preset:
-    """The preset, its models exchanged for random ones of the same sizes; writes what is not there yet (minutes)."""
+    """The preset, its models exchanged for random ones of the same sizes.
+
+    Writes what is not there yet (minutes).
+    """
     folder = paths.CACHE / "random" / name
     if not (folder / "done").exists():
         write(folder)
         (folder / "done").touch()
-    return replace(PRESETS[name], diffusion=str(folder / "diffusion"), vlm=f"local-dir:{folder / 'vlm'}", vlm_pretrained=None)
+    return replace(
+        PRESETS[name],
+        diffusion=str(folder / "diffusion"),
+        vlm=f"local-dir:{folder / 'vlm'}",
+        vlm_pretrained=None,
+    )
 
 
 def write(folder: Path) -> None:
-    """Both folders: `diffusion` with fp16 safetensors under diffusers' variant names, `vlm` as open_clip reads it."""
+    """Both folders: `diffusion` with fp16 safetensors under diffusers' variant names, `vlm` as
+    open_clip reads it.
+    """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
     torch.manual_seed(0)
-    for name, make in (("vae", lambda: AutoencoderKL(**VAE)), ("unet", lambda: UNet2DConditionModel(**UNET)), ("text_encoder", lambda: CLIPTextModel(CLIPTextConfig(**TEXT)))):
+    for name, make in (
+        ("vae", lambda: AutoencoderKL(**VAE)),
+        ("unet", lambda: UNet2DConditionModel(**UNET)),
+        ("text_encoder", lambda: CLIPTextModel(CLIPTextConfig(**TEXT))),
+    ):
         make().half().save_pretrained(diffusion / name, variant="fp16")
     PNDMScheduler(**SCHEDULER).save_pretrained(diffusion / "scheduler")
     clip_tokenizer().save_pretrained(diffusion / "tokenizer")
     config = open_clip.get_model_config("coca_ViT-L-14")
     vlm.mkdir(parents=True, exist_ok=True)
     coca = open_clip.create_model("coca_ViT-L-14")
-    torch.nn.init.normal_(coca.text_decoder.text_projection, std=0.02)    # open_clip 3.3 leaves it uninitialised
-    save_file({key: value.half().contiguous() if value.is_floating_point() else value for key, value in coca.state_dict().items()}, vlm / "open_clip_model.safetensors")
+    torch.nn.init.normal_(
+        coca.text_decoder.text_projection, std=0.02
+    )  # open_clip 3.3 leaves it uninitialised
+    save_file(
+        {
+            key: value.half().contiguous() if value.is_floating_point() else value
+            for key, value in coca.state_dict().items()
+        },
+        vlm / "open_clip_model.safetensors",
+    )
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    (vlm / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}}))
+    (vlm / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}})
+    )
 
 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's own 49,408 tokens, from the table that open_clip ships."""
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[1:49152 - 256 - 2 + 1]
+    merges = gzip.open(default_bpe()).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(bytes_to_unicode().values())
-    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge.split()) for merge in merges), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[tuple(merge.split()) for merge in merges], model_max_length=77)
+    words = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *("".join(merge.split()) for merge in merges),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    return CLIPTokenizer(
+        vocab={word: i for i, word in enumerate(words)},
+        merges=[tuple(merge.split()) for merge in merges],
+        model_max_length=77,
+    )
 
 
 if __name__ == "__main__":

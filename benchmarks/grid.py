@@ -1,24 +1,39 @@
 """Grids of trainings from photos, one JSON line for each method's scores in results/<grid>.jsonl.
 
-`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so it may be killed; started twice, the two share the work.
+`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so
+  it may be killed; started twice, the two share the work.
 On two cores two processes with OMP_NUM_THREADS=1 are fastest.
-A target's labels are read to score a finished run and for nothing else; the oracle, which learns from them, is no method but a limit.
+A target's labels are read to score a finished run and for nothing else; the oracle, which learns
+  from them, is no method but a limit.
 
-switches   the paper recipe, the released one, and the paper's with each single switch as released: what the chapter on differences shows
-gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how far the method comes
-dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where the gain comes from
-develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no result is reported on: how it was chosen
-compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs to choose from without a label; and what needs no training
-plain      the peers on the paper's features alone, without the VLM's embeddings, chosen like those of `compare`, where KCDP's line is
-matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA) and without (UC), two seeds, weight 1 and the last epoch
-sweep      KCDP and some peers on frozen features while one dial of the world is turned: style, expression, events, class frequencies
+switches   the paper recipe, the released one, and the paper's with each single switch as released:
+           what the chapter on differences shows
+gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how
+           far the method comes
+dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where
+           the gain comes from
+develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no
+           result is reported on: how it was chosen
+compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs
+           to choose from without a label; and what needs no training
+plain      the peers on the paper's features alone, without the VLM's embeddings, chosen like those
+           of `compare`, where KCDP's line is
+matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA)
+           and without (UC), two seeds, weight 1 and the last epoch
+sweep      KCDP and some peers on frozen features while one dial of the world is turned: style,
+           expression, events, class frequencies
 few        photos to stickers with few target pictures
-ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment, who labels the target
-cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention changes in them
+ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
+           who labels the target
+cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
+           changes in them
 rank       adapters of other ranks
-probe      the standardised probe by other averages, while class frequencies move apart and between all domains, and joined with the VLM
-adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the released recipe, which trains all of it
+probe      the standardised probe by other averages, while class frequencies move apart and between
+           all domains, and joined with the VLM
+adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the
+           released recipe, which trains all of it
 """
+
 import fcntl
 import json
 import sys
@@ -32,7 +47,15 @@ import torch
 
 from kcdp_lib import metrics, paths, results, subspace
 from kcdp_lib.adapt import load_all
-from kcdp_lib.adapt.baselines import baseline, baseline_probs, frozen_for, learn, share_weights, standardised_probe, untrained_probs
+from kcdp_lib.adapt.baselines import (
+    baseline,
+    baseline_probs,
+    frozen_for,
+    learn,
+    share_weights,
+    standardised_probe,
+    untrained_probs,
+)
 from kcdp_lib.adapt.model import evaluate, settle, stack_key
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
@@ -45,19 +68,26 @@ from kcdp_lib.world import BENCHMARK, Dials, world_key
 
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALONE = [f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES]
-TURNED = [Dials(), *(replace(Dials(), **{dial: stop}) for dial in (*results.GAPS, "spurious") for stop in STOPS), *(Dials(**dict.fromkeys(results.GAPS, stop)) for stop in STOPS)]
+TURNED = [
+    Dials(),
+    *(replace(Dials(), **{dial: stop}) for dial in (*results.GAPS, "spurious") for stop in STOPS),
+    *(Dials(**dict.fromkeys(results.GAPS, stop)) for stop in STOPS),
+]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training, with `weights` several to choose from, or for "baselines" and "untrained" all that KCDP is compared with."""
+    """One training, with `weights` several to choose from, or for "baselines" and "untrained" all
+    that KCDP is compared with.
+    """
+
     method: str
     seed: int
     recipe: str = "paper"
     target: str = "stickers"
     source: str = "photos"
     setting: str = "da"
-    pictures: int | None = None    # of the target in training; None: all
+    pictures: int | None = None  # of the target in training; None: all
     dials: Dials = Dials()
     epochs: int | None = None
     weights: tuple[float, ...] = ()
@@ -66,7 +96,15 @@ class Job:
     def config(self) -> Config:
         """The run's parameters."""
         turned = ", ".join(f"{name}={value}" for name, value in asdict(self.dials).items())
-        return Config(source=self.source, target=self.target, setting=self.setting, recipe=self.recipe, dials=turned, seed=self.seed, epochs=self.epochs).check()
+        return Config(
+            source=self.source,
+            target=self.target,
+            setting=self.setting,
+            recipe=self.recipe,
+            dials=turned,
+            seed=self.seed,
+            epochs=self.epochs,
+        ).check()
 
     @property
     def file(self) -> Path:
@@ -76,140 +114,409 @@ class Job:
     def about(self) -> dict:
         """What a line of the results says of it, beside the scores."""
         config = self.config
-        return {name: getattr(config, name) for name in ("recipe", "source", "target", "setting", "seed")} | {"dials": asdict(self.dials), "epochs": config.run_epochs, **({"pictures": self.pictures} if self.pictures else {})}
+        return {
+            name: getattr(config, name)
+            for name in ("recipe", "source", "target", "setting", "seed")
+        } | {
+            "dials": asdict(self.dials),
+            "epochs": config.run_epochs,
+            **({"pictures": self.pictures} if self.pictures else {}),
+        }
 
 
-HEADS, TRIED, SOME = "trained=heads", (0.3, 1.0, 3.0), ("adabn", "mcd", "fixmatch")    # a rival of each kind: averages, discrepancy, self-training
-WITHOUT = [f"best, {part}pseudo_labels=priors" for part in ("", "embeddings=False, ", "domain_norm=False, ")]    # estimated class shares were meant to be a part, and were dropped
-WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}    # nothing to weigh
-PAIRS = [(source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target]    # noto has 42 labelled pictures: too few to teach
-SWEPT = [Dials(), *(replace(Dials(), **{dial: stop}) for dial, stops in (("event_gap", (0.0, 0.5)), ("prior_shift", (0.0, 0.35, 1.0)), ("style_gap", (0.0, 0.5)), ("expression_gap", (0.0, 0.5))) for stop in stops)]
-ABLATED = [f"knowledge={part}" for part in ("caption", "triplets", "none", "another")] + [f"eye={eye}" for eye in ("no_attention", "untrained", "blind")] + [f"timestep={t}" for t in (50, 250, 500)] + [
-    "alignment=prompts", "labelled_by=experts", "labelled_by=vlm", "alignment=none, labelled_by=experts", "pseudo_labels=raw"]
-GRIDS = {    # the switches get half of the main job's epochs: thirty trainings are more than an hour of two cores
-    "switches": [Job("kcdp", seed, recipe, epochs=2) for seed in (0, 1) for recipe in ("paper", "released", *ALONE)],
-    "gain": [Job(method, seed, target=target) for seed in range(5) for target in ("stickers", "noto") for method in ("kcdp", "baselines", "oracle") if (method, target) != ("oracle", "noto")],
-    "dials": [Job(method, seed, dials=dials) for seed in (0,) for dials in dict.fromkeys(TURNED) for method in ("kcdp", "baselines")],
-    "develop": [Job(method, seed, f"{recipe}, {HEADS}", target, weights=WEIGHTS.get(method, TRIED)) for seed in (100, 101) for target in ("sketches", "paintings")
-                for method, recipe in [*(("kcdp", recipe) for recipe in ("best", *WITHOUT, "paper")), *((peer, "best") for peer in (PEERS if seed == 100 else ()))]]    # peers are there to judge the rules of choosing
-               + [Job("untrained", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")],
-    "compare": [job for seed in range(5) for job in (
-        Job("untrained", seed, "best"), Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),
-        *(Job(method, seed, f"best, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for method in ("kcdp", "source_only", *PEERS, "oracle")))],
-    "matrix": [job for seed in (0, 1) for source, target in PAIRS for job in (
-        Job("untrained", seed, "best", target, source), *(Job("kcdp", seed, f"{recipe}, {HEADS}", target, source, setting) for setting in ("da", "uc") for recipe in ("best", "paper")),
-        *(Job(method, seed, f"best, {HEADS}", target, source) for method in ("source_only", *SOME)))],
-    "sweep": [job for seed in (0, 1) for dials in SWEPT for job in (
-        Job("untrained", seed, "best", dials=dials), *(Job(method, seed, f"best, {HEADS}", dials=dials) for method in ("kcdp", "source_only", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", dials=dials))],
-    "probe": [Job("standardised_probe", seed, "best", dials=dials) for seed in range(5) for dials in SWEPT if dials == Dials(prior_shift=dials.prior_shift)]
-             + [Job("standardised_probe", seed, "best", target) for seed in (100, 101) for target in ("sketches", "paintings")]
-             + [Job("standardised_probe", seed, "best", target, source) for seed in (0, 1) for source, target in PAIRS if (source, target) != ("photos", "stickers")],
-    "few": [job for seed in (0, 1) for pictures in (10, 30, 100, 300, None) for job in (
-        Job("untrained", seed, "best", pictures=pictures), *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)), Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures))],
+HEADS, TRIED, SOME = (
+    "trained=heads",
+    (0.3, 1.0, 3.0),
+    ("adabn", "mcd", "fixmatch"),
+)  # a rival of each kind: averages, discrepancy, self-training
+WITHOUT = [
+    f"best, {part}pseudo_labels=priors"
+    for part in ("", "embeddings=False, ", "domain_norm=False, ")
+]  # estimated class shares were meant to be a part, and were dropped
+WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}  # nothing to weigh
+PAIRS = [
+    (source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target
+]  # noto has 42 labelled pictures: too few to teach
+SWEPT = [
+    Dials(),
+    *(
+        replace(Dials(), **{dial: stop})
+        for dial, stops in (
+            ("event_gap", (0.0, 0.5)),
+            ("prior_shift", (0.0, 0.35, 1.0)),
+            ("style_gap", (0.0, 0.5)),
+            ("expression_gap", (0.0, 0.5)),
+        )
+        for stop in stops
+    ),
+]
+ABLATED = (
+    [f"knowledge={part}" for part in ("caption", "triplets", "none", "another")]
+    + [f"eye={eye}" for eye in ("no_attention", "untrained", "blind")]
+    + [f"timestep={t}" for t in (50, 250, 500)]
+    + [
+        "alignment=prompts",
+        "labelled_by=experts",
+        "labelled_by=vlm",
+        "alignment=none, labelled_by=experts",
+        "pseudo_labels=raw",
+    ]
+)
+# The switches get half of the main job's epochs: thirty trainings are more than an hour of two
+# cores
+GRIDS = {
+    "switches": [
+        Job("kcdp", seed, recipe, epochs=2)
+        for seed in (0, 1)
+        for recipe in ("paper", "released", *ALONE)
+    ],
+    "gain": [
+        Job(method, seed, target=target)
+        for seed in range(5)
+        for target in ("stickers", "noto")
+        for method in ("kcdp", "baselines", "oracle")
+        if (method, target) != ("oracle", "noto")
+    ],
+    "dials": [
+        Job(method, seed, dials=dials)
+        for seed in (0,)
+        for dials in dict.fromkeys(TURNED)
+        for method in ("kcdp", "baselines")
+    ],
+    "develop": [
+        Job(method, seed, f"{recipe}, {HEADS}", target, weights=WEIGHTS.get(method, TRIED))
+        for seed in (100, 101)
+        for target in ("sketches", "paintings")
+        for method, recipe in [
+            *(("kcdp", recipe) for recipe in ("best", *WITHOUT, "paper")),
+            *((peer, "best") for peer in (PEERS if seed == 100 else ())),
+        ]
+    ]  # peers are there to judge the rules of choosing
+    + [
+        Job("untrained", seed, "best", target)
+        for seed in (100, 101)
+        for target in ("sketches", "paintings")
+    ],
+    "compare": [
+        job
+        for seed in range(5)
+        for job in (
+            Job("untrained", seed, "best"),
+            Job("kcdp", seed, f"paper, {HEADS}", weights=TRIED),
+            *(
+                Job(method, seed, f"best, {HEADS}", weights=WEIGHTS.get(method, TRIED))
+                for method in ("kcdp", "source_only", *PEERS, "oracle")
+            ),
+        )
+    ],
+    "matrix": [
+        job
+        for seed in (0, 1)
+        for source, target in PAIRS
+        for job in (
+            Job("untrained", seed, "best", target, source),
+            *(
+                Job("kcdp", seed, f"{recipe}, {HEADS}", target, source, setting)
+                for setting in ("da", "uc")
+                for recipe in ("best", "paper")
+            ),
+            *(
+                Job(method, seed, f"best, {HEADS}", target, source)
+                for method in ("source_only", *SOME)
+            ),
+        )
+    ],
+    "sweep": [
+        job
+        for seed in (0, 1)
+        for dials in SWEPT
+        for job in (
+            Job("untrained", seed, "best", dials=dials),
+            *(
+                Job(method, seed, f"best, {HEADS}", dials=dials)
+                for method in ("kcdp", "source_only", *SOME)
+            ),
+            Job("kcdp", seed, f"paper, {HEADS}", dials=dials),
+        )
+    ],
+    "probe": [
+        Job("standardised_probe", seed, "best", dials=dials)
+        for seed in range(5)
+        for dials in SWEPT
+        if dials == Dials(prior_shift=dials.prior_shift)
+    ]
+    + [
+        Job("standardised_probe", seed, "best", target)
+        for seed in (100, 101)
+        for target in ("sketches", "paintings")
+    ]
+    + [
+        Job("standardised_probe", seed, "best", target, source)
+        for seed in (0, 1)
+        for source, target in PAIRS
+        if (source, target) != ("photos", "stickers")
+    ],
+    "few": [
+        job
+        for seed in (0, 1)
+        for pictures in (10, 30, 100, 300, None)
+        for job in (
+            Job("untrained", seed, "best", pictures=pictures),
+            *(Job(method, seed, f"best, {HEADS}", pictures=pictures) for method in ("kcdp", *SOME)),
+            Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures),
+        )
+    ],
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
-    "ablate": [Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed)))) for seed in (0, 1) for changed in ("", *ABLATED) for recipe in ("paper", "best")],
-    "rank": [Job("kcdp", seed, f"best, lora_rank={rank}") for seed in (0, 1) for rank in (1, 2, 32)],
-    "plain": [Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED)) for seed in range(5) for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))],    # which standardises, or is source only
-    "adapters": [job for seed in range(5) for job in (Job("kcdp", seed, "released"), *(Job(method, seed, "best") for method in (*PEERS, "kcdp")))],
+    "ablate": [
+        Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed))))
+        for seed in (0, 1)
+        for changed in ("", *ABLATED)
+        for recipe in ("paper", "best")
+    ],
+    "rank": [
+        Job("kcdp", seed, f"best, lora_rank={rank}") for seed in (0, 1) for rank in (1, 2, 32)
+    ],
+    "plain": [
+        Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED))
+        for seed in range(5)
+        for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))
+    ],  # which standardises, or is source only
+    "adapters": [
+        job
+        for seed in range(5)
+        for job in (
+            Job("kcdp", seed, "released"),
+            *(Job(method, seed, "best") for method in (*PEERS, "kcdp")),
+        )
+    ],
 }
 
 
 def run(job: Job) -> dict[str, dict]:
-    """Train and score: {method: {"source.test" and "target.test": what `metrics.scores` returns, "pseudo_labels": theirs}}; of the baselines on the target alone."""
+    """Train and score: {method: {"source.test" and "target.test": what `metrics.scores` returns,
+    "pseudo_labels": theirs}}; of the baselines on the target alone.
+    """
     config = job.config
     source, target, source_test, target_test = load_all(config)
-    target = target if job.pictures is None else target.select(range(job.pictures))    # ordered by content hash: as good as lots
+    target = (
+        target if job.pictures is None else target.select(range(job.pictures))
+    )  # ordered by content hash: as good as lots
     if job.method == "baselines":
-        return {name: {"target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)} for name, probs in baseline_probs(config, source, target_test, "cpu").items()}
+        return {
+            name: {
+                "target.test": metrics.scores(target_test.labels, probs, config.classes, job.seed)
+            }
+            for name, probs in baseline_probs(config, source, target_test, "cpu").items()
+        }
     if job.method == "untrained":
-        frozen = [freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test)]
+        frozen = [
+            freeze(pictures, config.sizes, config.switches)
+            for pictures in (source, target, target_test)
+        ]
         found = untrained_probs(config, frozen[0], source.labels, frozen[2], "cpu")
-        found["standardised_probe"] = standardised_probe(frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed)
-        return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
+        found["standardised_probe"] = standardised_probe(
+            frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed
+        )
+        return {
+            name: {"target.test": described(probs, target_test, job)}
+            for name, probs in found.items()
+        }
     if job.method == "standardised_probe":
         return probes(job, source, target, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
-    checkpoint, variant = job.file.with_suffix(".safetensors"), {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method)
+    checkpoint, variant = (
+        job.file.with_suffix(".safetensors"),
+        {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method),
+    )
     teacher, domain = (target, "target") if job.method == "oracle" else (source, "source")
     if job.setting == "uc":
         return unseen(job, source, source_test, target_test)
     if job.weights:
         return {job.method: chosen(job, variant, teacher, target, source_test, target_test)}
     trained = learn(config, variant, teacher, target, checkpoint, "cpu")
-    scores = {"source.test": described(evaluate(trained.model, frozen_for(variant, source_test, config, "cpu"), domain), source_test, job),
-              "target.test": described(evaluate(trained.model, frozen_for(variant, target_test, config, "cpu")), target_test, job)}
+    scores = {
+        "source.test": described(
+            evaluate(trained.model, frozen_for(variant, source_test, config, "cpu"), domain),
+            source_test,
+            job,
+        ),
+        "target.test": described(
+            evaluate(trained.model, frozen_for(variant, target_test, config, "cpu")),
+            target_test,
+            job,
+        ),
+    }
     if trained.pseudo_labels is not None:
         scores["pseudo_labels"] = metrics.pseudo_label_scores(target.labels, trained.pseudo_labels)
     checkpoint.unlink(missing_ok=True)
     return {job.method: scores}
 
 
-def subspaces(job: Job, source: Pictures, target: Pictures, target_test: Pictures) -> dict[str, dict]:
+def subspaces(
+    job: Job, source: Pictures, target: Pictures, target_test: Pictures
+) -> dict[str, dict]:
     """Scores of `subspace.align`, and the CKA of picture and text."""
-    frozen = [freeze(pictures, job.config.sizes, job.config.switches) for pictures in (source, target, target_test)]
+    frozen = [
+        freeze(pictures, job.config.sizes, job.config.switches)
+        for pictures in (source, target, target_test)
+    ]
     prompted = encode_texts(prompts(job.config.classes), load_text_encoder(job.config.sizes))
-    found = {name: subspace.align(frozen[0], source.labels, *frozen[1:], *prompted, interventions) for name, interventions in (("cesa", False), ("cesa_interventions", True))}
-    return {name: {"target.test": described(of.probs, target_test, job), "cka": {"before": round(of.cka_before, 6), "shared": round(of.cka, 6)}} for name, of in found.items()}
+    found = {
+        name: subspace.align(frozen[0], source.labels, *frozen[1:], *prompted, interventions)
+        for name, interventions in (("cesa", False), ("cesa_interventions", True))
+    }
+    return {
+        name: {
+            "target.test": described(of.probs, target_test, job),
+            "cka": {"before": round(of.cka_before, 6), "shared": round(of.cka, 6)},
+        }
+        for name, of in found.items()
+    }
 
 
 def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) -> dict[str, dict]:
-    """Scores of the standardised probe by the target's averages as they are; as they would be if its classes were as frequent as the source's, by the VLM's answers or, which is no method but a diagnosis, by the target's labels; by the source's averages; and of its answer joined with the VLM's."""
+    """Scores of the standardised probe by the target's averages as they are.
+
+    As they would be if its classes were as frequent as the source's, by the VLM's answers or, which
+    is no method but a diagnosis, by the target's labels; by the source's averages; and of its
+    answer joined with the VLM's.
+    """
     config, classes = job.config, len(job.config.classes)
-    taught, seen, asked = (freeze(pictures, config.sizes, config.switches) for pictures in (source, target, target_test))
-    vlm, shares = load_vlm(config.sizes, "cpu"), np.bincount(source.labels, minlength=classes) / len(source)
-    of_seen, of_asked = (zero_shot(vlm, of.image_embeddings[:], config.classes) for of in (seen, asked))
+    taught, seen, asked = (
+        freeze(pictures, config.sizes, config.switches)
+        for pictures in (source, target, target_test)
+    )
+    vlm, shares = (
+        load_vlm(config.sizes, "cpu"),
+        np.bincount(source.labels, minlength=classes) / len(source),
+    )
+    of_seen, of_asked = (
+        zero_shot(vlm, of.image_embeddings[:], config.classes) for of in (seen, asked)
+    )
 
     def probe(averaged=seen, weights=None):
-        return standardised_probe(taught, source.labels, averaged, asked, classes, job.seed, weights)
-    found = {"standardised_probe": probe(), "probe_vlm_shares": probe(weights=share_weights(of_seen.numpy(), shares)), "probe_true_shares": probe(weights=share_weights(np.eye(classes + 1)[target.labels][:, :classes], shares)),
-             "probe_source_averages": probe(taught)}
+        return standardised_probe(
+            taught, source.labels, averaged, asked, classes, job.seed, weights
+        )
+
+    found = {
+        "standardised_probe": probe(),
+        "probe_vlm_shares": probe(weights=share_weights(of_seen.numpy(), shares)),
+        "probe_true_shares": probe(
+            weights=share_weights(np.eye(classes + 1)[target.labels][:, :classes], shares)
+        ),
+        "probe_source_averages": probe(taught),
+    }
     found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
-    return {name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()}
+    return {
+        name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()
+    }
 
 
-def unseen(job: Job, source: Pictures, source_test: Pictures, target_test: Pictures) -> dict[str, dict]:
-    """Scores of a model that no target picture was part of, trained once for all targets; and, where features are standardised, of the same model once it has taken the averages of the pictures that it is asked about."""
+def unseen(
+    job: Job, source: Pictures, source_test: Pictures, target_test: Pictures
+) -> dict[str, dict]:
+    """Scores of a model that no target picture was part of, trained once for all targets.
+
+    And, where features are standardised, of the same model once it has taken the averages of the
+    pictures that it is asked about.
+    """
     model = baseline(job.config, "source_only", source, "cpu").model
-    held, asked = (frozen_for("source_only", pictures, job.config, "cpu") for pictures in (source_test, target_test))
+    held, asked = (
+        frozen_for("source_only", pictures, job.config, "cpu")
+        for pictures in (source_test, target_test)
+    )
     on_source = described(evaluate(model, held, "source"), source_test, job)
-    found = {job.method: {"source.test": on_source, "target.test": described(evaluate(model, asked), target_test, job)}}
+    found = {
+        job.method: {
+            "source.test": on_source,
+            "target.test": described(evaluate(model, asked), target_test, job),
+        }
+    }
     if job.config.switches.domain_norm:
         settle(model, asked)
-        found[f"{job.method}_test_time"] = {"source.test": on_source, "target.test": described(evaluate(model, asked), target_test, job)}
+        found[f"{job.method}_test_time"] = {
+            "source.test": on_source,
+            "target.test": described(evaluate(model, asked), target_test, job),
+        }
     return found
 
 
 def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
-    """What `metrics.scores` says of probabilities [N, C], the calibration error, and the predicted classes with the true ones, a digit a picture, so that methods can be compared picture by picture."""
-    return {**metrics.scores(pictures.labels, probs, job.config.classes, job.seed), "calibration_error": metrics.calibration(pictures.labels, probs)["error"],
-            "predicted": "".join(map(str, probs.argmax(1))), "labels": "".join(map(str, pictures.labels))}
+    """What `metrics.scores` says of probabilities [N, C], the calibration error, and the predicted
+    classes with the true ones, a digit a picture, so that methods can be compared picture by
+    picture.
+    """
+    return {
+        **metrics.scores(pictures.labels, probs, job.config.classes, job.seed),
+        "calibration_error": metrics.calibration(pictures.labels, probs)["error"],
+        "predicted": "".join(map(str, probs.argmax(1))),
+        "labels": "".join(map(str, pictures.labels)),
+    }
 
 
-def chosen(job: Job, variant: str, teacher: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures) -> dict:
-    """Train with every weight and look after every epoch. Scores are those of the candidate that `CHOICE` takes without labels; `candidates` says of all how they stand by each criterion, and their macro-F1, to report on."""
+def chosen(
+    job: Job,
+    variant: str,
+    teacher: Pictures,
+    target: Pictures,
+    source_test: Pictures,
+    target_test: Pictures,
+) -> dict:
+    """Train with every weight and look after every epoch.
+
+    Scores are those of the candidate that `CHOICE` takes without labels; `candidates` says of all
+    how they stand by each criterion, and their macro-F1, to report on.
+    """
     config, checkpoint = job.config, job.file.with_suffix(".safetensors")
-    held, unlabelled, asked = (frozen_for(variant, pictures, config, "cpu") for pictures in (source_test, target, target_test))
+    held, unlabelled, asked = (
+        frozen_for(variant, pictures, config, "cpu")
+        for pictures in (source_test, target, target_test)
+    )
     tried, validation, seen, answers = [], [], [], []
     for weight in job.weights:
-        checkpoint.unlink(missing_ok=True)    # one that goes on would not look at the epochs before
+        checkpoint.unlink(missing_ok=True)  # one that goes on would not look at the epochs before
 
         def look(model, epoch):
             tried.append({"weight": weight, "epoch": epoch})
-            validation.append(metrics.scores(source_test.labels, evaluate(model, held, "source"), config.classes, job.seed)["macro_f1"])
+            validation.append(
+                metrics.scores(
+                    source_test.labels, evaluate(model, held, "source"), config.classes, job.seed
+                )["macro_f1"]
+            )
             seen.append(evaluate(model, unlabelled))
             answers.append(evaluate(model, asked))
+
         learn(config, variant, teacher, target, checkpoint, "cpu", weight, look)
     checkpoint.unlink(missing_ok=True)
-    scored = [{"macro_f1": metrics.scores(target_test.labels, probs, config.classes, job.seed)["macro_f1"]} for probs in answers]
-    candidates = [{**told, **{name: round(value, 6) for name, value in by.items()}, **score} for told, by, score in zip(tried, criteria(seen, validation), scored)]
+    scored = [
+        {
+            "macro_f1": metrics.scores(target_test.labels, probs, config.classes, job.seed)[
+                "macro_f1"
+            ]
+        }
+        for probs in answers
+    ]
+    candidates = [
+        {**told, **{name: round(value, 6) for name, value in by.items()}, **score}
+        for told, by, score in zip(tried, criteria(seen, validation), scored)
+    ]
     taken = choose(candidates, "macro_f1" if job.method == "oracle" else CHOICE)
-    return {"target.test": described(answers[candidates.index(taken)], target_test, job), "candidates": candidates}
+    return {
+        "target.test": described(answers[candidates.index(taken)], target_test, job),
+        "candidates": candidates,
+    }
 
 
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job, made with this world and these weights?"""
-    wanted = {"method": {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method), **job.about()}.items()
+    wanted = {
+        "method": {"baselines": "majority", "untrained": "linear_probe"}.get(
+            job.method, job.method
+        ),
+        **job.about(),
+    }.items()
     return any(wanted <= row.items() and row.get("pictures") == job.pictures for row in rows)
 
 
@@ -237,13 +544,30 @@ def note(name: str, job: Job) -> None:
     """Run a job and append its lines to the grid's results."""
     started = time.time()
     found = run(job)
-    made = {"world": world_key(), "stack": stack_key(job.config.sizes), "commit": commit(), "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": round(time.time() - started, 1)}
-    lines = "".join(json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n" for method, scores in found.items())
+    made = {
+        "world": world_key(),
+        "stack": stack_key(job.config.sizes),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.time() - started, 1),
+    }
+    lines = "".join(
+        json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n"
+        for method, scores in found.items()
+    )
     results.FOLDER.mkdir(exist_ok=True)
-    with (results.FOLDER / f"{name}.jsonl").open("a") as file:    # one short write: two processes cannot mix their lines
+    with (results.FOLDER / f"{name}.jsonl").open(
+        "a"
+    ) as file:  # one short write: two processes cannot mix their lines
         file.write(lines)
-    scores = " ".join(f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items())
-    print(f"{job.target} {job.recipe} seed {job.seed} {job.dials}: {scores}, {made['seconds']:.0f} s", flush=True)
+    scores = " ".join(
+        f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items()
+    )
+    print(
+        f"{job.target} {job.recipe} seed {job.seed} {job.dials}: {scores}, {made['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Seconds of one training step, a source and a target batch of the preset `tiny`, of the paper recipe as this book runs it (everything frozen is cached)
-and of `recipe="released"` with less and less cached:
+"""Seconds of one training step, a source and a target batch of the preset `tiny`, of the paper
+recipe as this book runs it (everything frozen is cached) and of `recipe="released"` with less
+and less cached:
 
 released                 nothing: captions, triplets, tokens and latents anew in every step
-released_captions_read   captions and triplets from a file, as the released code has them; its text encoder is called for each text by itself, as there
+released_captions_read   captions and triplets from a file, as the released code has them; its text
+                         encoder is called for each text by itself, as there
 released_texts_batched   the same with the texts in batches
 
-`python benchmarks/step.py` prints all and writes results/step.json. Steps alternate, so that a busy moment hits each kind alike.
+`python benchmarks/step.py` prints all and writes results/step.json. Steps alternate, so that a busy
+  moment hits each kind alike.
 """
+
 import json
 import statistics
 import time
@@ -28,14 +32,22 @@ PRESET = PRESETS["tiny"]
 
 
 def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, look):
-    """A function without arguments that trains one step on a source and a target batch (uint8 [B, 3, S, S] each).
+    """A function without arguments that trains one step on a source and a target batch (uint8 [B,
+    3, S, S] each).
 
     look: from a batch's images and what is frozen of it to what the step learns from.
     """
-    model, config, accelerator = KCDP(PRESET, recipe), Config(recipe=recipe.name), processes.accelerator("no", "cpu")
+    model, config, accelerator = (
+        KCDP(PRESET, recipe),
+        Config(recipe=recipe.name),
+        processes.accelerator("no", "cpu"),
+    )
     labeller = PseudoLabeller(len(pixels[1]), len(EMOTIONS), recipe)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    frozen, rows = [describe(images, foundations, recipe) for images in pixels], torch.arange(len(labels))
+    frozen, rows = (
+        [describe(images, foundations, recipe) for images in pixels],
+        torch.arange(len(labels)),
+    )
 
     def step() -> None:
         foundations.text_encoder.known.clear()
@@ -48,24 +60,61 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
     return step
 
 
-def encode_anew(images: torch.Tensor, known: Frozen, foundations, recipe, texts_a_call: int) -> Frozen:
+def encode_anew(
+    images: torch.Tensor, known: Frozen, foundations, recipe, texts_a_call: int
+) -> Frozen:
     """Latents and tokens of a batch, its captions and triplets given."""
-    encode_texts([*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)], foundations.text_encoder, texts_a_call)
-    tokens, mask = knowledge_tokens(known.captions, known.triplets, recipe, foundations.text_encoder)
-    return Frozen(encode_images(foundations.vae, images, recipe), tokens, mask, known.image_embeddings, known.captions, known.triplets)
+    encode_texts(
+        [*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)],
+        foundations.text_encoder,
+        texts_a_call,
+    )
+    tokens, mask = knowledge_tokens(
+        known.captions, known.triplets, recipe, foundations.text_encoder
+    )
+    return Frozen(
+        encode_images(foundations.vae, images, recipe),
+        tokens,
+        mask,
+        known.image_embeddings,
+        known.captions,
+        known.triplets,
+    )
 
 
 def measure(rounds: int = ROUNDS) -> dict:
-    """Median seconds of each, and the ratio of the medians; the first step of each is not counted."""
-    foundations, pictures = load_foundations(PRESET), [datasets.load(name, "train") for name in ("photos", "stickers")]
-    pixels = [datasets.read_images(some.files[:PRESET.batch_size], PRESET.image_size) for some in pictures]
-    labels = torch.as_tensor(pictures[0].labels[:PRESET.batch_size])
+    """Median seconds of each, and the ratio of the medians.
+
+    The first step of each is not counted.
+    """
+    foundations, pictures = (
+        load_foundations(PRESET),
+        [datasets.load(name, "train") for name in ("photos", "stickers")],
+    )
+    pixels = [
+        datasets.read_images(some.files[: PRESET.batch_size], PRESET.image_size)
+        for some in pictures
+    ]
+    labels = torch.as_tensor(pictures[0].labels[: PRESET.batch_size])
     released = RECIPES["released"]
-    looks = {"released": lambda images, known: describe(images, foundations, released),
-             "released_captions_read": lambda images, known: encode_anew(images, known, foundations, released, texts_a_call=1),
-             "released_texts_batched": lambda images, known: encode_anew(images, known, foundations, released, texts_a_call=64)}
-    steps = {"paper": make_step(RECIPES["paper"], foundations, pixels, labels, lambda images, known: known),
-             **{name: make_step(released, foundations, pixels, labels, look) for name, look in looks.items()}}
+    looks = {
+        "released": lambda images, known: describe(images, foundations, released),
+        "released_captions_read": lambda images, known: encode_anew(
+            images, known, foundations, released, texts_a_call=1
+        ),
+        "released_texts_batched": lambda images, known: encode_anew(
+            images, known, foundations, released, texts_a_call=64
+        ),
+    }
+    steps = {
+        "paper": make_step(
+            RECIPES["paper"], foundations, pixels, labels, lambda images, known: known
+        ),
+        **{
+            name: make_step(released, foundations, pixels, labels, look)
+            for name, look in looks.items()
+        },
+    }
     seconds = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -73,12 +122,25 @@ def measure(rounds: int = ROUNDS) -> dict:
             step()
             seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    return {"seconds": {name: round(value, 3) for name, value in median.items()}, "ratio": {name: round(value / median["paper"], 2) for name, value in median.items()}}
+    return {
+        "seconds": {name: round(value, 3) for name, value in median.items()},
+        "ratio": {name: round(value / median["paper"], 2) for name, value in median.items()},
+    }
 
 
 if __name__ == "__main__":
     found = measure()
     for name, seconds in found["seconds"].items():
-        print(f"{name:23} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper recipe's")
-    about = {"batch": PRESET.batch_size, "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": commit()}
-    paths.atomic_write(paths.ROOT / "results" / "step.json", json.dumps({**found, **about}, indent=1) + "\n")
+        print(
+            f"{name:23} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper "
+            "recipe's"
+        )
+    about = {
+        "batch": PRESET.batch_size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+    paths.atomic_write(
+        paths.ROOT / "results" / "step.json", json.dumps({**found, **about}, indent=1) + "\n"
+    )

@@ -1,8 +1,13 @@
-"""How well the knowledge parsers read free English: precision and recall against twenty captions with triplets written by hand, into results/triplets.json.
+"""How well the knowledge parsers read free English.
 
-`python benchmarks/triplets.py [SPACY_MODEL]` measures the rules and, where it is installed, a spaCy model (en_core_web_sm unless told); what was measured before stays.
+Precision and recall against twenty captions with triplets written by hand, into
+results/triplets.json.
+
+`python benchmarks/triplets.py [SPACY_MODEL]` measures the rules and, where it is installed, a spaCy
+  model (en_core_web_sm unless told); what was measured before stays.
 A triplet counts when all three parts are the written ones, word for word.
 """
+
 import json
 import sys
 from pathlib import Path
@@ -19,7 +24,12 @@ def score(parse: Parser, rows: list[dict]) -> dict[str, float]:
     found = [set(triplets) for triplets in parse([row["caption"] for row in rows])]
     wanted = [set(map(tuple, row["triplets"])) for row in rows]
     right = sum(len(a & b) for a, b in zip(found, wanted))
-    return {"precision": round(right / max(1, sum(map(len, found))), 3), "recall": round(right / sum(map(len, wanted)), 3), "found": sum(map(len, found)), "right": right}
+    return {
+        "precision": round(right / max(1, sum(map(len, found))), 3),
+        "recall": round(right / sum(map(len, wanted)), 3),
+        "found": sum(map(len, found)),
+        "right": right,
+    }
 
 
 def main(model: str) -> None:
@@ -34,7 +44,18 @@ def main(model: str) -> None:
             print(error)
     for name, scores in measured.items():
         print(f"{name:16} precision {scores['precision']:.3f} recall {scores['recall']:.3f}")
-    paths.atomic_write(path, json.dumps({"captions": len(rows), "triplets": sum(len(row["triplets"]) for row in rows), "parsers": measured}, indent=1) + "\n")
+    paths.atomic_write(
+        path,
+        json.dumps(
+            {
+                "captions": len(rows),
+                "triplets": sum(len(row["triplets"]) for row in rows),
+                "parsers": measured,
+            },
+            indent=1,
+        )
+        + "\n",
+    )
 
 
 if __name__ == "__main__":

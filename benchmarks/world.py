@@ -1,14 +1,19 @@
-"""What a version of the built-in world is frozen on, before any method sees it (chapter "The world").
+"""What a version of the built-in world is frozen on, before any method sees it (chapter "The
+world").
 
-`python benchmarks/world.py [PART ...]` measures what lacks in results/world.json for the present world, part by part:
+`python benchmarks/world.py [PART ...]` measures what lacks in results/world.json for the present
+  world, part by part:
 
 speed      images a second at 64 pixels with all cores, the best of five rounds, and at 512
-captions   the best classifier, trained on the domain's own labels, on what a perfect captioner could say: what no caption can go beyond
+captions   the best classifier, trained on the domain's own labels, on what a perfect captioner
+           could say: what no caption can go beyond
 causes     the same on every visible cause, the fine ones included: what no picture can go beyond
-pictures   a small CNN trained on labelled photos and read in every domain, and one trained on labelled stickers (the oracle); no text, no pre-training
+pictures   a small CNN trained on labelled photos and read in every domain, and one trained on
+           labelled stickers (the oracle); no text, no pre-training
 
 All macro-F1 of the six classes on scenes that no classifier was trained or chosen on.
 """
+
 import json
 import os
 import sys
@@ -33,9 +38,16 @@ from kcdp_lib.results import FOLDER
 from kcdp_lib.towers import ConvTokens
 from kcdp_lib.world import causes
 
-SCENES = {"train": (0, 20_000), "validation": (20_000, 25_000), "test": (25_000, 35_000)}     # rows of the pretrain split, seed 2: no benchmark scene
+SCENES = {
+    "train": (0, 20_000),
+    "validation": (20_000, 25_000),
+    "test": (25_000, 35_000),
+}  # rows of the pretrain split, seed 2: no benchmark scene
 TABLE = "pretrain", 2
-PICTURES = {1200: (300, (0, 1, 2)), 6000: (700, (0,))}      # training pictures -> optimizer steps and seeds; 1,200 is what a benchmark split holds
+PICTURES = {
+    1200: (300, (0, 1, 2)),
+    6000: (700, (0,)),
+}  # training pictures -> optimizer steps and seeds; 1,200 is what a benchmark split holds
 BATCH = 64
 ROUNDS = 5
 
@@ -47,8 +59,12 @@ def macro_f1(labels, predicted) -> float:
 
 # ---------------------------------------------------------------- speed
 
+
 def speed() -> dict:
-    """{domain: images/s} at 64 pixels through `build`, and seconds for one picture of 512. Rounds are interleaved, so that a slow minute of the machine hits all domains."""
+    """{domain: images/s} at 64 pixels through `build`, and seconds for one picture of 512.
+
+    Rounds are interleaved, so that a slow minute of the machine hits all domains.
+    """
     rates = {domain: [] for domain in world.BENCHMARK}
     for turn in range(ROUNDS):
         for domain in world.BENCHMARK:
@@ -59,11 +75,15 @@ def speed() -> dict:
     for domain in world.BENCHMARK:
         started = time.perf_counter()
         world.render(world.sample_scene("pretrain", 2, 0, domain), domain, 512)
-        found[domain] = {"images_per_second": round(max(rates[domain])), "seconds_at_512": round(time.perf_counter() - started, 3)}
+        found[domain] = {
+            "images_per_second": round(max(rates[domain])),
+            "seconds_at_512": round(time.perf_counter() - started, 3),
+        }
     return {"cores": os.cpu_count(), "domains": found}
 
 
 # ---------------------------------------------------------------- ceilings
+
 
 def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[list], np.ndarray]:
     """What can be said of each scene, all its visible causes, and the labels."""
@@ -71,29 +91,57 @@ def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[lis
     for index in range(*rows):
         scene = world.sample_scene(*TABLE, index, domain)
         seen, attributes = world.shown(scene, domain), world.visible_attributes(scene, domain)
-        said.append([attributes.get(kind, "nothing") for kind in ("subject", "mouth", "eyes", "response", "event")])
-        face = [np.nan if name.startswith("brow") and not seen.brows else value for name, value in zip(causes.FEATURES, astuple(seen.face))]
+        said.append(
+            [
+                attributes.get(kind, "nothing")
+                for kind in ("subject", "mouth", "eyes", "response", "event")
+            ]
+        )
+        face = [
+            np.nan if name.startswith("brow") and not seen.brows else value
+            for name, value in zip(causes.FEATURES, astuple(seen.face))
+        ]
         visible.append([seen.response or "nothing", seen.event or "nothing", *face])
         labels.append(causes.SIX.index(world.label_of(scene.emotion)))
     return said, visible, np.array(labels)
 
 
 def classifiers(words: int, total: int) -> dict:
-    """Classifiers for rows whose first `words` columns of `total` are names: boosted trees and a linear one, each with classes as frequent as they are or evenly weighted."""
+    """Classifiers for rows whose first `words` columns of `total` are names.
+
+    Boosted trees and a linear one, each with classes as frequent as they are or evenly weighted.
+    """
     names = list(range(words))
     found = {}
     for weight in (None, "balanced"):
-        coded = make_column_transformer((OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=99), names), remainder="passthrough")
-        trees = HistGradientBoostingClassifier(categorical_features=names, max_iter=200, learning_rate=0.06, l2_regularization=1.0, class_weight=weight, random_state=0)
+        coded = make_column_transformer(
+            (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=99), names),
+            remainder="passthrough",
+        )
+        trees = HistGradientBoostingClassifier(
+            categorical_features=names,
+            max_iter=200,
+            learning_rate=0.06,
+            l2_regularization=1.0,
+            class_weight=weight,
+            random_state=0,
+        )
         found[f"trees, {weight}"] = make_pipeline(coded, trees)
         if words == total:
-            found[f"linear, {weight}"] = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(max_iter=300, class_weight=weight))
+            found[f"linear, {weight}"] = make_pipeline(
+                OneHotEncoder(handle_unknown="ignore"),
+                LogisticRegression(max_iter=300, class_weight=weight),
+            )
     return found
 
 
 def best(tables: dict, words: int) -> dict:
-    """The classifier with the best macro-F1 on the validation scenes, and its macro-F1 on the test scenes."""
-    (x, y), (x_val, y_val), (x_test, y_test) = ((np.array(rows, dtype=object), labels) for rows, labels in tables.values())
+    """The classifier with the best macro-F1 on the validation scenes, and its macro-F1 on the test
+    scenes.
+    """
+    (x, y), (x_val, y_val), (x_test, y_test) = (
+        (np.array(rows, dtype=object), labels) for rows, labels in tables.values()
+    )
     fitted = {name: model.fit(x, y) for name, model in classifiers(words, x.shape[1]).items()}
     name = max(fitted, key=lambda name: macro_f1(y_val, fitted[name].predict(x_val)))
     return {"macro_f1": macro_f1(y_test, fitted[name].predict(x_test)), "classifier": name}
@@ -104,21 +152,33 @@ def ceilings(what: str) -> dict:
     found = {}
     for domain in paths.progress(world.BENCHMARK, what):
         tables = {part: table(domain, rows) for part, rows in SCENES.items()}
-        found[domain] = best({part: (said if what == "captions" else visible, labels) for part, (said, visible, labels) in tables.items()}, 5 if what == "captions" else 2)
+        found[domain] = best(
+            {
+                part: (said if what == "captions" else visible, labels)
+                for part, (said, visible, labels) in tables.items()
+            },
+            5 if what == "captions" else 2,
+        )
     return found
 
 
 # ---------------------------------------------------------------- pictures alone
 
+
 def drawn(domain: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 [N, 64, 64, 3] of a domain's split and their labels [N]."""
     folder = world.build(domain, split, count)
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    return np.stack([np.asarray(Image.open(folder / row["file_name"])) for row in rows]), np.array([causes.SIX.index(world.label_of(row["emotion"])) for row in rows])
+    return np.stack([np.asarray(Image.open(folder / row["file_name"])) for row in rows]), np.array(
+        [causes.SIX.index(world.label_of(row["emotion"])) for row in rows]
+    )
 
 
 class Net(nn.Module):
-    """The miniature VLM's image tower, narrower and from nothing, with a linear layer: images [B, 3, S, S] -> logits [B, 6]."""
+    """The miniature VLM's image tower, narrower and from nothing, with a linear layer.
+
+    Images [B, 3, S, S] -> logits [B, 6].
+    """
 
     def __init__(self):
         super().__init__()
@@ -130,7 +190,9 @@ class Net(nn.Module):
 
 
 def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Net:
-    """A CNN trained on pictures [N, S, S, 3] and labels [N], every class with the same weight, mirrored and moved by up to four pixels."""
+    """A CNN trained on pictures [N, S, S, 3] and labels [N], every class with the same weight,
+    mirrored and moved by up to four pixels.
+    """
     torch.manual_seed(seed)
     model, rng = Net(), np.random.default_rng([7, seed])
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -138,7 +200,12 @@ def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> 
     weight = torch.tensor(1 / np.maximum(np.bincount(labels, minlength=6), 1), dtype=torch.float32)
     for _ in paths.progress(range(steps), "CNN", steps):
         rows = draw_rows(rng, len(labels), BATCH)
-        loss = F.cross_entropy(model(images(pictures, rows, rng, "cpu")), torch.from_numpy(labels[rows]), weight=weight, label_smoothing=0.05)
+        loss = F.cross_entropy(
+            model(images(pictures, rows, rng, "cpu")),
+            torch.from_numpy(labels[rows]),
+            weight=weight,
+            label_smoothing=0.05,
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -154,7 +221,9 @@ def predicted(model: Net, pictures: np.ndarray) -> np.ndarray:
 
 
 def picture_models() -> dict:
-    """{training pictures: {"photos" or "stickers", the domain of the training labels: {domain of the test: macro-F1, one for each seed}}}."""
+    """{training pictures: {"photos" or "stickers", the domain of the training labels: {domain of
+    the test: macro-F1, one for each seed}}}.
+    """
     tests = {domain: drawn(domain, "test", 1200) for domain in world.BENCHMARK}
     found = {}
     for count, (steps, seeds) in PICTURES.items():
@@ -169,7 +238,12 @@ def picture_models() -> dict:
     return found
 
 
-PARTS = {"speed": speed, "captions": lambda: ceilings("captions"), "causes": lambda: ceilings("causes"), "pictures": picture_models}
+PARTS = {
+    "speed": speed,
+    "captions": lambda: ceilings("captions"),
+    "causes": lambda: ceilings("causes"),
+    "pictures": picture_models,
+}
 
 
 def main(names: list[str]) -> None:

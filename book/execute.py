@@ -1,10 +1,15 @@
-"""Run the notebooks with papermill and keep their outputs without what would differ from run to run.
+"""Run the notebooks with papermill and keep their outputs without what would differ from run to
+run.
 
-`make notebooks`: all of them, in their order, as many at a time as there are cores; or `python book/execute.py 01_datasets differences` for some of them.
-Each runs alone, in a folder of its own and with an empty cache, so that what it shows comes from the commit and from nothing else.
+`make notebooks`: all of them, in their order, as many at a time as there are cores; or `python
+  book/execute.py 01_datasets differences` for some of them.
+Each runs alone, in a folder of its own and with an empty cache, so that what it shows comes from
+  the commit and from nothing else.
 --warm   with the caches that are there: quicker while one writes
---stale  only those whose code, library, models, pinned versions or results are no longer what they were made from
+--stale  only those whose code, library, models, pinned versions or results are no longer what they
+         were made from
 """
+
 import argparse
 import importlib.metadata
 import os
@@ -23,35 +28,65 @@ from fingerprint import ROOT, fingerprint, stale
 
 from kcdp_lib.adapt.record import commit
 
-NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
+NOTEBOOKS = [
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    *sorted((ROOT / "book").glob("*.ipynb")),
+]
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
-KEPT = ("tags", "mystnb")    # of a cell's metadata
-SHOWN = ("torch", "diffusers", "open_clip_torch", "transformers", "matplotlib")    # versions named at the foot of a page
+KEPT = ("tags", "mystnb")  # of a cell's metadata
+SHOWN = (
+    "torch",
+    "diffusers",
+    "open_clip_torch",
+    "transformers",
+    "matplotlib",
+)  # versions named at the foot of a page
 
 
 def run(path: Path, from_commit: str, caches: str) -> None:
-    """Execute one notebook and write it back clean, with what it was made from and how; caches: "cold" or "warm". RuntimeError if it wrote on standard error."""
+    """Execute one notebook and write it back clean, with what it was made from and how.
+
+    caches: "cold" or "warm". RuntimeError if it wrote on standard error.
+    """
     started = time.time()
-    with tempfile.TemporaryDirectory() as folder:    # another working directory than nbval's and JupyterLab's: it must not matter
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # another working directory than nbval's and JupyterLab's: it must not matter
         out = Path(folder) / path.name
-        papermill.execute_notebook(path, out, cwd=folder, kernel_name="python3", progress_bar=sys.stderr.isatty())
+        papermill.execute_notebook(
+            path, out, cwd=folder, kernel_name="python3", progress_bar=sys.stderr.isatty()
+        )
         notebook = clean(nbformat.read(out, as_version=4))
     check(notebook, path.name)
     notebook.metadata["kcdp"] = {
-        "made_from": fingerprint(notebook), "commit": from_commit, "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in SHOWN}},
-        "machine": f"{platform.system()} {platform.machine()}", "threads": torch.get_num_threads(), "seconds": round(time.time() - started), "caches": caches,
+        "made_from": fingerprint(notebook),
+        "commit": from_commit,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in SHOWN},
+        },
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.time() - started),
+        "caches": caches,
     }
     nbformat.write(notebook, path)
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to be cut. Tags, and what a figure is called, are kept."""
+    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to
+    be cut.
+
+    Tags, and what a figure is called, are kept.
+    """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({name: cell.metadata[name] for name in KEPT if cell.metadata.get(name)})
+        cell.metadata = nbformat.from_dict(
+            {name: cell.metadata[name] for name in KEPT if cell.metadata.get(name)}
+        )
         if cell.cell_type == "code":
             cell.outputs = merged(cell.outputs)
     return notebook
@@ -61,7 +96,12 @@ def merged(outputs: list) -> list:
     """Neighbouring pieces of the same stream joined."""
     kept = []
     for output in outputs:
-        if kept and output.output_type == "stream" and kept[-1].output_type == "stream" and kept[-1].name == output.name:
+        if (
+            kept
+            and output.output_type == "stream"
+            and kept[-1].output_type == "stream"
+            and kept[-1].name == output.name
+        ):
             kept[-1].text += output.text
         else:
             kept.append(output)
@@ -73,7 +113,9 @@ def check(notebook: nbformat.NotebookNode, name: str) -> None:
     for number, cell in enumerate(notebook.cells):
         text = str(cell.get("outputs", ""))
         if "'name': 'stderr'" in text:
-            raise RuntimeError(f"{name}, cell {number} writes on standard error; mend the cause: {text[:500]}")
+            raise RuntimeError(
+                f"{name}, cell {number} writes on standard error; mend the cause: {text[:500]}"
+            )
         if str(ROOT) in text or str(Path.home()) in text.replace(str(ROOT), ""):
             raise RuntimeError(f"{name}, cell {number} shows a path of this machine: {text[:500]}")
 
@@ -81,7 +123,14 @@ def check(notebook: nbformat.NotebookNode, name: str) -> None:
 def apart(path: Path, from_commit: str, warm: bool, threads: int) -> int:
     """Run one notebook in a process of its own; its exit status."""
     with tempfile.TemporaryDirectory() as empty:
-        command = [sys.executable, __file__, "--this", str(path), from_commit, "warm" if warm else "cold"]
+        command = [
+            sys.executable,
+            __file__,
+            "--this",
+            str(path),
+            from_commit,
+            "warm" if warm else "cold",
+        ]
         told = {"OMP_NUM_THREADS": str(threads)} | ({} if warm else {"KCDP_CACHE": empty})
         status = subprocess.run(command, env=os.environ | told, stdin=subprocess.DEVNULL).returncode
     print(f"{path.name}: {'failed' if status else 'done'}", flush=True)
@@ -89,7 +138,9 @@ def apart(path: Path, from_commit: str, warm: bool, threads: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="notebooks without their ending; all unless told")
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--stale", action="store_true")
@@ -99,12 +150,25 @@ def main() -> None:
         path, from_commit, caches = asked.this
         return run(Path(path), from_commit, caches)
     if unknown := set(asked.names) - {path.stem for path in NOTEBOOKS}:
-        parser.error(f"there is no notebook {', '.join(sorted(unknown))}; there are {', '.join(path.stem for path in NOTEBOOKS)}")
-    wanted = [path for path in NOTEBOOKS if (not asked.names or path.stem in asked.names) and not (asked.stale and not stale(nbformat.read(path, as_version=4)))]
-    cores, before = os.cpu_count() or 1, commit() or ""    # asked before the first notebook is written
+        parser.error(
+            f"there is no notebook {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(path.stem for path in NOTEBOOKS)}"
+        )
+    wanted = [
+        path
+        for path in NOTEBOOKS
+        if (not asked.names or path.stem in asked.names)
+        and not (asked.stale and not stale(nbformat.read(path, as_version=4)))
+    ]
+    cores, before = (
+        os.cpu_count() or 1,
+        commit() or "",
+    )  # asked before the first notebook is written
     workers = max(1, min(cores, len(wanted)))
     with ThreadPoolExecutor(workers) as pool:
-        statuses = list(pool.map(lambda path: apart(path, before, asked.warm, cores // workers), wanted))
+        statuses = list(
+            pool.map(lambda path: apart(path, before, asked.warm, cores // workers), wanted)
+        )
     sys.exit(any(statuses))
 
 

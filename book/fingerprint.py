@@ -1,4 +1,9 @@
-"""What a notebook's outputs were made from: kept in its metadata when it is executed, and compared with the tree by a test and by `python book/execute.py --stale`."""
+"""What a notebook's outputs were made from.
+
+Kept in its metadata when it is executed, and compared with the tree by a test and by `python
+book/execute.py --stale`.
+"""
+
 import ast
 import hashlib
 import re
@@ -17,16 +22,26 @@ ROOT = Path(__file__).resolve().parents[1]
 def fingerprint(notebook: nbformat.NotebookNode) -> dict[str, str]:
     """Hashes of all that the outputs depend on, by what it is, so that a difference has a name.
 
-    "code" its own cells, "library" what they import of it and what that imports, docstrings and comments aside, "models" the package's weights and drawings, "lock" the pinned versions,
+    "code" its own cells, "library" what they import of it and what that imports, docstrings and
+    comments aside, "models" the package's weights and drawings, "lock" the pinned versions,
     "results" the committed records whose names stand in the cells.
     """
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    found = {"code": sha(*code), "library": code_key(*modules("\n".join(code))), "models": package_data(), "lock": sha((ROOT / "constraints.txt").read_bytes()), "results": records("\n".join(code))}
+    found = {
+        "code": sha(*code),
+        "library": code_key(*modules("\n".join(code))),
+        "models": package_data(),
+        "lock": sha((ROOT / "constraints.txt").read_bytes()),
+        "results": records("\n".join(code)),
+    }
     return {name: value[:16] for name, value in found.items()}
 
 
 def stale(notebook: nbformat.NotebookNode) -> list[str]:
-    """What has changed since the notebook was executed, by the names that `fingerprint` gives; everything if it never was."""
+    """What has changed since the notebook was executed, by the names that `fingerprint` gives.
+
+    Everything if it never was.
+    """
     made_from = notebook.metadata.get("kcdp", {}).get("made_from", {})
     return [name for name, value in fingerprint(notebook).items() if made_from.get(name) != value]
 
@@ -40,8 +55,14 @@ def modules(code: str) -> list[str]:
             named |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
         elif isinstance(node, ast.Import):
             named |= {name.name for name in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "kcdp_lib":
-            named.add(kcdp_lib._HOMES.get(node.attr))    # which `import kcdp_lib` alone does not import
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "kcdp_lib"
+        ):
+            named.add(
+                kcdp_lib._HOMES.get(node.attr)
+            )  # which `import kcdp_lib` alone does not import
     imported = named & graph.modules
     reached = imported.union(*(graph.find_upstream_modules(name) for name in imported))
     return sorted({str(file_of(name).relative_to(PACKAGE)) for name in reached})
@@ -62,11 +83,34 @@ def file_of(module: str) -> Path:
 @cache
 def package_data() -> str:
     """SHA over what the package ships beside code and prose."""
-    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".md"))
-    return sha(*[part for path in files for part in (str(path.relative_to(PACKAGE)), hashlib.sha256(path.read_bytes()).hexdigest())])
+    files = sorted(
+        path
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+    )
+    return sha(
+        *[
+            part
+            for path in files
+            for part in (
+                str(path.relative_to(PACKAGE)),
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+            )
+        ]
+    )
 
 
 def records(code: str) -> str:
     """SHA over the files of `results/` that a string in the code names."""
-    strings = {node.value for node in ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return sha(*[path.name + sha(path.read_bytes()) for path in sorted((ROOT / "results").iterdir()) if path.stem in strings])
+    strings = {
+        node.value
+        for node in ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return sha(
+        *[
+            path.name + sha(path.read_bytes())
+            for path in sorted((ROOT / "results").iterdir())
+            if path.stem in strings
+        ]
+    )

@@ -1,8 +1,12 @@
-"""Slides from the chapters: `make slides` writes _build/slides/*.html, one file for each notebook and a first page with all of them.
+"""Slides from the chapters: `make slides` writes _build/slides/*.html, one file for each notebook
+and a first page with all of them.
 
-A slide for the title, one for each figure under its section's heading, one for each exercise, one for the summary. Nothing is written for the slides alone, so they cannot say anything else than the chapters.
-Each file is whole: figures inside, no script from elsewhere. Arrow keys and the space bar turn the page; printed, each slide is a page.
+A slide for the title, one for each figure under its section's heading, one for each exercise, one
+for the summary. Nothing is written for the slides alone, so they cannot say anything else than the
+chapters. Each file is whole: figures inside, no script from elsewhere. Arrow keys and the space bar
+turn the page; printed, each slide is a page.
 """
+
 import base64
 import html
 import re
@@ -56,14 +60,38 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
     for i, cell in enumerate(cells):
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^## (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
-            slides += [slide("exercise", f"<h2>{text(name)}</h2>{prose(asked, values)}") for name, asked in BOX.findall(cell.source)]
-            slides += [figure(heading, alt, "image/svg+xml", (path.parent / file).read_bytes(), "", values) for alt, file in re.findall(r"!\[([^\]]*)\]\(([^)]+\.svg)\)", cell.source)]
+            slides += [
+                slide("exercise", f"<h2>{text(name)}</h2>{prose(asked, values)}")
+                for name, asked in BOX.findall(cell.source)
+            ]
+            slides += [
+                figure(heading, alt, "image/svg+xml", (path.parent / file).read_bytes(), "", values)
+                for alt, file in re.findall(r"!\[([^\]]*)\]\(([^)]+\.svg)\)", cell.source)
+            ]
         elif "solution" not in cell.metadata.get("tags", []):
             told = cell.metadata.get("mystnb", {})
-            said, alt = told.get("figure", {}).get("caption") or said_of(cells, i), told.get("image", {}).get("alt", heading)
-            slides += [figure(heading, alt, "image/png", base64.b64decode(output.data["image/png"]), said, values) for output in cell.outputs if "image/png" in output.get("data", {})]
+            said, alt = (
+                told.get("figure", {}).get("caption") or said_of(cells, i),
+                told.get("image", {}).get("alt", heading),
+            )
+            slides += [
+                figure(
+                    heading,
+                    alt,
+                    "image/png",
+                    base64.b64decode(output.data["image/png"]),
+                    said,
+                    values,
+                )
+                for output in cell.outputs
+                if "image/png" in output.get("data", {})
+            ]
     summary = re.split(r"(?<=[.]) ", part(cells[-1].source, "Summary").replace("\n", " "))
-    slides.append(slide("", "<h2>What we did</h2>" + prose("\n".join(f"- {line}" for line in summary), values)))
+    slides.append(
+        slide(
+            "", "<h2>What we did</h2>" + prose("\n".join(f"- {line}" for line in summary), values)
+        )
+    )
     return title, slides
 
 
@@ -73,8 +101,15 @@ def part(source: str, heading: str) -> str:
 
 
 def said_of(cells: list, i: int) -> str:
-    """What the chapter says of the figure of cell i: the words that lead to it, if they end in a colon or a question; else the first sentences after it, or where a new section begins there, the last before it."""
-    before, after = ([cell.source for cell in some if cell.cell_type == "markdown"] for some in (reversed(cells[:i]), cells[i + 1:]))
+    """What the chapter says of the figure of cell i.
+
+    The words that lead to it, if they end in a colon or a question; else the first sentences after
+    it, or where a new section begins there, the last before it.
+    """
+    before, after = (
+        [cell.source for cell in some if cell.cell_type == "markdown"]
+        for some in (reversed(cells[:i]), cells[i + 1 :])
+    )
     if cells[i - 1].cell_type == "markdown" and re.search(r"[:?]$", before[0]):
         return before[0].split("\n")[-1].rstrip(":")
     if after and not re.match(r"[#`|!$-]", after[0]):
@@ -92,9 +127,15 @@ def shorter(line: str, letters: int = 240) -> str:
     return first
 
 
-def figure(heading: str, alt: str, kind: str, picture: bytes, said: str, values: dict[str, str]) -> str:
+def figure(
+    heading: str, alt: str, kind: str, picture: bytes, said: str, values: dict[str, str]
+) -> str:
     """A slide with one picture and what is said of it."""
-    return slide("", f'<h2>{text(heading)}</h2><figure><img alt="{html.escape(alt, quote=True)}" src="data:{kind};base64,{base64.b64encode(picture).decode()}"></figure>{prose(said, values)}')
+    return slide(
+        "",
+        f'<h2>{text(heading)}</h2><figure><img alt="{html.escape(alt, quote=True)}" '
+        f'src="data:{kind};base64,{base64.b64encode(picture).decode()}"></figure>{prose(said, values)}',
+    )
 
 
 def slide(kind: str, content: str) -> str:
@@ -102,19 +143,44 @@ def slide(kind: str, content: str) -> str:
 
 
 def prose(markdown: str, values: dict[str, str]) -> str:
-    """MyST as HTML: numbers that were glued are put in, references to code become its name, citations and links to pages that are not here go."""
-    markdown = re.sub(r"\{glue:text\}`([^`:]+)(?::([^`]+))?`", lambda found: format(float(values[found[1]]), found[2]) if found[2] else values[found[1]], markdown)
+    """MyST as HTML: numbers that were glued are put in, references to code become its name,
+    citations and links to pages that are not here go.
+    """
+    markdown = re.sub(
+        r"\{glue:text\}`([^`:]+)(?::([^`]+))?`",
+        lambda found: format(float(values[found[1]]), found[2]) if found[2] else values[found[1]],
+        markdown,
+    )
     markdown = re.sub(r"\s*\((\{cite:p\}`[^`]*`)\)|\s*\{cite:p\}`[^`]*`", "", markdown)
     markdown = re.sub(r", \{eq\}`[^`]*`|\s*\(\{eq\}`[^`]*`\)", "", markdown)
     markdown = re.sub(r"\{eq\}`eq-([^`]*)`", r"equation *\1*", markdown)
-    markdown = re.sub(r"\{py:\w+\}`~(?:\w+\.)*(\w+)`|\{py:\w+\}`([^`]+)`", lambda found: f"`{found[1] or found[2]}`", markdown)
+    markdown = re.sub(
+        r"\{py:\w+\}`~(?:\w+\.)*(\w+)`|\{py:\w+\}`([^`]+)`",
+        lambda found: f"`{found[1] or found[2]}`",
+        markdown,
+    )
     markdown = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", markdown)
-    return MarkdownIt().enable("table").render(re.sub(r"\$([^$\n]+)\$", lambda found: formula(found[1]), markdown))
+    return (
+        MarkdownIt()
+        .enable("table")
+        .render(re.sub(r"\$([^$\n]+)\$", lambda found: formula(found[1]), markdown))
+    )
 
 
 def formula(tex: str) -> str:
     """The little mathematics that overviews and captions hold, in letters: k = [c ; t]."""
-    for command, letter in {r"\mathcal": "", r"\bar": "", r"\hat": "", r"\,": " ", r"\cdot": "·", r"\epsilon": "ε", "{": "", "}": "", "*": "∗", "_": ""}.items():
+    for command, letter in {
+        r"\mathcal": "",
+        r"\bar": "",
+        r"\hat": "",
+        r"\,": " ",
+        r"\cdot": "·",
+        r"\epsilon": "ε",
+        "{": "",
+        "}": "",
+        "*": "∗",
+        "_": "",
+    }.items():
         tex = tex.replace(command, letter)
     return f"*{tex.strip()}*"
 
@@ -130,11 +196,22 @@ def main(folder: Path) -> None:
     links = []
     for path in CHAPTERS:
         title, slides = slides_of(path)
-        numbered = "\n".join(of_one.replace("<section", f'<section data-number="{number}"', 1) for number, of_one in enumerate(slides, 1))
-        (folder / f"{path.stem}.html").write_text(PAGE.format(title=text(title), slides=numbered), encoding="utf-8")
+        numbered = "\n".join(
+            of_one.replace("<section", f'<section data-number="{number}"', 1)
+            for number, of_one in enumerate(slides, 1)
+        )
+        (folder / f"{path.stem}.html").write_text(
+            PAGE.format(title=text(title), slides=numbered), encoding="utf-8"
+        )
         links.append(f'<li><a href="{path.stem}.html">{text(title)}</a>, {len(slides)} slides</li>')
-    index = slide("first", f"<h1>KCDP, step by step</h1><ol>{''.join(links)}</ol><p>Arrow keys and the space bar turn the page.</p>")
-    (folder / "index.html").write_text(PAGE.format(title="KCDP, step by step", slides=index), encoding="utf-8")
+    index = slide(
+        "first",
+        f"<h1>KCDP, step by step</h1><ol>{''.join(links)}</ol><p>Arrow keys and the space bar turn "
+        "the page.</p>",
+    )
+    (folder / "index.html").write_text(
+        PAGE.format(title="KCDP, step by step", slides=index), encoding="utf-8"
+    )
     print(folder / "index.html")
 
 

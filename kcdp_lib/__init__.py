@@ -1,4 +1,7 @@
-"""Knowledge-aligned counterfactual-enhanced diffusion perception (KCDP) for unsupervised cross-domain visual emotion recognition."""
+"""Knowledge-aligned counterfactual-enhanced diffusion perception (KCDP) for unsupervised
+cross-domain visual emotion recognition.
+"""
+
 import importlib
 import warnings
 
@@ -7,13 +10,24 @@ __version__ = "0.1.0"
 # tqdm's plea for ipywidgets would stay in every saved notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
-_HOMES = {"adapt": "kcdp_lib.adapt", "KCDP": "kcdp_lib.adapt", "Config": "kcdp_lib.config", "EMOTIONS": "kcdp_lib.datasets", "KCDPError": "kcdp_lib.errors"}
+_HOMES = {
+    "adapt": "kcdp_lib.adapt",
+    "KCDP": "kcdp_lib.adapt",
+    "Config": "kcdp_lib.config",
+    "EMOTIONS": "kcdp_lib.datasets",
+    "KCDPError": "kcdp_lib.errors",
+}
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str):
-    """Import on first use (PEP 562): drawing pictures should not wait for torch, diffusers and open_clip."""
+    """Import on first use (PEP 562).
+
+    Drawing pictures should not wait for torch, diffusers and open_clip.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'kcdp_lib' has no attribute {name!r}")
     home = importlib.import_module(_HOMES[name])
-    return home if name == "adapt" else getattr(home, name)    # the package kcdp_lib.adapt can itself be called
+    return (
+        home if name == "adapt" else getattr(home, name)
+    )  # the package kcdp_lib.adapt can itself be called

@@ -1,7 +1,12 @@
-"""Is this machine ready? `python -m kcdp_lib.check` says so in half a minute, without a network: a line for each thing that a workshop needs, and for what is wrong a sentence that says what to do.
+"""Is this machine ready?
 
-It ends with status 1 if something must be mended. Above the checks nothing but the standard library is imported: what is missing must not stop the rest.
+`python -m kcdp_lib.check` says so in half a minute, without a network: a line for each thing that a
+workshop needs, and for what is wrong a sentence that says what to do.
+
+It ends with status 1 if something must be mended. Above the checks nothing but the standard library
+is imported: what is missing must not stop the rest.
 """
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -19,49 +24,74 @@ from kcdp_lib.errors import KCDPError
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (3, 11, 5)
 DISTRIBUTION = "kcdp-cookbook"
-FREE_BYTES = 2_000_000_000      # caches of all chapters and some runs
-MEMORY_BYTES = 3_000_000_000    # `make adapt` takes about two thirds of it; the rest is for the browser
+FREE_BYTES = 2_000_000_000  # caches of all chapters and some runs
+MEMORY_BYTES = (
+    3_000_000_000  # `make adapt` takes about two thirds of it; the rest is for the browser
+)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 INSTALL = "install in this environment by `python -m pip install -c constraints.txt -e .`"
 
 
 class Finding(NamedTuple):
-    """One line of the table: what was looked at, "ok", "note" (the workshop does without) or "mend", and what there is to say."""
+    """One line of the table: what was looked at, "ok", "note" (the workshop does without) or
+    "mend", and what there is to say.
+    """
+
     what: str
     state: str
     said: str
 
 
-# ---------------------------------------------------------------- what is looked at: each returns what to print, or raises KCDPError
+# ----------------------------- what is looked at: each returns what to print, or raises KCDPError
+
 
 def python() -> str:
     """The interpreter's version. KCDPError below PYTHON."""
     found, wanted = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, PYTHON))
     if sys.version_info[:3] < PYTHON:
-        raise KCDPError(f"Python {found} is too old; install Python {wanted} or newer and make the environment with it.")
+        raise KCDPError(
+            f"Python {found} is too old; install Python {wanted} or newer and make the environment "
+            "with it."
+        )
     return found
 
 
 def packages() -> str:
-    """The packages that are needed, and the versions of all that are pinned. KCDPError where one is missing or is another than in constraints.txt."""
+    """The packages that are needed, and the versions of all that are pinned.
+
+    KCDPError where one is missing or is another than in constraints.txt.
+    """
     try:
-        needed = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(DISTRIBUTION)]
+        needed = [
+            re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(DISTRIBUTION)
+        ]
     except importlib.metadata.PackageNotFoundError:
         raise KCDPError(f"the project itself is not installed; {INSTALL}.") from None
     missing = [name for name in needed if version(name) is None]
     if missing:
         raise KCDPError(f"missing: {', '.join(missing)}; {INSTALL}.")
     pins = pinned()
-    other = {name: (found, pin) for name, pin in pins.items() if (found := version(name)) and found != pin}
+    other = {
+        name: (found, pin)
+        for name, pin in pins.items()
+        if (found := version(name)) and found != pin
+    }
     if other:
         name, (found, pin) = next(iter(other.items()))
         more = f", and {len(other) - 1} more differ" if len(other) > 1 else ""
         raise KCDPError(f"{name} is {found} and the book was made with {pin}{more}; {INSTALL}.")
-    return f"{len(needed)} needed" + (", in the versions that the book was made with" if pins else "; without constraints.txt their versions were not compared")
+    return f"{len(needed)} needed" + (
+        ", in the versions that the book was made with"
+        if pins
+        else "; without constraints.txt their versions were not compared"
+    )
 
 
 def version(name: str) -> str | None:
-    """The installed version of a package, without a local build's mark ("+cpu"); None if it is not there."""
+    """The installed version of a package, without a local build's mark ("+cpu").
+
+    None if it is not there.
+    """
     try:
         return importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
@@ -78,35 +108,52 @@ def pinned() -> dict[str, str]:
 def weights() -> str:
     """Load every miniature model. KCDPError, the loader's own, where one does not load whole."""
     from kcdp_lib import perception
+
     parts = [*foundations()[:5], perception.load_unet(preset())]
-    return f"{sum(p.numel() for part in parts for p in parameters(part)):,} numbers in the miniature models"
+    return (
+        f"{sum(p.numel() for part in parts for p in parameters(part)):,} numbers in the miniature "
+        "models"
+    )
 
 
 def picture() -> str:
-    """Draw one sticker, caption it and predict its emotion with heads that nobody has trained: all the code that a run goes through. KCDPError if the caption makes no sense."""
+    """Draw one sticker, caption it and predict its emotion with heads that nobody has trained.
+
+    All the code that a run goes through. KCDPError if the caption makes no sense.
+    """
     import torch
 
     from kcdp_lib import world
     from kcdp_lib.adapt import KCDP
     from kcdp_lib.config import RECIPES
+
     torch.manual_seed(0)
     model = KCDP(preset(), RECIPES["paper"])
     model.foundations = foundations()
     started = time.perf_counter()
-    found = model.predict([world.render(world.sample_scene("test", seed=0, index=3), "stickers", preset().image_size)])
+    found = model.predict(
+        [world.render(world.sample_scene("test", seed=0, index=3), "stickers", preset().image_size)]
+    )
     if not found.captions[0].startswith("a sticker of") or abs(found.probs.sum() - 1) > 1e-3:
-        raise KCDPError(f"a sticker was captioned {found.captions[0]!r}, so the models do not compute here what they should; bring the weights back by `git checkout kcdp_lib/models`.")
-    return f"\"{found.captions[0]}\", in {time.perf_counter() - started:.1f} s"
+        raise KCDPError(
+            f"a sticker was captioned {found.captions[0]!r}, so the models do not compute here "
+            "what they should; bring the weights back by `git checkout kcdp_lib/models`."
+        )
+    return f'"{found.captions[0]}", in {time.perf_counter() - started:.1f} s'
 
 
 def kernel() -> str:
-    """Jupyter's kernel "python3", on which the notebooks run. KCDPError where it is missing or belongs to another environment."""
+    """Jupyter's kernel "python3", on which the notebooks run.
+
+    KCDPError where it is missing or belongs to another environment.
+    """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
     how = "make it this environment's by `python -m ipykernel install --sys-prefix --name python3`"
     try:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        raise KCDPError(f"Jupyter has no kernel \"python3\"; {how}.") from None
+        raise KCDPError(f'Jupyter has no kernel "python3"; {how}.') from None
     if Path(command).is_absolute() and Path(command).parent != Path(sys.executable).parent:
         raise KCDPError(f"the notebooks would run with {command}; {how}.")
     return "the notebooks run in this environment"
@@ -115,7 +162,11 @@ def kernel() -> str:
 def folders() -> str:
     """Write to where caches and runs go, and look whether the disk has room. KCDPError if not."""
     from kcdp_lib.paths import CACHE, atomic_write
-    for folder, how in ((CACHE, "set KCDP_CACHE to a folder that you may write to"), (ROOT / "runs", "move the checkout to where you may write")):
+
+    for folder, how in (
+        (CACHE, "set KCDP_CACHE to a folder that you may write to"),
+        (ROOT / "runs", "move the checkout to where you may write"),
+    ):
         trial = folder / f".check{os.getpid()}"
         try:
             atomic_write(trial, "")
@@ -124,44 +175,61 @@ def folders() -> str:
             raise KCDPError(f"{folder} cannot be written ({error.strerror}); {how}.") from None
     free = shutil.disk_usage(CACHE).free
     if free < FREE_BYTES:
-        raise KCDPError(f"{free / 1e9:.1f} GB are free below {CACHE} and {FREE_BYTES / 1e9:.0f} are wanted; free some space, or set KCDP_CACHE to a folder on a larger disk.")
+        raise KCDPError(
+            f"{free / 1e9:.1f} GB are free below {CACHE} and {FREE_BYTES / 1e9:.0f} are wanted; "
+            "free some space, or set KCDP_CACHE to a folder on a larger disk."
+        )
     return f"caches and runs can be written, {free / 1e9:.0f} GB are free"
 
 
 def memory() -> str:
     """Memory that is free now. KCDPError below MEMORY_BYTES."""
     import psutil
+
     free = psutil.virtual_memory().available
     if free < MEMORY_BYTES:
-        raise KCDPError(f"{free / 1e9:.1f} GB of memory are free and {MEMORY_BYTES / 1e9:.0f} are wanted; close other programs, the browser's other windows first.")
+        raise KCDPError(
+            f"{free / 1e9:.1f} GB of memory are free and {MEMORY_BYTES / 1e9:.0f} are wanted; "
+            "close other programs, the browser's other windows first."
+        )
     return f"{free / 1e9:.0f} GB are free"
 
 
 def threads() -> str:
     """Threads that torch computes with, beside the machine's processors."""
     import torch
-    return f"torch computes with {torch.get_num_threads()} threads, the machine has {os.cpu_count()} processors"
+
+    return (
+        f"torch computes with {torch.get_num_threads()} threads, the machine has {os.cpu_count()} "
+        "processors"
+    )
 
 
 def device() -> str:
     """Where runs are computed unless they are told otherwise."""
     from kcdp_lib.config import pick_device
+
     return f"runs are computed on {pick_device()}"
 
 
 def browser() -> str:
-    """A Chromium, which nothing but the book's browser tests needs. KCDPError where there is none."""
+    """A Chromium, which nothing but the book's browser tests needs.
+
+    KCDPError where there is none.
+    """
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if not found:
         raise KCDPError("no Chromium was found; nothing in the workshop needs it.")
     return found
 
 
-# ---------------------------------------------------------------- helpers of `weights` and `picture`
+# ------------------------------------------------------------- helpers of `weights` and `picture`
+
 
 def preset():
     """The miniature preset."""
     from kcdp_lib.config import PRESETS
+
     return PRESETS["tiny"]
 
 
@@ -169,6 +237,7 @@ def preset():
 def foundations():
     """All frozen models but the UNet, loaded once. KCDPError if one cannot be."""
     from kcdp_lib.knowledge import load_foundations
+
     return load_foundations(preset())
 
 
@@ -180,32 +249,52 @@ def parameters(part) -> list:
 
 # ---------------------------------------------------------------- the table
 
-MUST: dict[str, Callable[[], str]] = {"Python": python, "packages": packages, "weights": weights, "one picture": picture, "Jupyter": kernel, "folders": folders, "memory": memory}
+MUST: dict[str, Callable[[], str]] = {
+    "Python": python,
+    "packages": packages,
+    "weights": weights,
+    "one picture": picture,
+    "Jupyter": kernel,
+    "folders": folders,
+    "memory": memory,
+}
 MAY: dict[str, Callable[[], str]] = {"threads": threads, "device": device, "browser": browser}
 
 
 def look(what: str, check: Callable[[], str], otherwise: str) -> Finding:
-    """One check's line; `otherwise` is its state if it fails. Whatever an installation can do wrong becomes a sentence."""
+    """One check's line; `otherwise` is its state if it fails.
+
+    Whatever an installation can do wrong becomes a sentence.
+    """
     try:
         return Finding(what, "ok", check())
     except KCDPError as error:
         return Finding(what, otherwise, str(error))
-    except Exception as error:    # a broken installation raises anything
+    except Exception as error:  # a broken installation raises anything
         said = str(error).strip().splitlines() or ["no reason given"]
         return Finding(what, otherwise, f"{type(error).__name__}, {said[0]}; {INSTALL}.")
 
 
 def main() -> None:
     """Print the table; status 1 if a line says "mend"."""
-    os.environ["HF_HUB_OFFLINE"] = "1"    # before a library asks the hub for anything
-    sys.stdout.reconfigure(errors="replace")    # a console that cannot show a path's letters still gets the line
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before a library asks the hub for anything
+    sys.stdout.reconfigure(
+        errors="replace"
+    )  # a console that cannot show a path's letters still gets the line
     found = []
     for checks, otherwise in ((MUST, "mend"), (MAY, "note")):
         for what, check in checks.items():
             found.append(look(what, check, otherwise))
             print(f"{found[-1].state:6}{found[-1].what:13}{found[-1].said}", flush=True)
     wrong = sum(finding.state == "mend" for finding in found)
-    print("Everything that the workshop needs is there." if not wrong else f"{wrong} of {len(found)} lines say \"mend\": do what they say, from above, and run this once more.")
+    print(
+        "Everything that the workshop needs is there."
+        if not wrong
+        else (
+            f'{wrong} of {len(found)} lines say "mend": do what they say, from above, and run this '
+            "once more."
+        )
+    )
     sys.exit(1 if wrong else 0)
 
 

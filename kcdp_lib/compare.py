@@ -1,8 +1,14 @@
-"""A fair comparison (chapter 06): choosing among trained candidates without a target label, and comparing the committed runs of several methods.
+"""A fair comparison (chapter 06).
 
-Epochs and weights have to be chosen somehow, and who chooses by target labels has used them. The same rule serves every method.
-Three of these rules ask how sure the answers are. A method whose loss rewards sureness answers surely, right or wrong; `agreement` asks the other candidates instead, `validation` the source.
+Choosing among trained candidates without a target label, and comparing the committed runs of
+several methods.
+
+Epochs and weights have to be chosen somehow, and who chooses by target labels has used them. The
+same rule serves every method. Three of these rules ask how sure the answers are. A method whose
+loss rewards sureness answers surely, right or wrong; `agreement` asks the other candidates instead,
+`validation` the source.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,26 +25,37 @@ from kcdp_lib.metrics import paired_difference_over_seeds
 from kcdp_lib.results import interval
 from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
 
-OTHER_SEED = 1_000_003    # of scenes that no run draws
+OTHER_SEED = 1_000_003  # of scenes that no run draws
 
-# ---------------------------------------------------------------------------------------------------------------- choosing without labels
+# ------------------------------------------------------------------------ choosing without labels
 
-NEIGHBOURS = 0.05    # temperature of `density`, its authors'
+NEIGHBOURS = 0.05  # temperature of `density`, its authors'
 
 
 def certainty(probs: np.ndarray) -> float:
-    """Minus the mean entropy, in nats, of probabilities [N, C]: sure answers. A model that always gives the same answer is sure, too."""
+    """Minus the mean entropy, in nats, of probabilities [N, C]: sure answers.
+
+    A model that always gives the same answer is sure, too.
+    """
     return float((probs * np.log(np.maximum(probs, 1e-9))).sum(1).mean())
 
 
 def information(probs: np.ndarray) -> float:
-    """What an answer says about which picture was asked, in nats: the entropy of the mean of probabilities [N, C] less their mean entropy. Sure, and not always the same."""
+    """What an answer says about which picture was asked, in nats.
+
+    The entropy of the mean of probabilities [N, C] less their mean entropy. Sure, and not always
+    the same.
+    """
     mean = probs.mean(0)
     return certainty(probs) - float((mean * np.log(np.maximum(mean, 1e-9))).sum())
 
 
 def density(probs: np.ndarray) -> float:
-    """Soft neighbourhood density (Saito et al. 2021): the mean entropy, in nats, of whom each of the probabilities [N, C] is near to, by cosine. High where answers lie in wide clusters."""
+    """Soft neighbourhood density (Saito et al. 2021).
+
+    The mean entropy, in nats, of whom each of the probabilities [N, C] is near to, by cosine. High
+    where answers lie in wide clusters.
+    """
     unit = probs / np.linalg.norm(probs, axis=1, keepdims=True)
     near = unit @ unit.T / NEIGHBOURS
     np.fill_diagonal(near, -np.inf)
@@ -48,19 +65,35 @@ def density(probs: np.ndarray) -> float:
 
 
 def agreement(probs: np.ndarray, everyone: np.ndarray) -> float:
-    """Share of pictures for which probabilities [N, C] give the answer that all K candidates [K, N, C] give together, by their mean."""
+    """Share of pictures for which probabilities [N, C] give the answer that all K candidates [K, N,
+    C] give together, by their mean.
+    """
     return float((probs.argmax(1) == everyone.mean(0).argmax(1)).mean())
 
 
 CRITERIA = ("certainty", "information", "density", "agreement", "validation")
-CHOICE = "validation"    # has the highest mean on the development pairs (`benchmarks/grid.py develop`)
+CHOICE = (
+    "validation"  # has the highest mean on the development pairs (`benchmarks/grid.py develop`)
+)
 
 
 def criteria(answers: Sequence[np.ndarray], validation: Sequence[float]) -> list[dict[str, float]]:
-    """Every criterion of every candidate, by name: from its answers to the target's unlabelled pictures, probabilities [N, C], and its macro-F1 on labelled source pictures that it was not taught."""
+    """Every criterion of every candidate, by name.
+
+    From its answers to the target's unlabelled pictures, probabilities [N, C], and its macro-F1 on
+    labelled source pictures that it was not taught.
+    """
     everyone = np.stack(answers)
-    return [{"certainty": certainty(probs), "information": information(probs), "density": density(probs), "agreement": agreement(probs, everyone), "validation": score}
-            for probs, score in zip(answers, validation)]
+    return [
+        {
+            "certainty": certainty(probs),
+            "information": information(probs),
+            "density": density(probs),
+            "agreement": agreement(probs, everyone),
+            "validation": score,
+        }
+        for probs, score in zip(answers, validation)
+    ]
 
 
 def choose(candidates: Sequence[dict], criterion: str) -> dict:
@@ -68,47 +101,83 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
     return max(candidates, key=lambda candidate: candidate[criterion])
 
 
-# ------------------------------------------------------------------------------------------------------------------------ committed runs
+# --------------------------------------------------------------------------------- committed runs
 
-def runs(rows: list[dict], method: str, recipe: str, target: str = "stickers", **told) -> dict[int, dict]:
-    """Seed -> the line of one method and recipe on one target, in the order of seeds; `told` are further entries of the line, such as pictures=30. The source is photos, unless it is told. KCDPError if a seed has several lines."""
+
+def runs(
+    rows: list[dict], method: str, recipe: str, target: str = "stickers", **told
+) -> dict[int, dict]:
+    """Seed -> the line of one method and recipe on one target, in the order of seeds.
+
+    `told` are further entries of the line, such as pictures=30. The source is photos, unless it is
+    told. KCDPError if a seed has several lines.
+    """
     wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **told}
     found = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
     by_seed = {row["seed"]: row for row in found}
     if len(by_seed) < len(found):
-        raise KCDPError(f"Several lines of {method}, {recipe}, to {target} have the same seed; tell more of them, their dials or pictures.")
+        raise KCDPError(
+            f"Several lines of {method}, {recipe}, to {target} have the same seed; tell more of "
+            "them, their dials or pictures."
+        )
     return dict(sorted(by_seed.items()))
 
 
-def everywhere(rows: list[dict], method: str, recipe: str, setting: str = "da") -> dict[tuple[str, str, int], dict]:
-    """(source, target, seed) -> the line of one method and recipe in one setting: `runs` over all pairs of domains."""
-    return {(row["source"], row["target"], row["seed"]): row for row in rows if (row["method"], row["recipe"], row["setting"]) == (method, recipe, setting)}
+def everywhere(
+    rows: list[dict], method: str, recipe: str, setting: str = "da"
+) -> dict[tuple[str, str, int], dict]:
+    """(source, target, seed) -> the line of one method and recipe in one setting.
+
+    `runs` over all pairs of domains.
+    """
+    return {
+        (row["source"], row["target"], row["seed"]): row
+        for row in rows
+        if (row["method"], row["recipe"], row["setting"]) == (method, recipe, setting)
+    }
 
 
 def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predicted classes [N] of a line's target test pictures."""
-    return tuple(np.array(list(row["metrics"]["target.test"][name]), dtype=int) for name in ("labels", "predicted"))
+    return tuple(
+        np.array(list(row["metrics"]["target.test"][name]), dtype=int)
+        for name in ("labels", "predicted")
+    )
 
 
 def difference(one: dict, other: dict) -> dict:
-    """What `metrics.paired_difference_over_seeds` says of two methods' `runs`, or `everywhere`, on the seeds that both have."""
+    """What `metrics.paired_difference_over_seeds` says of two methods' `runs`, or `everywhere`, on
+    the seeds that both have.
+    """
     seeds = sorted(one.keys() & other.keys())
     pairs = [(*predictions(one[seed]), predictions(other[seed])[1]) for seed in seeds]
-    return paired_difference_over_seeds(pairs, len(one[seeds[0]]["metrics"]["target.test"]["confusion"]))
+    return paired_difference_over_seeds(
+        pairs, len(one[seeds[0]]["metrics"]["target.test"]["confusion"])
+    )
 
 
 def summary(found: dict[int, dict]) -> dict[str, float]:
-    """Means over seeds of the scores (0 to 1) of a method's `runs` on the target's test pictures, and the interval of the macro-F1."""
+    """Means over seeds of the scores (0 to 1) of a method's `runs` on the target's test pictures,
+    and the interval of the macro-F1.
+    """
     scores = [row["metrics"]["target.test"] for row in found.values()]
-    means = {name: float(np.mean([of[name] for of in scores])) for name in ("macro_f1", "balanced_accuracy", "accuracy", "calibration_error")}
+    means = {
+        name: float(np.mean([of[name] for of in scores]))
+        for name in ("macro_f1", "balanced_accuracy", "accuracy", "calibration_error")
+    }
     low, high = interval([of["macro_f1"] for of in scores])
     return {"macro_f1": means["macro_f1"], "from": low, "to": high, **means}
 
 
 def choices(rows: list[dict]) -> dict[str, list[float]]:
-    """Criterion -> macro-F1 (0 to 1) of the candidate that it chooses, one number for each line with candidates; "last epoch" at weight 1 (or the only one), and by "target labels", which nobody has."""
+    """Criterion -> macro-F1 (0 to 1) of the candidate that it chooses, one number for each line
+    with candidates; "last epoch" at weight 1 (or the only one), and by "target labels", which
+    nobody has.
+    """
     found: dict[str, list[float]] = {}
-    for candidates in (row["metrics"]["candidates"] for row in rows if "candidates" in row["metrics"]):
+    for candidates in (
+        row["metrics"]["candidates"] for row in rows if "candidates" in row["metrics"]
+    ):
         for name in CRITERIA:
             found.setdefault(name, []).append(choose(candidates, name)["macro_f1"])
         plain = [one for one in candidates if one["weight"] == 1.0]
@@ -118,25 +187,40 @@ def choices(rows: list[dict]) -> dict[str, list[float]]:
 
 
 def causes(pictures: Pictures) -> list[dict]:
-    """What the world's record says of each of a built-in domain's pictures, in their order: emotion, undertone, intensity, what is shown."""
-    lines = (json.loads(line) for line in (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines())
+    """What the world's record says of each of a built-in domain's pictures, in their order.
+
+    Emotion, undertone, intensity, what is shown.
+    """
+    lines = (
+        json.loads(line)
+        for line in (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines()
+    )
     of = {line["file_name"]: line for line in lines}
     return [of[file.name] for file in pictures.files]
 
 
 def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.ndarray:
-    """How little the nameable signs of each of a built-in domain's pictures (mouth, eyes, response, event) say of its class, [N] in nats: the entropy of the class among `scenes` other scenes where they show the same signs.
+    """How little the nameable signs of each of a built-in domain's pictures (mouth, eyes, response,
+    event) say of its class, [N] in nats: the entropy of the class among `scenes` other scenes
+    where they show the same signs.
 
-    0: they always mean one class. NaN where fewer than `least` of the scenes show them. For pictures at the default dials.
+    0: they always mean one class. NaN where fewer than `least` of the scenes show them. For
+    pictures at the default dials.
     """
     counts: dict[tuple, Counter] = defaultdict(Counter)
     for index in range(scenes):
         scene = world.sample_scene("train", OTHER_SEED, index, pictures.name)
-        counts[_signs(world.shown(scene, pictures.name))][world.label_of(scene.emotion, pictures.taxonomy)] += 1
+        counts[_signs(world.shown(scene, pictures.name))][
+            world.label_of(scene.emotion, pictures.taxonomy)
+        ] += 1
 
     records = (of["shown"] for of in causes(pictures))
-    alike = [counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))] for record in records]
-    return np.array([entropy(list(seen.values())) if seen.total() >= least else np.nan for seen in alike])
+    alike = [
+        counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))] for record in records
+    ]
+    return np.array(
+        [entropy(list(seen.values())) if seen.total() >= least else np.nan for seen in alike]
+    )
 
 
 def _signs(shown: Shown) -> tuple:

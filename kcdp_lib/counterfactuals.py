@@ -1,9 +1,11 @@
-"""CLIEA: counterfactual-enhanced language-image emotional alignment, and the pseudo-labels it gives (chapter 04).
+"""CLIEA: counterfactual-enhanced language-image emotional alignment, and the pseudo-labels it gives
+(chapter 04).
 
-Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V -> Y.
-The knowledge K of a picture is read once under the prompt P of every emotion; the prompt of the true emotion is the factual one,
-the others are interventions P*. Contrastive learning tells them apart.
+Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V -> Y. The
+knowledge K of a picture is read once under the prompt P of every emotion; the prompt of the true
+emotion is the factual one, the others are interventions P*. Contrastive learning tells them apart.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple, Sequence
@@ -18,16 +20,19 @@ from kcdp_lib.tokens import masked_mean, used_positions
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
 HEADS = 8
-LEAST = 0.02    # no class is believed to be rarer, in either domain
+LEAST = 0.02  # no class is believed to be rarer, in either domain
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
-    """The emotion prompts P of the causal graph, one for each class (method chapter, eq-graph; paper, section CLIEA)."""
+    """The emotion prompts P of the causal graph, one for each class (method chapter, eq-graph;
+    paper, section CLIEA).
+    """
     return [PROMPT.format(name) for name in classes]
 
 
 class CLIEA(nn.Module):
-    """Compares a picture with the six counterfactual readings of its own knowledge (method chapter, eq-cliea; paper, section CLIEA).
+    """Compares a picture with the six counterfactual readings of its own knowledge (method chapter,
+    eq-cliea; paper, section CLIEA).
 
     visual_width: numbers in v (4 F); text_width: H of the text encoder, a multiple of the 8 heads.
     """
@@ -42,31 +47,65 @@ class CLIEA(nn.Module):
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
 
-    def read(self, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """s [B, C, H] of eq-cliea (method chapter): self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
+    def read(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        prompt_tokens: torch.Tensor,
+        prompt_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """s [B, C, H] of eq-cliea (method chapter).
 
-        tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with prompt_mask [C, L].
-        Prompt and knowledge are projected once each and only then paired, and the mean is taken before the (linear) output projection:
-        the same numbers for a sixth of the work.
+        self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
+
+        tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
+        prompt_mask [C, L]. Prompt and knowledge are projected once each and only then paired, and
+        the mean is taken before the (linear) output projection: the same numbers for a sixth of the
+        work.
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
-        if self.recipe.alignment == "prompts":    # without the knowledge: the same six texts for every picture
+        if (
+            self.recipe.alignment == "prompts"
+        ):  # without the knowledge: the same six texts for every picture
             mask = torch.zeros_like(mask)
         used, prompt_used = used_positions(mask), used_positions(prompt_mask)
-        tokens, mask, prompt_tokens, prompt_mask = tokens[:, used], mask[:, used], prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
+        tokens, mask, prompt_tokens, prompt_mask = (
+            tokens[:, used],
+            mask[:, used],
+            prompt_tokens[:, prompt_used],
+            prompt_mask[:, prompt_used],
+        )
         batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]
-        pairs = torch.cat([
-            self.in_proj(prompt_tokens)[None].expand(batch, -1, -1, -1),
-            self.in_proj(tokens)[:, None].expand(-1, classes, -1, -1)], dim=2).flatten(0, 1)        # [B C, L + T, 3 H]
-        valid = torch.cat([prompt_mask[None].expand(batch, -1, -1), mask[:, None].expand(-1, classes, -1)], dim=2).flatten(0, 1)
-        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(2, 0, 3, 1, 4)  # each [B C, heads, L + T, H / heads]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=None if valid.all() else valid[:, None, None])
+        pairs = torch.cat(
+            [
+                self.in_proj(prompt_tokens)[None].expand(batch, -1, -1, -1),
+                self.in_proj(tokens)[:, None].expand(-1, classes, -1, -1),
+            ],
+            dim=2,
+        ).flatten(0, 1)  # [B C, L + T, 3 H]
+        valid = torch.cat(
+            [prompt_mask[None].expand(batch, -1, -1), mask[:, None].expand(-1, classes, -1)], dim=2
+        ).flatten(0, 1)
+        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(
+            2, 0, 3, 1, 4
+        )  # each [B C, heads, L + T, H / heads]
+        seen = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=None if valid.all() else valid[:, None, None]
+        )
         pooled = masked_mean(seen.transpose(1, 2).flatten(2), valid)
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 
-    def forward(self, v: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-        """Cosine similarities [B, C], -1 to 1, of the picture's v [B, 4 F] and its counterfactual texts (before the division by the temperature).
+    def forward(
+        self,
+        v: torch.Tensor,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        prompt_tokens: torch.Tensor,
+        prompt_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Cosine similarities [B, C], -1 to 1, of the picture's v [B, 4 F] and its counterfactual
+        texts (before the division by the temperature).
 
         The second half of eq-cliea; tokens, masks and prompts as in `read`.
         """
@@ -75,7 +114,9 @@ class CLIEA(nn.Module):
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """L_ccl of eq-ccl (method chapter): cross-entropy over the counterfactual texts, with the temperature 0.07.
+    """L_ccl of eq-ccl (method chapter).
+
+    cross-entropy over the counterfactual texts, with the temperature 0.07.
 
     similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in nats.
     """
@@ -89,23 +130,38 @@ def similarity_probs(similarities: torch.Tensor) -> torch.Tensor:
 
 class Pseudo(NamedTuple):
     """Pseudo-labels of some target pictures (method chapter, eq-pseudo)."""
-    labels: torch.Tensor       # [B] int64, the most similar emotion
-    kept: torch.Tensor         # [B] bool, whether the label is trusted at this point of the training
-    confidence: torch.Tensor   # [B] probability of that emotion
+
+    labels: torch.Tensor  # [B] int64, the most similar emotion
+    kept: torch.Tensor  # [B] bool, whether the label is trusted at this point of the training
+    confidence: torch.Tensor  # [B] probability of that emotion
 
 
 class PseudoLabeller(nn.Module):
-    """Labels for the target from its own similarities: what was seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter 04).
+    """Labels for the target from its own similarities.
 
-    Every target picture has a row in a memory of probabilities, an exponential moving average over the epochs (no extra pass over the data).
-    Nothing is kept during the warm-up; then the surest fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`:
-    one common threshold might let the classes that are easy to see crowd out the others (chapter 04 measures it). Target labels are never seen here.
-    Recipe `raw`: the argmax of the moment, all of it, from the first step. Recipe `priors`: as the curriculum, but the target's class shares are estimated (`estimate_prior`)
-    and take the place of source_prior [C], the source's. warm_up is a share of the training, keep are shares of each class.
+    What was seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter
+    04).
+
+    Every target picture has a row in a memory of probabilities, an exponential moving average over
+    the epochs (no extra pass over the data). Nothing is kept during the warm-up; then the surest
+    fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`: one common
+    threshold might let the classes that are easy to see crowd out the others (chapter 04 measures
+    it). Target labels are never seen here. Recipe `raw`: the argmax of the moment, all of it, from
+    the first step. Recipe `priors`: as the curriculum, but the target's class shares are estimated
+    (`estimate_prior`) and take the place of source_prior [C], the source's. warm_up is a share of
+    the training, keep are shares of each class.
     """
 
-    def __init__(self, pictures: int, classes: int, recipe: Recipe, warm_up: float = 0.25, keep: tuple[float, float] = (0.3, 0.8), momentum: float = 0.5,
-                 source_prior: torch.Tensor | None = None):
+    def __init__(
+        self,
+        pictures: int,
+        classes: int,
+        recipe: Recipe,
+        warm_up: float = 0.25,
+        keep: tuple[float, float] = (0.3, 0.8),
+        momentum: float = 0.5,
+        source_prior: torch.Tensor | None = None,
+    ):
         super().__init__()
         self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
         self.register_buffer("memory", torch.zeros(pictures, classes))
@@ -114,7 +170,9 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
-        """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them. progress: fraction of the training done, 0 to 1."""
+        """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them.
+        progress: fraction of the training done, 0 to 1.
+        """
         return self.note(rows, similarity_probs(similarities), progress)
 
     @torch.no_grad()
@@ -130,14 +188,22 @@ class PseudoLabeller(nn.Module):
         return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
 
     def probabilities(self) -> torch.Tensor:
-        """[N, C]: the memory, for `priors` with the target's own class shares in place of the source's."""
+        """[N, C]: the memory, for `priors` with the target's own class shares in place of the
+        source's.
+        """
         if self.recipe.pseudo_labels != "priors" or not self.seen.any():
             return self.memory
-        return with_prior(self.memory, estimate_prior(self.memory[self.seen], self.source_prior), self.source_prior)
+        return with_prior(
+            self.memory,
+            estimate_prior(self.memory[self.seen], self.source_prior),
+            self.source_prior,
+        )
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
-        """Confidence [C], a probability, from which a picture of each predicted class is kept; infinite during the warm-up and for a class never predicted.
+        """Confidence [C], a probability, from which a picture of each predicted class is kept.
+
+        Infinite during the warm-up and for a class never predicted.
 
         progress: fraction of the training done, 0 to 1.
         """
@@ -145,7 +211,9 @@ class PseudoLabeller(nn.Module):
         limits = confidence.new_full((self.memory.shape[1],), float("inf"))
         if progress < self.warm_up:
             return limits
-        fraction = self.keep[0] + (self.keep[1] - self.keep[0]) * (progress - self.warm_up) / (1 - self.warm_up)
+        fraction = self.keep[0] + (self.keep[1] - self.keep[0]) * (progress - self.warm_up) / (
+            1 - self.warm_up
+        )
         for c in range(len(limits)):
             of_class = confidence[self.seen & (labels == c)]
             if len(of_class):
@@ -154,31 +222,49 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def all(self, progress: float = 1.0) -> Pseudo:
-        """The labels of every target picture [N], from the memory; a picture never seen is not kept."""
+        """The labels of every target picture [N], from the memory.
+
+        A picture never seen is not kept.
+        """
         confidence, labels = self.probabilities().max(-1)
         raw = self.recipe.pseudo_labels == "raw"
-        return Pseudo(labels, self.seen & (raw | (confidence >= self.thresholds(progress)[labels])), confidence)
+        return Pseudo(
+            labels,
+            self.seen & (raw | (confidence >= self.thresholds(progress)[labels])),
+            confidence,
+        )
 
 
 def together(*voices: torch.Tensor) -> torch.Tensor:
-    """Several opinions on the same pictures, probabilities [B, C] each, as one: their geometric mean, so that whoever is sure counts for more (chapter "A fair comparison")."""
+    """Several opinions on the same pictures, probabilities [B, C] each, as one.
+
+    Their geometric mean, so that whoever is sure counts for more (chapter "A fair comparison").
+    """
     return torch.stack([voice.clamp(min=1e-6).log() for voice in voices]).mean(0).softmax(-1)
 
 
-def with_prior(probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor) -> torch.Tensor:
-    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where the shares are prior [C]: Bayes' rule with another prior (Saerens et al. 2002).
+def with_prior(
+    probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor
+) -> torch.Tensor:
+    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where
+    the shares are prior [C]: Bayes' rule with another prior (Saerens et al. 2002).
 
-    Source shares below `LEAST` count as that: of a class that the source never shows, any doubt would otherwise become a certainty.
+    Source shares below `LEAST` count as that: of a class that the source never shows, any doubt
+    would otherwise become a certainty.
     """
     weighted = probs * prior / source_prior.clamp(min=LEAST)
     return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
 
 
-def estimate_prior(probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = LEAST) -> torch.Tensor:
-    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
+def estimate_prior(
+    probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = LEAST
+) -> torch.Tensor:
+    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by
+    EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
 
-    source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in both domains and differ in frequency alone, and the
-    classifier is calibrated. In the end every class is given `least` and the rest is shared as found, so that none is ruled out.
+    source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in
+    both domains and differ in frequency alone, and the classifier is calibrated. In the end every
+    class is given `least` and the rest is shared as found, so that none is ruled out.
     """
     prior = torch.full_like(source_prior, 1 / len(source_prior))
     for _ in range(steps):

@@ -1,8 +1,11 @@
-"""Scores of a classifier, their bootstrap intervals, and paired intervals of the difference between two classifiers.
+"""Scores of a classifier, their bootstrap intervals, and paired intervals of the difference between
+two classifiers.
 
-Macro-F1 and balanced accuracy lead: on an emotion benchmark that is half "happy", accuracy rewards always answering "happy".
-Of a space of features: how far apart it keeps two domains, and how well emotion is read in it (chapter 02).
+Macro-F1 and balanced accuracy lead: on an emotion benchmark that is half "happy", accuracy rewards
+always answering "happy". Of a space of features: how far apart it keeps two domains, and how well
+emotion is read in it (chapter 02).
 """
+
 from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
@@ -18,15 +21,25 @@ from kcdp_lib.datasets import EMOTIONS
 
 RESAMPLES = 2000
 LEVEL = 0.95
-BINS = 10                              # of confidence, in `calibration`
+BINS = 10  # of confidence, in `calibration`
 SUMMARIES = ("accuracy", "balanced_accuracy", "macro_f1")
-STRENGTHS = (0.01, 0.1, 1.0, 10.0)    # inverse regularisation among which a linear classifier chooses on its own training rows
+STRENGTHS = (
+    0.01,
+    0.1,
+    1.0,
+    10.0,
+)  # inverse regularisation among which a linear classifier chooses on its own training rows
 
 
-def scores(labels: np.ndarray, probs: np.ndarray, classes: Sequence[str] = EMOTIONS, seed: int = 0) -> dict:
-    """Scores of `probs` [N, C] against `labels` [N]; unlabelled rows (-1) are left out. Plain numbers, ready for JSON.
+def scores(
+    labels: np.ndarray, probs: np.ndarray, classes: Sequence[str] = EMOTIONS, seed: int = 0
+) -> dict:
+    """Scores of `probs` [N, C] against `labels` [N]; unlabelled rows (-1) are left out.
 
-    Every summary has a 95% interval beside it (`macro_f1_interval`: [low, high]). The recall of a class that has no picture is None.
+    Plain numbers, ready for JSON.
+
+    Every summary has a 95% interval beside it (`macro_f1_interval`: [low, high]). The recall of a
+    class that has no picture is None.
     """
     labels, predicted = _labelled(labels, probs)
     confusion = _confusion(labels, predicted, len(classes))
@@ -36,28 +49,40 @@ def scores(labels: np.ndarray, probs: np.ndarray, classes: Sequence[str] = EMOTI
     return {
         "n": int(len(labels)),
         **_with_intervals(_summaries(confusion), resampled),
-        "per_class_recall": {name: _number(recall[i]) if counts[i] else None for i, name in enumerate(classes)},
+        "per_class_recall": {
+            name: _number(recall[i]) if counts[i] else None for i, name in enumerate(classes)
+        },
         "confusion": confusion.tolist(),
     }
 
 
-def paired_difference(labels: np.ndarray, probs: np.ndarray, other: np.ndarray, seed: int = 0) -> dict:
-    """`probs` minus `other` (both [N, C]) on the same pictures, with intervals from resampling pictures, so that what both find hard cancels."""
+def paired_difference(
+    labels: np.ndarray, probs: np.ndarray, other: np.ndarray, seed: int = 0
+) -> dict:
+    """`probs` minus `other` (both [N, C]) on the same pictures, with intervals from resampling
+    pictures, so that what both find hard cancels.
+    """
     classes = probs.shape[1]
     known, first = _labelled(labels, probs)
     _, second = _labelled(labels, other)
     cells = np.zeros((classes,) * 3, dtype=np.int64)
     np.add.at(cells, (known, first, second), 1)
     resampled = _resample(cells, seed)
-    observed = {name: _summaries(cells.sum(2))[name] - _summaries(cells.sum(1))[name] for name in SUMMARIES}
+    observed = {
+        name: _summaries(cells.sum(2))[name] - _summaries(cells.sum(1))[name] for name in SUMMARIES
+    }
     ours, theirs = _summaries(resampled.sum(3)), _summaries(resampled.sum(2))
     return _with_intervals(observed, {name: ours[name] - theirs[name] for name in SUMMARIES})
 
 
-def paired_difference_over_seeds(runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int, seed: int = 0) -> dict:
-    """The mean over seeds of one method's scores minus another's, with intervals from resampling seeds and, within each, pictures (chapter 06).
+def paired_difference_over_seeds(
+    runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int, seed: int = 0
+) -> dict:
+    """The mean over seeds of one method's scores minus another's, with intervals from resampling
+    seeds and, within each, pictures (chapter 06).
 
-    runs: for each seed the labels, the first method's and the other's predicted classes, [N] each, ints from 0 to `classes` - 1.
+    runs: for each seed the labels, the first method's and the other's predicted classes, [N] each,
+    ints from 0 to `classes` - 1.
     """
     observed, resampled = [], []
     for labels, first, second in runs:
@@ -68,12 +93,20 @@ def paired_difference_over_seeds(runs: Sequence[tuple[np.ndarray, np.ndarray, np
             ours, theirs = _summaries(tables.sum(3)), _summaries(tables.sum(2))
             into.append({name: ours[name] - theirs[name] for name in SUMMARIES})
     drawn = np.random.default_rng(seed).integers(len(runs), size=(RESAMPLES, len(runs)))
-    means = {name: np.stack([of[name] for of in resampled], 1)[np.arange(RESAMPLES)[:, None], drawn].mean(1) for name in SUMMARIES}
-    return _with_intervals({name: np.mean([of[name] for of in observed]) for name in SUMMARIES}, means)
+    means = {
+        name: np.stack([of[name] for of in resampled], 1)[
+            np.arange(RESAMPLES)[:, None], drawn
+        ].mean(1)
+        for name in SUMMARIES
+    }
+    return _with_intervals(
+        {name: np.mean([of[name] for of in observed]) for name in SUMMARIES}, means
+    )
 
 
 def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
-    """Share of N pictures with a pseudo-label, and of those that have a label the share that is right: None where nothing can be checked.
+    """Share of N pictures with a pseudo-label, and of those that have a label the share that is
+    right: None where nothing can be checked.
 
     labels [N] and pseudo_labels [N], -1 for none.
     """
@@ -82,65 +115,113 @@ def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
     return {
         "n": int(len(pseudo_labels)),
         "coverage": _number(chosen.mean()) if len(chosen) else 0.0,
-        "accuracy": _number((labels[checked] == pseudo_labels[checked]).mean()) if checked.any() else None,
+        "accuracy": _number((labels[checked] == pseudo_labels[checked]).mean())
+        if checked.any()
+        else None,
     }
 
 
 def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
-    """Is a model as sure as it is right? The largest of each row of probs [N, C] against being right, in ten bins of equal width (chapter 04; Guo et al. 2017).
+    """Is a model as sure as it is right?
 
-    labels [N]; unlabelled rows (-1) are left out. `right` and `sure` are the accuracy and the mean confidence of all `n`. Lists hold one number for each bin
-    that is not empty: its `middle`, mean `confidence`, `accuracy` and `count`. `error` is the expected calibration error, 0 to 1: the distance between
-    a bin's accuracy and confidence, averaged over pictures. ValueError if the lengths differ or no row is labelled.
+    The largest of each row of probs [N, C] against being right, in ten bins of equal width (chapter
+    04; Guo et al. 2017).
+
+    labels [N]; unlabelled rows (-1) are left out. `right` and `sure` are the accuracy and the mean
+    confidence of all `n`. Lists hold one number for each bin that is not empty: its `middle`, mean
+    `confidence`, `accuracy` and `count`. `error` is the expected calibration error, 0 to 1: the
+    distance between a bin's accuracy and confidence, averaged over pictures. ValueError if the
+    lengths differ or no row is labelled.
     """
     known, predicted = _labelled(labels, probs)
     confidence, right = np.asarray(probs)[np.asarray(labels) >= 0].max(1), known == predicted
     accuracy, mean = calibration_curve(right.astype(int), confidence, n_bins=BINS, pos_label=1)
     edges = np.linspace(0, 1, BINS + 1)
-    count = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=BINS)    # scikit-learn's bins, whose counts it keeps to itself
+    count = np.bincount(
+        np.searchsorted(edges[1:-1], confidence), minlength=BINS
+    )  # scikit-learn's bins, whose counts it keeps to itself
     filled = np.flatnonzero(count)
     return {
-        "n": len(known), "right": _number(right.mean()), "sure": _number(confidence.mean()),
+        "n": len(known),
+        "right": _number(right.mean()),
+        "sure": _number(confidence.mean()),
         "error": _number(np.abs(accuracy - mean) @ count[filled] / len(known)),
-        "middle": ((edges[1:] + edges[:-1]) / 2)[filled].round(6).tolist(), "confidence": mean.round(6).tolist(),
-        "accuracy": accuracy.round(6).tolist(), "count": count[filled].tolist(),
+        "middle": ((edges[1:] + edges[:-1]) / 2)[filled].round(6).tolist(),
+        "confidence": mean.round(6).tolist(),
+        "accuracy": accuracy.round(6).tolist(),
+        "count": count[filled].tolist(),
     }
 
 
 def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> dict:
-    """How well a linear classifier tells two domains apart: 2 (1 - 2 err), from 0 (not at all) to 2 (always). Chapter 02; Ben-David et al. 2007.
+    """How well a linear classifier tells two domains apart.
 
-    source [N, D], target [M, D]: features of at least five pictures each, no labels. err is the mean of both domains' shares of errors in five-fold
-    cross-validation, so that the larger domain does not count for more; below 0, worse than guessing, is given as 0. Returns `n`, `a_distance` and
-    `a_distance_interval`, which resamples the pictures that were told apart, not those that taught the classifier. ValueError if the widths D differ.
+    2 (1 - 2 err), from 0 (not at all) to 2 (always). Chapter 02; Ben-David et al. 2007.
+
+    source [N, D], target [M, D]: features of at least five pictures each, no labels. err is the
+      mean of both domains' shares of errors in five-fold
+    cross-validation, so that the larger domain does not count for more; below 0, worse than
+      guessing, is given as 0. Returns `n`, `a_distance` and
+    `a_distance_interval`, which resamples the pictures that were told apart, not those that taught
+      the classifier. ValueError if the widths D differ.
     """
     features = np.concatenate([np.asarray(source), np.asarray(target)])
     domains = np.repeat([0, 1], [len(source), len(target)])
-    folds, model = StratifiedKFold(5, shuffle=True, random_state=seed), _linear("balanced_accuracy", seed, "balanced")
-    told = scores(domains, cross_val_predict(model, features, domains, cv=folds, method="predict_proba"), ("source", "target"), seed)
-    distance = {part: np.clip(4 * np.array(told[f"balanced_accuracy{part}"]) - 2, 0, 2) for part in ("", "_interval")}    # err = 1 - balanced accuracy
-    return {"n": told["n"], **{f"a_distance{part}": value.round(6).tolist() for part, value in distance.items()}}
+    folds, model = (
+        StratifiedKFold(5, shuffle=True, random_state=seed),
+        _linear("balanced_accuracy", seed, "balanced"),
+    )
+    told = scores(
+        domains,
+        cross_val_predict(model, features, domains, cv=folds, method="predict_proba"),
+        ("source", "target"),
+        seed,
+    )
+    distance = {
+        part: np.clip(4 * np.array(told[f"balanced_accuracy{part}"]) - 2, 0, 2)
+        for part in ("", "_interval")
+    }  # err = 1 - balanced accuracy
+    return {
+        "n": told["n"],
+        **{f"a_distance{part}": value.round(6).tolist() for part, value in distance.items()},
+    }
 
 
-def readability(features: np.ndarray, labels: np.ndarray, tests: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[str] = EMOTIONS, seed: int = 0) -> dict:
-    """How well a linear classifier reads the emotions in a space of features: what `scores` returns, for each entry of `tests` (chapter 02).
+def readability(
+    features: np.ndarray,
+    labels: np.ndarray,
+    tests: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    classes: Sequence[str] = EMOTIONS,
+    seed: int = 0,
+) -> dict:
+    """How well a linear classifier reads the emotions in a space of features.
 
-    features [N, D] and labels [N] teach it (see `linear_classifier`). tests: name -> (features [M, D], labels [M]), never used but to report.
-    ValueError if widths or lengths differ.
+    What `scores` returns, for each entry of `tests` (chapter 02).
+
+    features [N, D] and labels [N] teach it (see `linear_classifier`). tests: name -> (features [M,
+    D], labels [M]), never used but to report. ValueError if widths or lengths differ.
     """
     answer = linear_classifier(features, labels, len(classes), seed)
-    return {name: scores(true, answer(asked), classes, seed) for name, (asked, true) in tests.items()}
+    return {
+        name: scores(true, answer(asked), classes, seed) for name, (asked, true) in tests.items()
+    }
 
 
-def linear_classifier(features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """A logistic regression on standardised features [N, D] with labels [N] (-1: left out): a function from features [M, D] to probabilities [M, C], C = `classes`.
+def linear_classifier(
+    features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A logistic regression on standardised features [N, D] with labels [N] (-1: left out).
 
-    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation), unless a class has fewer than three: then it is 1.
-    ValueError if widths or lengths differ.
+    A function from features [M, D] to probabilities [M, C], C = `classes`.
+
+    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation),
+    unless a class has fewer than three: then it is 1. ValueError if widths or lengths differ.
     """
     features, labels = np.asarray(features), np.asarray(labels)
     enough = np.unique(labels[labels >= 0], return_counts=True)[1].min() >= 3
-    model = (_linear("f1_macro", seed) if enough else _logistic()).fit(features[labels >= 0], labels[labels >= 0])
+    model = (_linear("f1_macro", seed) if enough else _logistic()).fit(
+        features[labels >= 0], labels[labels >= 0]
+    )
 
     def answer(asked: np.ndarray) -> np.ndarray:
         probs = np.zeros((len(asked), classes))
@@ -151,12 +232,22 @@ def linear_classifier(features: np.ndarray, labels: np.ndarray, classes: int, se
 
 
 def _logistic(class_weight: str | None = None) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight=class_weight))
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=2000, class_weight=class_weight)
+    )
 
 
 def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSearchCV:
-    """Logistic regression on standardised features; cross-validation on the rows it is given chooses the regularisation."""
-    return GridSearchCV(_logistic(class_weight), {"logisticregression__C": STRENGTHS}, scoring=scoring, cv=StratifiedKFold(3, shuffle=True, random_state=seed))
+    """Logistic regression on standardised features.
+
+    cross-validation on the rows it is given chooses the regularisation.
+    """
+    return GridSearchCV(
+        _logistic(class_weight),
+        {"logisticregression__C": STRENGTHS},
+        scoring=scoring,
+        cv=StratifiedKFold(3, shuffle=True, random_state=seed),
+    )
 
 
 def _labelled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +269,8 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nd
 def _resample(cells: np.ndarray, seed: int) -> np.ndarray:
     """Bootstrap tables [R, *cells.shape].
 
-    Drawing n pictures with replacement and tabulating them is one multinomial draw over the table's cells.
+    Drawing n pictures with replacement and tabulating them is one multinomial draw over the table's
+    cells.
     """
     n = int(cells.sum())
     if n == 0:
@@ -190,7 +282,8 @@ def _resample(cells: np.ndarray, seed: int) -> np.ndarray:
 def _summaries(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """Accuracy, balanced accuracy and macro-F1 of confusion tables [..., C, C].
 
-    As in scikit-learn: recall is averaged over the classes that occur, F1 over those that occur or are predicted.
+    As in scikit-learn: recall is averaged over the classes that occur, F1 over those that occur or
+    are predicted.
     """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, predicted = confusion.sum(-1), confusion.sum(-2)
@@ -205,10 +298,16 @@ def _summaries(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 def _with_intervals(observed: dict, resampled: dict) -> dict:
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    intervals = {f"{name}_interval": [_number(q) for q in np.quantile(resampled[name], tails)] for name in SUMMARIES}
+    intervals = {
+        f"{name}_interval": [_number(q) for q in np.quantile(resampled[name], tails)]
+        for name in SUMMARIES
+    }
     return {**{name: _number(observed[name]) for name in SUMMARIES}, **intervals}
 
 
 def _number(value) -> float:
-    """A plain float of six decimals: what is printed and compared should not hang on the last bit."""
+    """A plain float of six decimals.
+
+    What is printed and compared should not hang on the last bit.
+    """
     return round(float(value), 6)

@@ -1,4 +1,9 @@
-"""Where things lie. Every path of the project is resolved here, because papermill, nbval and the book each run in another working directory."""
+"""Where things lie.
+
+Every path of the project is resolved here, because papermill, nbval and the book each run in
+another working directory.
+"""
+
 import ast
 import errno
 import hashlib
@@ -13,12 +18,17 @@ from tqdm.auto import tqdm
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd()
-CACHE = Path(os.environ.get("KCDP_CACHE") or (ROOT / ".cache" if (ROOT / "pyproject.toml").exists() else Path.home() / ".cache" / "kcdp"))
+CACHE = Path(
+    os.environ.get("KCDP_CACHE")
+    or (ROOT / ".cache" if (ROOT / "pyproject.toml").exists() else Path.home() / ".cache" / "kcdp")
+)
 TINY = PACKAGE / "models" / "tiny"
 
 
 def resolve(path: str | Path) -> Path:
-    """Absolute path of `path`: as seen from the working directory if it exists there, else from the checkout's root."""
+    """Absolute path of `path`: as seen from the working directory if it exists there, else from the
+    checkout's root.
+    """
     path = Path(path).expanduser()
     if path.is_absolute() or path.exists():
         return path.absolute()
@@ -26,26 +36,40 @@ def resolve(path: str | Path) -> Path:
 
 
 def at_revision(name: str) -> tuple[str, str | None]:
-    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both; a folder has None.
+    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both.
 
-    One string holds the two, so that whatever is kept under a model's name (`knowledge.model_key`) is kept under its commit, too.
+    A folder has None.
+
+    One string holds the two, so that whatever is kept under a model's name (`knowledge.model_key`)
+    is kept under its commit, too.
     """
     pinned = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", name)
     return pinned.groups() if pinned else (name, None)
 
 
 def place(name: str) -> str:
-    """The folder in which a model lies: a folder as it is, of a hub id at a commit that commit's folder in the hub's cache.
+    """The folder in which a model lies.
 
-    Loaders are handed folders alone: given a hub id, the libraries would first read a folder of that name in the working directory, and never look at the commit.
-    Nothing is downloaded. FileNotFoundError if it is not there.
+    A folder as it is, of a hub id at a commit that commit's folder in the hub's cache.
+
+    Loaders are handed folders alone: given a hub id, the libraries would first read a folder of
+    that name in the working directory, and never look at the commit. Nothing is downloaded.
+    FileNotFoundError if it is not there.
     """
-    from huggingface_hub import constants    # here, because a Config needs paths and no hub
+    from huggingface_hub import constants  # here, because a Config needs paths and no hub
 
     hub, revision = at_revision(name)
-    folder = Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}", "snapshots", revision) if revision else Path(name.removeprefix("local-dir:"))
+    folder = (
+        Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}", "snapshots", revision)
+        if revision
+        else Path(name.removeprefix("local-dir:"))
+    )
     if not folder.is_dir():
-        raise FileNotFoundError(f"it is not in the hub's cache, {constants.HF_HUB_CACHE}" if revision else f"there is no folder {folder}")
+        raise FileNotFoundError(
+            f"it is not in the hub's cache, {constants.HF_HUB_CACHE}"
+            if revision
+            else f"there is no folder {folder}"
+        )
     return str(folder)
 
 
@@ -56,13 +80,21 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 
 def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all, without a second copy of them in memory. OSError where the disk is full, as of any other file."""
-    from safetensors import SafetensorError    # here, because a Config needs paths and should not need torch
+    """Write tensors to a safetensors file, whole or not at all, without a second copy of them in
+    memory.
+
+    OSError where the disk is full, as of any other file.
+    """
+    from safetensors import (
+        SafetensorError,
+    )  # here, because a Config needs paths and should not need torch
     from safetensors.torch import save_file
 
     with _replaced(path) as part:
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata
+            )
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
@@ -71,7 +103,10 @@ def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = Non
 
 @contextmanager
 def _replaced(path: Path):
-    """A name beside `path` to write to; what was written there takes the place of `path`, or nothing does."""
+    """A name beside `path` to write to.
+
+    What was written there takes the place of `path`, or nothing does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
@@ -82,7 +117,10 @@ def _replaced(path: Path):
 
 
 def sha(*parts: bytes | str) -> str:
-    """Hex SHA-256 over the parts; the length of each is hashed too, so that no two lists of parts collide."""
+    """Hex SHA-256 over the parts.
+
+    The length of each is hashed too, so that no two lists of parts collide.
+    """
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -91,20 +129,39 @@ def sha(*parts: bytes | str) -> str:
 
 
 def code_key(*modules: str) -> str:
-    """SHA over what package files (`"world/causes.py"`) compute: their syntax trees without docstrings. A cache made by other code is never reused."""
-    return sha(*[_without_docstrings((PACKAGE / module).read_text(encoding="utf-8")) for module in modules])
+    """SHA over what package files (`"world/causes.py"`) compute.
+
+    Their syntax trees without docstrings. A cache made by other code is never reused.
+    """
+    return sha(
+        *[_without_docstrings((PACKAGE / module).read_text(encoding="utf-8")) for module in modules]
+    )
 
 
 def _without_docstrings(source: str) -> str:
     """The syntax tree of a source as text. Comments are not in it to begin with."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
             del node.body[0]
     return ast.dump(tree)
 
 
 def progress(items: Iterable, desc: str, total: int | None = None, images: int | None = None):
-    """A progress bar at a terminal or in JupyterLab; silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` to an item, it counts images and images/s."""
+    """A progress bar at a terminal or in JupyterLab.
+
+    Silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` to an item, it counts
+    images and images/s.
+    """
     quiet = os.environ.get("KCDP_QUIET") == "1" or not sys.stderr.isatty()
-    return tqdm(items, desc=desc, total=total, disable=quiet, leave=False, **({"unit": " images", "unit_scale": images} if images else {}))
+    return tqdm(
+        items,
+        desc=desc,
+        total=total,
+        disable=quiet,
+        leave=False,
+        **({"unit": " images", "unit_scale": images} if images else {}),
+    )

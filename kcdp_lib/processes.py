@@ -1,8 +1,12 @@
-"""One training in several processes (chapter "Full size"): what one process leaves to Accelerate, and the four sums that make many compute what one would.
+"""One training in several processes (chapter "Full size").
 
-Each process takes its share of every batch. Nothing is wrapped: a step has two losses, one after the other, so gradients are averaged once, when both have been run backward.
-In a single process all of this does nothing.
+What one process leaves to Accelerate, and the four sums that make many compute what one would.
+
+Each process takes its share of every batch. Nothing is wrapped: a step has two losses, one after
+the other, so gradients are averaged once, when both have been run backward. In a single process all
+of this does nothing.
 """
+
 from __future__ import annotations
 
 from typing import Sequence
@@ -19,44 +23,65 @@ from kcdp_lib.errors import KCDPError
 
 def accelerator(precision: str, device: str) -> Accelerator:
     """Accelerate for one training: precision "no", "bf16" or "fp16" (with its loss scaling)."""
-    AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)    # else a session's second training could not have another precision or device
+    AcceleratorState._reset_state(
+        reset_partial_state=PartialState().num_processes == 1
+    )  # else a session's second training could not have another precision or device
     return Accelerator(mixed_precision=precision, cpu=torch.device(device).type == "cpu")
 
 
 def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor, float]]:
-    """This process's part of a batch, int64 rows [B], in `accumulation` pieces (fewer if the batch is small), each with its weight.
+    """This process's part of a batch, int64 rows [B], in `accumulation` pieces (fewer if the batch
+    is small), each with its weight.
 
-    The mean over all processes of the sum of weighted means is the mean over the batch. KCDPError if a process would go without.
+    The mean over all processes of the sum of weighted means is the mean over the batch. KCDPError
+    if a process would go without.
     """
     state = PartialState()
     if len(rows) < state.num_processes:
-        raise KCDPError(f"A batch of {len(rows)} pictures cannot be shared by {state.num_processes} processes; start fewer.")
+        raise KCDPError(
+            f"A batch of {len(rows)} pictures cannot be shared by {state.num_processes} processes; "
+            "start fewer."
+        )
     mine = rows.tensor_split(state.num_processes)[state.process_index]
     pieces = mine.tensor_split(min(accumulation, len(rows) // state.num_processes))
     return [(piece, state.num_processes * len(piece) / len(rows)) for piece in pieces]
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of values [E], of any shape, with its gradient. As it is where no gradient is wanted: evaluation takes batches of its own."""
+    """The sum over all processes of values [E], of any shape, with its gradient.
+
+    As it is where no gradient is wanted: evaluation takes batches of its own.
+    """
     alone = PartialState().num_processes == 1 or not torch.is_grad_enabled()
     return values if alone else differentiable.all_reduce(values)
 
 
 def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
-    """Tensors [B, ...] of each process put one after the other, and where this process's lie in them."""
+    """Tensors [B, ...] of each process put one after the other, and where this process's lie in
+    them.
+    """
     state = PartialState()
     if state.num_processes == 1:
         return list(values), slice(None)
     parts = gather_object([[value.cpu() for value in values]])
-    start = sum(len(part[0]) for part in parts[:state.process_index])
-    return [torch.cat(column).to(values[0].device) for column in zip(*parts)], slice(start, start + len(values[0]))
+    start = sum(len(part[0]) for part in parts[: state.process_index])
+    return [torch.cat(column).to(values[0].device) for column in zip(*parts)], slice(
+        start, start + len(values[0])
+    )
 
 
 def mean_of(numbers: dict[str, float], device: str) -> dict[str, float]:
     """The mean of each number over the processes."""
     if PartialState().num_processes == 1:
         return numbers
-    return dict(zip(numbers, reduce(torch.tensor(list(numbers.values()), dtype=torch.float64, device=device), "mean").tolist()))
+    return dict(
+        zip(
+            numbers,
+            reduce(
+                torch.tensor(list(numbers.values()), dtype=torch.float64, device=device), "mean"
+            ).tolist(),
+        )
+    )
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -64,4 +89,6 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if PartialState().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    nn.utils.vector_to_parameters(reduce(nn.utils.parameters_to_vector(gradients), "mean"), gradients)
+    nn.utils.vector_to_parameters(
+        reduce(nn.utils.parameters_to_vector(gradients), "mean"), gradients
+    )

@@ -1,8 +1,12 @@
-"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once for each picture").
+"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once
+for each picture").
 
-A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed it. Several processes, on one machine or many, compute
-different shards of a set; a killed process leaves whole shards only. Reading maps the files into memory, so a set of 118,000 pictures needs no more memory than one of 1,000.
+A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed
+it. Several processes, on one machine or many, compute different shards of a set; a killed process
+leaves whole shards only. Reading maps the files into memory, so a set of 118,000 pictures needs no
+more memory than one of 1,000.
 """
+
 from __future__ import annotations
 
 import json
@@ -17,17 +21,27 @@ from safetensors import SafetensorError, safe_open
 from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
 
-SHARD = 512    # pictures; a multiple of every preset's batch, so that no batch lies in two shards
+SHARD = 512  # pictures; a multiple of every preset's batch, so that no batch lies in two shards
 
 
 class Rows:
-    """A tensor [N, ...] that lies in pieces on disk. It is indexed by rows as a tensor is (`rows[3]`, `rows[:8]`, `rows[int64 or bool tensor]`) and then gives one.
+    """A tensor [N, ...] that lies in pieces on disk.
 
-    parts: tensors [n, ...] that follow each other; columns: for each part the positions of the second axis that it holds (None: all), elsewhere it is zero;
-    width: the length of that axis; index: int64 [N], which row of the parts each row is (None: all, in order).
+    It is indexed by rows as a tensor is (`rows[3]`, `rows[:8]`, `rows[int64 or bool tensor]`) and
+    then gives one.
+
+    parts: tensors [n, ...] that follow each other; columns: for each part the positions of the
+    second axis that it holds (None: all), elsewhere it is zero; width: the length of that axis;
+    index: int64 [N], which row of the parts each row is (None: all, in order).
     """
 
-    def __init__(self, parts: Sequence[torch.Tensor], columns: Sequence[torch.Tensor] | None = None, width: int | None = None, index: torch.Tensor | None = None):
+    def __init__(
+        self,
+        parts: Sequence[torch.Tensor],
+        columns: Sequence[torch.Tensor] | None = None,
+        width: int | None = None,
+        index: torch.Tensor | None = None,
+    ):
         self.parts, self.columns, self.width = parts, columns, width
         self.ends = torch.tensor([len(part) for part in parts]).cumsum(0)
         self.index = torch.arange(int(self.ends[-1])) if index is None else index
@@ -50,7 +64,11 @@ class Rows:
         for owner in owners.unique().tolist():
             mine = owners == owner
             piece = self.parts[owner][places[mine] - (self.ends[owner] - len(self.parts[owner]))]
-            found[mine] = piece if not self.columns else found[mine].index_copy_(1, self.columns[owner], piece)
+            found[mine] = (
+                piece
+                if not self.columns
+                else found[mine].index_copy_(1, self.columns[owner], piece)
+            )
         return found
 
     def select(self, rows: torch.Tensor) -> Rows:
@@ -59,8 +77,11 @@ class Rows:
 
 
 class Shard(NamedTuple):
-    """What one file holds: tensors by name, mapped and not yet read, and a text or list for each picture."""
-    tensors: dict[str, torch.Tensor]    # [n, ...] each
+    """What one file holds: tensors by name, mapped and not yet read, and a text or list for each
+    picture.
+    """
+
+    tensors: dict[str, torch.Tensor]  # [n, ...] each
     texts: list
 
 
@@ -69,11 +90,15 @@ def shard_path(name: str) -> Path:
     return paths.CACHE / "frozen" / f"{name}.safetensors"
 
 
-def compute(names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Tensor], list]]) -> list[Shard]:
-    """All shards, in the order of their names. make(i) computes the tensors [n, ...] and texts of the i-th and is called for those that are not there.
+def compute(
+    names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Tensor], list]]
+) -> list[Shard]:
+    """All shards, in the order of their names. make(i) computes the tensors [n, ...] and texts of
+    the i-th and is called for those that are not there.
 
-    Under `accelerate launch` the processes share the work and wait for each other; the cache has to lie where all of them see it, else KCDPError.
-    A damaged shard is named in a warning and made anew.
+    Under `accelerate launch` the processes share the work and wait for each other; the cache has to
+    lie where all of them see it, else KCDPError. A damaged shard is named in a warning and made
+    anew.
     """
     everyone = PartialState()
     for i in range(everyone.process_index, len(names), everyone.num_processes):
@@ -83,7 +108,10 @@ def compute(names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Te
     everyone.wait_for_everyone()
     shards = [read(shard_path(name)) for name in names]
     if None in shards:
-        raise KCDPError(f"{shard_path(names[shards.index(None)])} was made by another machine and is not seen here; set KCDP_CACHE to a folder that all machines share.")
+        raise KCDPError(
+            f"{shard_path(names[shards.index(None)])} was made by another machine and is not seen "
+            "here; set KCDP_CACHE to a folder that all machines share."
+        )
     return shards
 
 
@@ -93,7 +121,13 @@ def read(path: Path) -> Shard | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            return Shard({name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["texts"]))
+            return Shard(
+                {name: file.get_tensor(name) for name in file.keys()},
+                json.loads(file.metadata()["texts"]),
+            )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"{path} is damaged ({error}) and is made anew; all other shards are kept.", stacklevel=2)
+        warnings.warn(
+            f"{path} is damaged ({error}) and is made anew; all other shards are kept.",
+            stacklevel=2,
+        )
         return None

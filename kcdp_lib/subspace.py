@@ -1,7 +1,10 @@
-"""CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures (chapter "What each part is worth"; KCDP++, the authors' later work).
+"""CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures (chapter
+"What each part is worth"; KCDP++, the authors' later work).
 
-In place of CLIEA's learned projection, and in closed form. All that is known of KCDP++ is that it does so; dimensions, and what exactly is projected, are ours.
+In place of CLIEA's learned projection, and in closed form. All that is known of KCDP++ is that it
+does so; dimensions, and what exactly is projected, are ours.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,49 +19,101 @@ from sklearn.preprocessing import StandardScaler
 from kcdp_lib.counterfactuals import similarity_probs
 from kcdp_lib.knowledge import Frozen
 
-BEFORE, SHARED = 64, 16    # dimensions that each side keeps, and of the subspace
+BEFORE, SHARED = 64, 16  # dimensions that each side keeps, and of the subspace
 
 
 @dataclass
 class Subspace:
-    """probs [N, C] of the pictures asked about; cka of picture and text on the source's training pictures (0 to 1), in the features that CCA was given and in the subspace."""
+    """probs [N, C] of the pictures asked about.
+
+    Cka of picture and text on the source's training pictures (0 to 1), in the features that CCA was
+    given and in the subspace.
+    """
+
     probs: np.ndarray
     cka_before: float
     cka: float
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019) of two sets of features of the same N pictures, [N, D] and [N, M]: 0 nothing in common, 1 the same up to rotation and scale."""
+    """Linear centred kernel alignment (Kornblith et al. 2019) of two sets of features of the same N
+    pictures, [N, D] and [N, M]: 0 nothing in common, 1 the same up to rotation and scale.
+    """
     x, y = x - x.mean(0), y - y.mean(0)
     return float(np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
 
 
-def readings(tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor) -> np.ndarray:
-    """The counterfactual texts [N, C, H] without CLIEA's attention: the mean over the tokens of [prompt_c ; k]. tokens [N, T, H], prompt_tokens [C, L, H], with bool masks."""
-    said, prompts = (tokens * mask[..., None]).sum(1), (prompt_tokens * prompt_mask[..., None]).sum(1)
-    return ((said[:, None] + prompts) / (mask.sum(1)[:, None, None] + prompt_mask.sum(1)[:, None])).numpy()
+def readings(
+    tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor
+) -> np.ndarray:
+    """The counterfactual texts [N, C, H] without CLIEA's attention.
 
-
-def align(source: Frozen, labels: np.ndarray, target: Frozen, asked: Frozen, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor, interventions: bool) -> Subspace:
-    """CCA between the source pictures' VLM embeddings and the texts of their true emotions; a picture that is asked about is answered by the text, among its C counterfactual ones, that lies nearest in the subspace.
-
-    labels [M] are the source's; pictures are standardised by domain, the target's by its unlabelled training pictures. interventions: of a picture's texts only what
-    the intervention on the prompt changes, that is, less their mean over the C prompts. Else most of what picture and text share is what the picture shows, not what it feels like.
+    The mean over the tokens of [prompt_c ; k]. tokens [N, T, H], prompt_tokens [C, L, H], with bool
+    masks.
     """
-    scale = {name: StandardScaler().fit(of.embeddings[:].numpy()) for name, of in (("source", source), ("target", target))}
-    taught, looked = scale["source"].transform(source.embeddings[:].numpy()), scale["target"].transform(asked.embeddings[:].numpy())
-    texts, others = (readings(of.tokens[:], of.mask[:], prompt_tokens, prompt_mask) for of in (source, asked))
+    said, prompts = (
+        (tokens * mask[..., None]).sum(1),
+        (prompt_tokens * prompt_mask[..., None]).sum(1),
+    )
+    return (
+        (said[:, None] + prompts) / (mask.sum(1)[:, None, None] + prompt_mask.sum(1)[:, None])
+    ).numpy()
+
+
+def align(
+    source: Frozen,
+    labels: np.ndarray,
+    target: Frozen,
+    asked: Frozen,
+    prompt_tokens: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    interventions: bool,
+) -> Subspace:
+    """CCA between the source pictures' VLM embeddings and the texts of their true emotions.
+
+    A picture that is asked about is answered by the text, among its C counterfactual ones, that
+    lies nearest in the subspace.
+
+    labels [M] are the source's; pictures are standardised by domain, the target's by its unlabelled
+    training pictures. interventions: of a picture's texts only what the intervention on the prompt
+    changes, that is, less their mean over the C prompts. Else most of what picture and text share
+    is what the picture shows, not what it feels like.
+    """
+    scale = {
+        name: StandardScaler().fit(of.embeddings[:].numpy())
+        for name, of in (("source", source), ("target", target))
+    }
+    taught, looked = (
+        scale["source"].transform(source.embeddings[:].numpy()),
+        scale["target"].transform(asked.embeddings[:].numpy()),
+    )
+    texts, others = (
+        readings(of.tokens[:], of.mask[:], prompt_tokens, prompt_mask) for of in (source, asked)
+    )
     if interventions:
         texts, others = (of - of.mean(1, keepdims=True) for of in (texts, others))
     factual = texts[np.arange(len(labels)), labels]
     image = PCA(BEFORE, random_state=0).fit(taught)
-    text = make_pipeline(StandardScaler(), PCA(min(BEFORE, np.linalg.matrix_rank(factual - factual.mean(0))), random_state=0)).fit(factual)
+    text = make_pipeline(
+        StandardScaler(),
+        PCA(min(BEFORE, np.linalg.matrix_rank(factual - factual.mean(0))), random_state=0),
+    ).fit(factual)
     x, y = image.transform(taught), text.transform(factual)
     shared = CCA(min(SHARED, y.shape[1]), max_iter=500).fit(x, y)
     pictures = shared.transform(image.transform(looked))
-    nearest = np.stack([_cosine(pictures, shared.transform(x[:1].repeat(len(of), 0), text.transform(of))[1]) for of in others.swapaxes(0, 1)], 1)
-    return Subspace(similarity_probs(torch.from_numpy(nearest)).numpy(), cka(x, y), cka(*shared.transform(x, y)))
+    nearest = np.stack(
+        [
+            _cosine(pictures, shared.transform(x[:1].repeat(len(of), 0), text.transform(of))[1])
+            for of in others.swapaxes(0, 1)
+        ],
+        1,
+    )
+    return Subspace(
+        similarity_probs(torch.from_numpy(nearest)).numpy(), cka(x, y), cka(*shared.transform(x, y))
+    )
 
 
 def _cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)).clip(1e-12)
+    return (one * other).sum(1) / (
+        np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    ).clip(1e-12)

@@ -1,8 +1,12 @@
-"""From a caption to its triplets (subject, verb, object): the knowledge parser (chapter 02; paper, figure 2, left).
+"""From a caption to its triplets (subject, verb, object).
 
-Two of them. Rules and word lists for the captions of a CoCa, which need nothing; and spaCy's dependency parse for the free English of a model such as InstructBLIP.
-The authors' parser (AllenNLP's OpenIE) cannot be installed any more.
+The knowledge parser (chapter 02; paper, figure 2, left).
+
+Two of them. Rules and word lists for the captions of a CoCa, which need nothing; and spaCy's
+dependency parse for the free English of a model such as InstructBLIP. The authors' parser
+(AllenNLP's OpenIE) cannot be installed any more.
 """
+
 from __future__ import annotations
 
 import re
@@ -12,52 +16,84 @@ from typing import Callable, Sequence
 from kcdp_lib.errors import KCDPError
 
 Triplet = tuple[str, str, str]
-Parser = Callable[[Sequence[str]], list[list[Triplet]]]    # captions -> the triplets of each
+Parser = Callable[[Sequence[str]], list[list[Triplet]]]  # captions -> the triplets of each
 RULES = "rules"
 
 
 @lru_cache(maxsize=1)
 def load_parser(name: str) -> Parser:
-    """The parser of that name: "rules", or a spaCy model such as "en_core_web_sm". KCDPError with the command that installs it, where it is missing."""
+    """The parser of that name: "rules", or a spaCy model such as "en_core_web_sm".
+
+    KCDPError with the command that installs it, where it is missing.
+    """
     if name == RULES:
         return lambda captions: [parse_triplets(caption) for caption in captions]
-    import spacy    # here, because it takes a second that the rules do not need
+    import spacy  # here, because it takes a second that the rules do not need
 
     try:
         model = spacy.load(name, exclude=["ner"])
     except OSError as error:
-        raise KCDPError(f"spaCy's model {name} is not installed; run `python -m spacy download {name}`, or choose the parser \"{RULES}\".") from error
+        raise KCDPError(
+            f"spaCy's model {name} is not installed; run `python -m spacy download {name}`, or "
+            f'choose the parser "{RULES}".'
+        ) from error
     return lambda captions: [dependency_triplets(doc) for doc in model.pipe(captions)]
 
 
-# -------------------------------------------------------------------------------------------------------------------- by rules
+# --------------------------------------------------------------------------------------- by rules
 
-_MEDIA = "photo photograph picture image sticker icon drawing sketch illustration cartoon emoji painting close-up".split()
-_MEDIUM = (r"(?:(?:a|an|the|this)\s+)?(?:(?:black and white|close up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
-           rf"(?:{'|'.join(_MEDIA)}|close up)\s+(?:of|showing)\s+")
+_MEDIA = (
+    "photo photograph picture image sticker icon drawing sketch illustration cartoon emoji "
+    "painting close-up"
+).split()
+_MEDIUM = (
+    r"(?:(?:a|an|the|this)\s+)?(?:(?:black and white|close "
+    r"up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
+    rf"(?:{'|'.join(_MEDIA)}|close up)\s+(?:of|showing)\s+"
+)
 _LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
 _CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
-_PHRASES = ("on top of", "in front of", "in the middle of", "next to", "close to", "out of", "inside of", "outside of", "away from")
+_PHRASES = (
+    "on top of",
+    "in front of",
+    "in the middle of",
+    "next to",
+    "close to",
+    "out of",
+    "inside of",
+    "outside of",
+    "away from",
+)
 _PREPOSITIONS = set(_PHRASES) | set(
-    "with without at in on under over above below beside behind near by inside outside between among around through across along into onto from to toward towards "
-    "against during before after beneath underneath past upon off for like as".split())
+    "with without at in on under over above below beside behind near by inside outside between "
+    "among around through across along into onto from to toward towards "
+    "against during before after beneath underneath past upon off for like as".split()
+)
 _DETERMINERS = set("a an the his her its their my your our some this these those".split())
 _PARTICLES = set("up down away back together out".split())
 _BE = set("is are was were be been being".split())
 _FINITE = set(
-    "has have had stands sits holds wears looks shows smiles runs rides plays walks eats flies lies hangs jumps cries laughs screams stares faces watches carries sleeps "
-    "feels seems appears makes gets takes drinks talks sings dances waits points reads leans floats swims contains features stand sit hold wear look walk run play eat".split())
+    "has have had stands sits holds wears looks shows smiles runs rides plays walks eats flies "
+    "lies hangs jumps cries laughs screams stares faces watches carries sleeps "
+    "feels seems appears makes gets takes drinks talks sings dances waits points reads leans "
+    "floats swims contains features stand sit hold wear look walk run play eat".split()
+)
 _NOUNS_IN_ING = set(
-    "thing something nothing anything everything morning evening wedding ceiling building clothing wing ring king string spring earring painting sibling duckling "
-    "lightning pudding stocking swing".split())
+    "thing something nothing anything everything morning evening wedding ceiling building clothing "
+    "wing ring king string spring earring painting sibling duckling "
+    "lightning pudding stocking swing".split()
+)
 _RELATIVE = {"that", "who", "which"}
 
 
 def parse_triplets(caption: str) -> list[Triplet]:
-    """(subject, verb, object) of a caption, by rules and word lists alone; no model, so it works offline and never fails (method chapter, eq-caption).
+    """(subject, verb, object) of a caption, by rules and word lists alone.
 
-    Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives (girl, has, smile), (girl, at, party).
-    What the rules do not understand is left inside a noun phrase; a caption without subject and relation gives an empty list.
+    No model, so it works offline and never fails (method chapter, eq-caption).
+
+    Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives
+    (girl, has, smile), (girl, at, party). What the rules do not understand is left inside a noun
+    phrase; a caption without subject and relation gives an empty list.
     """
     text = " ".join(caption.lower().split())
     found: dict[Triplet, None] = {}  # a dict, as a set that keeps its order
@@ -76,7 +112,10 @@ def _words(clause: str) -> list[str]:
 
 
 def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
-    """Triplets of one clause and its subject; `subject` is the one before, for a clause that has none ("while holding a cup")."""
+    """Triplets of one clause and its subject.
+
+    `subject` is the one before, for a clause that has none ("while holding a cup").
+    """
     triplets: list[Triplet] = []
     relation, is_verb, chunk, own_subject = "", False, [], ""
 
@@ -86,7 +125,9 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
         phrase = _strip(chunk)
         subject_now = own_subject or subject
         if not relation:
-            own_subject = f"{own_subject} and {phrase}" if own_subject and phrase else phrase or own_subject
+            own_subject = (
+                f"{own_subject} and {phrase}" if own_subject and phrase else phrase or own_subject
+            )
         elif phrase and subject_now:
             triplets.append((subject_now, relation, phrase))
             is_verb = False
@@ -107,11 +148,21 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
         if word in _BE and (has_noun or after_joint):
             close()
             relation, is_verb = word, True
-        elif _is_verb(word, following, has_noun or after_joint or (relation in _BE and not chunk), not relation or after_joint):
+        elif _is_verb(
+            word,
+            following,
+            has_noun or after_joint or (relation in _BE and not chunk),
+            not relation or after_joint,
+        ):
             if not (relation in _BE and not chunk):
                 close()
             relation, is_verb = word, True
-        elif is_verb and not chunk and relation not in _BE and (word in _PREPOSITIONS or word in _PARTICLES):
+        elif (
+            is_verb
+            and not chunk
+            and relation not in _BE
+            and (word in _PREPOSITIONS or word in _PARTICLES)
+        ):
             relation = f"{relation} {word}"
         elif word in _PREPOSITIONS:
             close()
@@ -124,12 +175,19 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
 
 
 def _is_verb(word: str, following: str, may_be: bool, may_be_finite: bool) -> bool:
-    """Whether `word` opens a relation. After a determiner or a preposition it is an adjective ("a growling dog", "with raised eyebrows")."""
+    """Whether `word` opens a relation.
+
+    After a determiner or a preposition it is an adjective ("a growling dog", "with raised
+    eyebrows").
+    """
     if not may_be:
         return False
     if word.endswith("ing") and len(word) > 4:
         return word not in _NOUNS_IN_ING
-    return (word in _FINITE and may_be_finite) or (word.endswith("ed") and following in {"by", "in", "with", "on", "to", "at", "as", "into", "around"})
+    return (word in _FINITE and may_be_finite) or (
+        word.endswith("ed")
+        and following in {"by", "in", "with", "on", "to", "at", "as", "into", "around"}
+    )
 
 
 def _participle(relation: str) -> bool:
@@ -141,7 +199,7 @@ def _strip(chunk: list[str]) -> str:
     return " ".join(word for word in chunk if word not in _DETERMINERS)
 
 
-# ---------------------------------------------------------------------------------------------------------- by a dependency parse
+# -------------------------------------------------------------------------- by a dependency parse
 
 _SUBJECTS = {"nsubj", "nsubjpass"}
 _OBJECTS = {"dobj", "dative", "attr", "acomp", "oprd"}
@@ -149,35 +207,61 @@ _MODIFIERS = {"compound", "amod", "nummod", "poss", "nmod"}
 
 
 def dependency_triplets(doc) -> list[Triplet]:
-    """(subject, verb, object) of a parsed caption, a `spacy.tokens.Doc` with ClearNLP's labels, as spaCy's English models give it (method chapter, eq-caption).
+    """(subject, verb, object) of a parsed caption, a `spacy.tokens.Doc` with ClearNLP's labels, as
+    spaCy's English models give it (method chapter, eq-caption).
 
-    A verb joins its subject to each object, and with a preposition to what that governs; a noun is joined to what its own prepositions govern. Auxiliaries are
-    dropped ("is holding" is "holding"), "with" after a noun is "has", as in the rules. A verb without object gives (subject, is, verb).
+    A verb joins its subject to each object, and with a preposition to what that governs; a noun is
+    joined to what its own prepositions govern. Auxiliaries are dropped ("is holding" is "holding"),
+    "with" after a noun is "has", as in the rules. A verb without object gives (subject, is, verb).
     """
     found: dict[Triplet, None] = {}
     for token in doc:
         if token.pos_ in ("VERB", "AUX") and token.dep_ not in ("aux", "auxpass"):
             found.update(dict.fromkeys(_of_verb(token)))
         elif token.pos_ in ("NOUN", "PROPN", "PRON") and token.lower_ not in _MEDIA:
-            found.update(dict.fromkeys((_phrase(token), "has" if preposition == "with" else preposition, _phrase(noun)) for preposition, noun in _governed(token) if preposition != "of"))
+            found.update(
+                dict.fromkeys(
+                    (_phrase(token), "has" if preposition == "with" else preposition, _phrase(noun))
+                    for preposition, noun in _governed(token)
+                    if preposition != "of"
+                )
+            )
     return list(found)
 
 
 def _of_verb(verb) -> list[Triplet]:
     """Triplets of one verb."""
-    words = [child.lower_ for child in verb.children if child.dep_ == "neg"] + [verb.lower_] + [child.lower_ for child in verb.children if child.dep_ == "prt"]
+    words = (
+        [child.lower_ for child in verb.children if child.dep_ == "neg"]
+        + [verb.lower_]
+        + [child.lower_ for child in verb.children if child.dep_ == "prt"]
+    )
     relation, subject = " ".join(words), " and ".join(_phrase(noun) for noun in _subjects(verb))
     if not subject:
         return []
-    objects = [(relation, _phrase(noun)) for child in verb.children if child.dep_ in _OBJECTS for noun in _joined(child)]
-    objects += [(f"{relation} {preposition}", _phrase(noun)) for preposition, noun in _governed(verb)]
-    if not objects and verb.pos_ == "VERB" and not any(child.dep_ == "xcomp" for child in verb.children):
+    objects = [
+        (relation, _phrase(noun))
+        for child in verb.children
+        if child.dep_ in _OBJECTS
+        for noun in _joined(child)
+    ]
+    objects += [
+        (f"{relation} {preposition}", _phrase(noun)) for preposition, noun in _governed(verb)
+    ]
+    if (
+        not objects
+        and verb.pos_ == "VERB"
+        and not any(child.dep_ == "xcomp" for child in verb.children)
+    ):
         objects = [("is" if _participle(verb.lower_) else "does", relation)]
     return [(subject, *pair) for pair in objects]
 
 
 def _subjects(verb) -> list:
-    """The nouns that do what the verb says: its own, those it describes ("a cat sitting"), or those of the verb it hangs on."""
+    """The nouns that do what the verb says.
+
+    Its own, those it describes ("a cat sitting"), or those of the verb it hangs on.
+    """
     own = [noun for child in verb.children if child.dep_ in _SUBJECTS for noun in _joined(child)]
     if own and not (verb.dep_ == "relcl" and own[0].lower_ in _RELATIVE):
         return _depicted(own)
@@ -190,26 +274,53 @@ def _subjects(verb) -> list:
 
 def _depicted(nouns: list) -> list:
     """Of "a photo of a cat" the cat."""
-    return [inner for noun in nouns for inner in ([governed for _, governed in _governed(noun)] if noun.lower_ in _MEDIA else [noun])]
+    return [
+        inner
+        for noun in nouns
+        for inner in (
+            [governed for _, governed in _governed(noun)] if noun.lower_ in _MEDIA else [noun]
+        )
+    ]
 
 
 def _governed(head) -> list[tuple[str, object]]:
-    """(preposition, noun) of every noun that a preposition ties to `head`; "out of the box" has one preposition of two words."""
+    """(preposition, noun) of every noun that a preposition ties to `head`.
+
+    "out of the box" has one preposition of two words.
+    """
     found = []
     for child in head.children:
         if child.dep_ in ("prep", "agent"):
-            found += [(child.lower_, noun) for grand in child.children if grand.dep_ == "pobj" for noun in _joined(grand)]
-            found += [(f"{child.lower_} {preposition}", noun) for preposition, noun in _governed(child)]
+            found += [
+                (child.lower_, noun)
+                for grand in child.children
+                if grand.dep_ == "pobj"
+                for noun in _joined(grand)
+            ]
+            found += [
+                (f"{child.lower_} {preposition}", noun) for preposition, noun in _governed(child)
+            ]
     return found
 
 
 def _joined(noun) -> list:
     """A noun and all that "and" adds to it."""
-    return [noun] + [other for child in noun.children if child.dep_ == "conj" for other in _joined(child)]
+    return [noun] + [
+        other for child in noun.children if child.dep_ == "conj" for other in _joined(child)
+    ]
 
 
 def _phrase(noun) -> str:
-    """A noun with what stands before it, and what "of" adds, without determiners; "her" and the like are left out, too."""
-    before = [_phrase(child) for child in noun.lefts if child.dep_ in _MODIFIERS and child.lower_ not in _DETERMINERS]
-    after = [f"of {_phrase(inner)}" for preposition, inner in _governed(noun) if preposition == "of"]
+    """A noun with what stands before it, and what "of" adds, without determiners.
+
+    "her" and the like are left out, too.
+    """
+    before = [
+        _phrase(child)
+        for child in noun.lefts
+        if child.dep_ in _MODIFIERS and child.lower_ not in _DETERMINERS
+    ]
+    after = [
+        f"of {_phrase(inner)}" for preposition, inner in _governed(noun) if preposition == "of"
+    ]
     return " ".join([*before, noun.lower_, *after])

@@ -1,4 +1,5 @@
 """What all tests share: silence, no network, and the one run of the main job."""
+
 import json
 import os
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from browser import book, build, chromium, site    # noqa: F401 (fixtures)
+from browser import book, build, chromium, site  # noqa: F401 (fixtures)
 
 os.environ.setdefault("KCDP_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,7 +27,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """At the tests' sizes a second thread only waits, the more so when the machine is busy. A module asks for it by `pytestmark`."""
+    """At the tests' sizes a second thread only waits, the more so when the machine is busy.
+
+    A module asks for it by `pytestmark`.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +39,11 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def operations():
-    """A function: how many torch operations a call dispatches, its backward pass included. A loop over pictures shows as a number that grows with them."""
+    """A function: how many torch operations a call dispatches, its backward pass included.
+
+    A loop over pictures shows as a number that grows with them.
+    """
+
     class Counter(TorchDispatchMode):
         count = 0
 
@@ -47,14 +55,19 @@ def operations():
         with Counter() as counter:
             call()
         return counter.count
+
     return count
 
 
 @pytest.fixture(scope="session")
 def main_run() -> Path:
-    """The folder of the main job, photos -> stickers. `make test` has just made it by running notebook 05; without that it is made here (minutes)."""
+    """The folder of the main job, photos -> stickers.
+
+    `make test` has just made it by running notebook 05; without that it is made here (minutes).
+    """
     if not (RUN / "metrics.json").exists():
         import kcdp_lib
+
         kcdp_lib.adapt(out_dir=str(RUN))
     return RUN
 

@@ -1,8 +1,12 @@
-"""The released code's own numbers (golden tensors), and what the library computes from the same weights under recipe "released".
+"""The released code's own numbers (golden tensors), and what the library computes from the same
+weights under recipe "released".
 
-`python -m tests.golden DIR [--name-prefix P]`, from the checkout's root, compares the library with any folder of the layout of tests/golden
-(README there) tensor by tensor; tests/test_golden.py asks the same function. All sizes come from the folder's files; none of its code is run.
+`python -m tests.golden DIR [--name-prefix P]`, from the checkout's root, compares the library with
+  any folder of the layout of tests/golden
+(README there) tensor by tensor; tests/test_golden.py asks the same function. All sizes come from
+  the folder's files; none of its code is run.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,14 +37,27 @@ from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, Experts, first_line
 FOLDER = Path(__file__).resolve().parent / "golden"
 COLUMNS = ("released", "attached")  # of the gradients: do the attention maps carry any
 FORWARD, ATTENTION, GRADIENT, EXACT = 1e-4, 1e-6, 1e-3, 0.0
-ZERO = 1e-9  # a norm below it is an exact zero (float64 left 1e-15 of it) and is compared absolutely, see `Folder.floor`
-KALIE = {"in_proj.weight": "mul_attn.in_proj_weight", "in_proj.bias": "mul_attn.in_proj_bias", "out_proj.weight": "mul_attn.out_proj.weight",
-         "out_proj.bias": "mul_attn.out_proj.bias", "align.weight": "v_align.weight", "align.bias": "v_align.bias"}
+# A norm below it is an exact zero (float64 left 1e-15 of it) and is compared absolutely, see
+# `Folder.floor`
+ZERO = 1e-9
+KALIE = {
+    "in_proj.weight": "mul_attn.in_proj_weight",
+    "in_proj.bias": "mul_attn.in_proj_bias",
+    "out_proj.weight": "mul_attn.out_proj.weight",
+    "out_proj.bias": "mul_attn.out_proj.bias",
+    "align.weight": "v_align.weight",
+    "align.bias": "v_align.bias",
+}
 
 
 @dataclass
 class Line:
-    """One comparison. The difference is NaN or infinite where the numbers or the shapes cannot be compared, and then it is not ok."""
+    """One comparison.
+
+    The difference is NaN or infinite where the numbers or the shapes cannot be compared, and then
+    it is not ok.
+    """
+
     name: str
     shape: tuple
     difference: float
@@ -52,25 +69,50 @@ class Line:
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:
-        return f"{self.name:<90} {str(list(self.shape)):<20} {self.difference:9.2e} {self.measure:<8}  tolerance {self.tolerance:.1e}  {'ok' if self.ok else 'FAIL'}"
+        return (
+            f"{self.name:<90} {str(list(self.shape)):<20} {self.difference:9.2e} {self.measure:<8} "
+            f" tolerance {self.tolerance:.1e}  {'ok' if self.ok else 'FAIL'}"
+        )
 
 
 def line(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> Line:
     """Largest absolute difference; none at all is allowed where the tolerance is 0."""
     alike = found.shape == expected.shape
-    difference = (found.detach().double() - expected.double()).abs().max().item() if alike and expected.numel() else 0.0 if alike else float("inf")
-    return Line(name, tuple(expected.shape), difference, tolerance, "absolute" if tolerance else "exact")
+    difference = (
+        (found.detach().double() - expected.double()).abs().max().item()
+        if alike and expected.numel()
+        else 0.0
+        if alike
+        else float("inf")
+    )
+    return Line(
+        name, tuple(expected.shape), difference, tolerance, "absolute" if tolerance else "exact"
+    )
 
 
-def gradient_line(name: str, found: torch.Tensor | None, expected: torch.Tensor, floor: float) -> Line:
-    """Largest difference relative to the largest number expected; absolute, against `floor`, where zero is expected. No gradient is a zero one."""
+def gradient_line(
+    name: str, found: torch.Tensor | None, expected: torch.Tensor, floor: float
+) -> Line:
+    """Largest difference relative to the largest number expected.
+
+    Absolute, against `floor`, where zero is expected. No gradient is a zero one.
+    """
     scale = expected.abs().max().item()
     absolute = line(name, torch.zeros_like(expected) if found is None else found, expected, floor)
-    return absolute if scale < ZERO else replace(absolute, difference=absolute.difference / scale, tolerance=GRADIENT, measure="relative")
+    return (
+        absolute
+        if scale < ZERO
+        else replace(
+            absolute, difference=absolute.difference / scale, tolerance=GRADIENT, measure="relative"
+        )
+    )
 
 
 class Stored(dict):
-    """What one file holds. Remembers what was asked for: the rest is told as not compared; a name that lacks is a sentence."""
+    """What one file holds.
+
+    Remembers what was asked for: the rest is told as not compared; a name that lacks is a sentence.
+    """
 
     def __init__(self, file: Path, values: dict):
         super().__init__(values)
@@ -81,51 +123,86 @@ class Stored(dict):
         return super().__getitem__(name)
 
     def __missing__(self, name):
-        raise KCDPError(f"{self.file} lacks {name}; give a folder of golden tensors as its README.md describes it.")
+        raise KCDPError(
+            f"{self.file} lacks {name}; give a folder of golden tensors as its README.md describes "
+            "it."
+        )
 
 
 def rule(prefix: str = ""):
-    """Our own weights_rule.py, as a fresh module. `prefix` enters a name's checksum, while the rule's questions about a name see it without."""
+    """Our own weights_rule.py, as a fresh module.
+
+    `prefix` enters a name's checksum, while the rule's questions about a name see it without.
+    """
     spec = importlib.util.spec_from_file_location("weights_rule", FOLDER / "weights_rule.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.values = lambda name, shape: np.random.RandomState(zlib.crc32((prefix + name).encode())).standard_normal(tuple(shape))
+    module.values = lambda name, shape: np.random.RandomState(
+        zlib.crc32((prefix + name).encode())
+    ).standard_normal(tuple(shape))
     return module
 
 
 class Folder:
     """A folder of golden tensors, and the library's modules with its weights and sizes."""
+
     TENSORS = ("heads", "inputs", "text_pieces", "outputs", "units", "grads")
 
     def __init__(self, path: Path | str, prefix: str = ""):
         self.path, self.rule = Path(path), rule(prefix)
         if not self.path.is_dir():
-            raise KCDPError(f"{path} is not a folder; give a folder of golden tensors, such as tests/golden.")
-        self.heads, self.inputs, self.text_pieces, self.outputs, self.units, self.grads = (self._tensors(f"{name}.safetensors") for name in self.TENSORS)
+            raise KCDPError(
+                f"{path} is not a folder; give a folder of golden tensors, such as tests/golden."
+            )
+        self.heads, self.inputs, self.text_pieces, self.outputs, self.units, self.grads = (
+            self._tensors(f"{name}.safetensors") for name in self.TENSORS
+        )
         self.config, self.all_norms = self._json("unet/config.json"), self._json("grad_norms.json")
         self.all_norms.asked.add("columns")  # a heading: as released, then attached
-        self.norms, self.unit_norms = (Stored(self.all_norms.file, self.all_norms[part]) for part in ("total_loss_grad_norms", "unit_grad_norms"))
+        self.norms, self.unit_norms = (
+            Stored(self.all_norms.file, self.all_norms[part])
+            for part in ("total_loss_grad_norms", "unit_grad_norms")
+        )
         for column in COLUMNS:
             if not any(name.startswith(f"{column}/") for name in self.grads):
                 self.grads[f"{column}/..."]  # none is a sentence, too
         if (t := self.inputs["timestep"].flatten().tolist()) != [RECIPES["released"].timestep]:
-            raise KCDPError(f"{self.inputs.file} asks for timestep {t}; the library looks at t = {RECIPES['released'].timestep}.")
-        experts = len({name.split(".")[3] for name in self.heads if name.startswith("cls_head.moe.experts.")})
+            raise KCDPError(
+                f"{self.inputs.file} asks for timestep {t}; the library looks at t = "
+                f"{RECIPES['released'].timestep}."
+            )
+        experts = len(
+            {name.split(".")[3] for name in self.heads if name.startswith("cls_head.moe.experts.")}
+        )
         if experts != EXPERTS:
-            raise KCDPError(f"{self.heads.file} holds {experts} experts; the library has {EXPERTS}.")
+            raise KCDPError(
+                f"{self.heads.file} holds {experts} experts; the library has {EXPERTS}."
+            )
 
     def _tensors(self, name: str) -> Stored:
         """fp16 is exact here, so it is cast up."""
         try:
-            return Stored(self.path / name, {key: value.float() if value.is_floating_point() else value.long() for key, value in load_file(self.path / name).items()})
+            return Stored(
+                self.path / name,
+                {
+                    key: value.float() if value.is_floating_point() else value.long()
+                    for key, value in load_file(self.path / name).items()
+                },
+            )
         except (OSError, SafetensorError) as error:
-            raise KCDPError(f"{self.path / name} cannot be read ({first_line(error)}); give a folder of golden tensors, such as tests/golden.") from error
+            raise KCDPError(
+                f"{self.path / name} cannot be read ({first_line(error)}); give a folder of golden "
+                "tensors, such as tests/golden."
+            ) from error
 
     def _json(self, name: str) -> Stored:
         try:
             return Stored(self.path / name, json.loads((self.path / name).read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise KCDPError(f"{self.path / name} cannot be read ({first_line(error)}); give a folder of golden tensors, such as tests/golden.") from error
+            raise KCDPError(
+                f"{self.path / name} cannot be read ({first_line(error)}); give a folder of golden "
+                "tensors, such as tests/golden."
+            ) from error
 
     @property
     def classes(self) -> int:
@@ -138,65 +215,128 @@ class Folder:
     def unet(self) -> UNet2DConditionModel:
         """diffusers' UNet with every weight regenerated from its name."""
         unet = UNet2DConditionModel.from_config(dict(self.config))
-        norms = {name for name, module in unet.named_modules() if isinstance(module, (nn.GroupNorm, nn.LayerNorm))}
-        unet.load_state_dict({name: self.rule.weight(f"unet.{name}", p.shape, name.rpartition(".")[0] in norms) for name, p in unet.state_dict().items()})
+        norms = {
+            name
+            for name, module in unet.named_modules()
+            if isinstance(module, (nn.GroupNorm, nn.LayerNorm))
+        }
+        unet.load_state_dict(
+            {
+                name: self.rule.weight(f"unet.{name}", p.shape, name.rpartition(".")[0] in norms)
+                for name, p in unet.state_dict().items()
+            }
+        )
         return unet
 
     def kadap(self, unet: UNet2DConditionModel, attention_gradient: bool) -> KADAP:
         recipe = replace(RECIPES["released"], attention_gradient=attention_gradient)
         width = len(self.heads["fpn.layer_blocks.0.0.weight"])
-        model = KADAP(unet, self.inputs["context_s"].shape[1], recipe, width, self.expert_width, lora_rank=1, classes=self.classes)
-        model.fpn.load_state_dict({name.removeprefix("fpn."): self.heads[name] for name in self.heads if name.startswith("fpn.")})
+        model = KADAP(
+            unet,
+            self.inputs["context_s"].shape[1],
+            recipe,
+            width,
+            self.expert_width,
+            lora_rank=1,
+            classes=self.classes,
+        )
+        model.fpn.load_state_dict(
+            {
+                name.removeprefix("fpn."): self.heads[name]
+                for name in self.heads
+                if name.startswith("fpn.")
+            }
+        )
         model.experts = self.experts()
         return model
 
     def experts(self) -> Experts:
         """The released experts, one module each, as our stacked ones."""
+
         def of_each(part):
             return [self.heads[f"cls_head.moe.experts.{e}.net.{part}"] for e in range(EXPERTS)]
+
         gate = self.heads["cls_head.moe.gating.gate.weight"]
         model = Experts(gate.shape[1], self.expert_width, self.classes, RECIPES["released"])
-        model.load_state_dict({
-            "gate.weight": gate, "gate.bias": self.heads["cls_head.moe.gating.gate.bias"], "first.weight": torch.cat(of_each("0.weight")),
-            "first.bias": torch.cat(of_each("0.bias")), "second": torch.stack([w.T for w in of_each("2.weight")]), "bias": torch.stack(of_each("2.bias"))})
+        model.load_state_dict(
+            {
+                "gate.weight": gate,
+                "gate.bias": self.heads["cls_head.moe.gating.gate.bias"],
+                "first.weight": torch.cat(of_each("0.weight")),
+                "first.bias": torch.cat(of_each("0.bias")),
+                "second": torch.stack([w.T for w in of_each("2.weight")]),
+                "bias": torch.stack(of_each("2.bias")),
+            }
+        )
         return model
 
     def cliea(self) -> CLIEA:
         text_width, visual_width = self.heads["kalie.v_align.weight"].shape
         model = CLIEA(visual_width, text_width, RECIPES["released"])
-        model.load_state_dict({mine: self.heads[f"kalie.{theirs}"] for mine, theirs in KALIE.items()})
+        model.load_state_dict(
+            {mine: self.heads[f"kalie.{theirs}"] for mine, theirs in KALIE.items()}
+        )
         return model
 
     def knowledge(self, d: str) -> knowledge.Knowledge:
-        """The context of domain `d` as the library makes it of the stored encodings: a text's name stands for the text."""
+        """The context of domain `d` as the library makes it of the stored encodings.
+
+        A text's name stands for the text.
+        """
         pieces = self.text_pieces
         length, width = next(iter(pieces.values())).shape
 
         def encode(texts, text_encoder, *_):
-            # Only the first position is said to be a word: "glued" must take all of them none the less.
-            tokens = torch.cat([torch.zeros(0, length, width), *(pieces[text][None] for text in texts)])
+            # Only the first position is said to be a word: "glued" must take all of them none the
+            # less.
+            tokens = torch.cat(
+                [torch.zeros(0, length, width), *(pieces[text][None] for text in texts)]
+            )
             return tokens, (torch.arange(length) < 1).expand(len(texts), -1)
+
         batch = range(len(self.inputs[f"latents_{d}"]))
-        numbers = [sorted(int(n) for name in pieces for n in re.findall(rf"{d}\.triple{i}\.(\d+)$", name)) for i in batch]
-        triplets = [[(f"{d}.", f"triple{i}", f".{n}") for n in of_row] for i, of_row in enumerate(numbers)]
+        numbers = [
+            sorted(int(n) for name in pieces for n in re.findall(rf"{d}\.triple{i}\.(\d+)$", name))
+            for i in batch
+        ]
+        triplets = [
+            [(f"{d}.", f"triple{i}", f".{n}") for n in of_row] for i, of_row in enumerate(numbers)
+        ]
         with mock.patch.object(knowledge, "encode_texts", encode):
-            return knowledge.knowledge_tokens([f"{d}.caption{i}" for i in batch], triplets, RECIPES["released"], None)
+            return knowledge.knowledge_tokens(
+                [f"{d}.caption{i}" for i in batch], triplets, RECIPES["released"], None
+            )
 
     def floor(self, column: int) -> float:
-        """What float32 leaves of an exact zero: terms that cancel, each rounded in its last bit; the column's largest norm bounds the terms, times 4 for their sum.
+        """What float32 leaves of an exact zero: terms that cancel, each rounded in its last bit.
 
-        In tests/golden that is 2e-5, the zeros come out below 1e-6, and the smallest norm that is none is 4e-3.
+        The column's largest norm bounds the terms, times 4 for their sum.
+
+        In tests/golden that is 2e-5, the zeros come out below 1e-6, and the smallest norm that is
+        none is 4e-3.
         """
-        return 4 * torch.finfo(torch.float32).eps * max(pair[column] or 0.0 for pair in self.norms.values())
+        return (
+            4
+            * torch.finfo(torch.float32).eps
+            * max(pair[column] or 0.0 for pair in self.norms.values())
+        )
 
 
 def expert_grads(experts: Experts, name: str) -> dict[str, torch.Tensor]:
     """Gradients by the released names."""
-    mine, hidden = {part: p.grad for part, p in experts.named_parameters()}, len(experts.first.bias) // EXPERTS
+    mine, hidden = (
+        {part: p.grad for part, p in experts.named_parameters()},
+        len(experts.first.bias) // EXPERTS,
+    )
     found = {f"{name}.gating.gate.{part}": mine[f"gate.{part}"] for part in ("weight", "bias")}
     for e in range(EXPERTS):
         rows = slice(e * hidden, (e + 1) * hidden)
-        parts = {"0.weight": mine["first.weight"][rows], "0.bias": mine["first.bias"][rows], "2.weight": mine["second"][e].T, "2.bias": mine["bias"][e]}
+        parts = {
+            "0.weight": mine["first.weight"][rows],
+            "0.bias": mine["first.bias"][rows],
+            "2.weight": mine["second"][e].T,
+            "2.bias": mine["bias"][e],
+        }
         found |= {f"{name}.experts.{e}.net.{part}": grad for part, grad in parts.items()}
     return found
 
@@ -207,24 +347,46 @@ def cliea_grads(cliea: CLIEA, name: str) -> dict[str, torch.Tensor]:
 
 def gate_tensors(name: str, gates: torch.Tensor, classes: int) -> dict[str, torch.Tensor]:
     values, indices = gates.topk(CHOSEN)
-    return {f"{name}gate_indices": indices, f"{name}gate_values": values, f"{name}gates_rank_sum": values.sum(0)[:, None].expand(-1, classes)}
+    return {
+        f"{name}gate_indices": indices,
+        f"{name}gate_values": values,
+        f"{name}gates_rank_sum": values.sum(0)[:, None].expand(-1, classes),
+    }
 
 
 def step(folder: Folder, kadap: KADAP, cliea: CLIEA) -> dict[str, torch.Tensor]:
-    """One training step without the optimiser, by the names of outputs.safetensors; the losses are the library's own."""
+    """One training step without the optimiser, by the names of outputs.safetensors.
+
+    The losses are the library's own.
+    """
     prompt, recipe, found = folder.heads["emo_labels_emb"], RECIPES["released"], {}
     prompt_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)  # "released" must not look at it
     for d in "st":
         tokens, mask = folder.inputs[f"context_{d}"], folder.knowledge(d).mask
         seen = kadap(folder.inputs[f"latents_{d}"], tokens, mask)
         similarities = cliea(seen.v, tokens, mask, prompt, prompt_mask)
-        found |= {f"{d}.map{i}": m for i, m in enumerate(seen.maps)} | {f"{d}.fpn{i}": level for i, level in enumerate(kadap.fpn(OrderedDict(enumerate(seen.maps))).values())}
+        found |= {f"{d}.map{i}": m for i, m in enumerate(seen.maps)} | {
+            f"{d}.fpn{i}": level
+            for i, level in enumerate(kadap.fpn(OrderedDict(enumerate(seen.maps))).values())
+        }
         found |= gate_tensors(f"{d}.", seen.gates, folder.classes)
-        found |= {f"{d}.pooled": seen.v, f"{d}.logits": seen.logits, f"{d}.balance_std": seen.balance, f"{d}.similarities_over_T": similarities / TEMPERATURE,
-                  f"{d}.t_a": cliea.read(tokens, mask, prompt, prompt_mask), f"{d}.v_a": cliea.align(seen.v)}
+        found |= {
+            f"{d}.pooled": seen.v,
+            f"{d}.logits": seen.logits,
+            f"{d}.balance_std": seen.balance,
+            f"{d}.similarities_over_T": similarities / TEMPERATURE,
+            f"{d}.t_a": cliea.read(tokens, mask, prompt, prompt_mask),
+            f"{d}.v_a": cliea.align(seen.v),
+        }
         if d == "s":
-            found["s.loss"], parts = source_loss(seen, similarities, folder.inputs["labels_s"], recipe)
-            found |= {"s.ce_loss": parts["source_loss"], "s.cliea_loss": parts["alignment_loss"], "s.moe_loss": parts["source_loss"] + BALANCE_WEIGHT * seen.balance}
+            found["s.loss"], parts = source_loss(
+                seen, similarities, folder.inputs["labels_s"], recipe
+            )
+            found |= {
+                "s.ce_loss": parts["source_loss"],
+                "s.cliea_loss": parts["alignment_loss"],
+                "s.moe_loss": parts["source_loss"] + BALANCE_WEIGHT * seen.balance,
+            }
         else:
             pseudo = label(similarities, folder.classes)
             found["t.loss"] = found["t.moe_loss"] = target_loss(seen, pseudo.labels, pseudo.kept)[0]
@@ -233,86 +395,215 @@ def step(folder: Folder, kadap: KADAP, cliea: CLIEA) -> dict[str, torch.Tensor]:
 
 
 def label(similarities: torch.Tensor, classes: int):
-    return PseudoLabeller(len(similarities), classes, RECIPES["released"]).update(torch.arange(len(similarities)), similarities, 0.0)
+    return PseudoLabeller(len(similarities), classes, RECIPES["released"]).update(
+        torch.arange(len(similarities)), similarities, 0.0
+    )
 
 
 def unit_tensors(folder: Folder) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The experts and CLIEA on batches of their own, by the names of units.safetensors; and the gradients of their own losses."""
-    units, prompt, experts, cliea = folder.units, folder.heads["emo_labels_emb"], folder.experts(), folder.cliea()
+    """The experts and CLIEA on batches of their own, by the names of units.safetensors.
+
+    And the gradients of their own losses.
+    """
+    units, prompt, experts, cliea = (
+        folder.units,
+        folder.heads["emo_labels_emb"],
+        folder.experts(),
+        folder.cliea(),
+    )
 
     def pooled(unit):
         return torch.cat([units[f"{unit}.in.v{i}"].mean((2, 3)) for i in range(4)], 1)
+
     _, logits, gates, balance = experts(pooled("moe"))
     found = gate_tensors("moe.", gates, folder.classes) | {
-        "moe.logits": logits, "moe.balance_std": balance, "moe.loss": F.cross_entropy(logits, units["moe.in.labels"]) + BALANCE_WEIGHT * balance}
+        "moe.logits": logits,
+        "moe.balance_std": balance,
+        "moe.loss": F.cross_entropy(logits, units["moe.in.labels"]) + BALANCE_WEIGHT * balance,
+    }
     v, tokens = pooled("cliea"), units["cliea.in.knowledge"]
-    masks = [torch.zeros(t.shape[:2], dtype=torch.bool) for t in (tokens, prompt)]  # "released" must not look at them
+    masks = [
+        torch.zeros(t.shape[:2], dtype=torch.bool) for t in (tokens, prompt)
+    ]  # "released" must not look at them
     similarities = cliea(v, tokens, masks[0], prompt, masks[1])
-    found |= {"cliea.t_a": cliea.read(tokens, masks[0], prompt, masks[1]), "cliea.v_a": cliea.align(v), "cliea.similarities_over_T": similarities / TEMPERATURE,
-              "cliea.pseudo_labels": label(similarities, folder.classes).labels, "cliea.loss": counterfactual_loss(similarities, units["cliea.in.labels"])}
+    found |= {
+        "cliea.t_a": cliea.read(tokens, masks[0], prompt, masks[1]),
+        "cliea.v_a": cliea.align(v),
+        "cliea.similarities_over_T": similarities / TEMPERATURE,
+        "cliea.pseudo_labels": label(similarities, folder.classes).labels,
+        "cliea.loss": counterfactual_loss(similarities, units["cliea.in.labels"]),
+    }
     (found["moe.loss"] + found["cliea.loss"]).backward()  # they share no weight
     return found, expert_grads(experts, "moe.moe") | cliea_grads(cliea, "cliea")
 
 
 def compare(path: Path | str, prefix: str = "") -> tuple[list[Line], list[str]]:
-    """Every comparison with a folder, and what is not compared with the reason. KCDPError if it is no such folder or something lacks in it."""
+    """Every comparison with a folder, and what is not compared with the reason.
+
+    KCDPError if it is no such folder or something lacks in it.
+    """
     folder = Folder(path, prefix)
-    lines = [line(f"heads/{name}", (folder.rule.data(name, *value.shape) if name == "emo_labels_emb" else folder.rule.weight(name, value.shape)), value, EXACT)
-             for name, value in folder.heads.items()]
+    lines = [
+        line(
+            f"heads/{name}",
+            (
+                folder.rule.data(name, *value.shape)
+                if name == "emo_labels_emb"
+                else folder.rule.weight(name, value.shape)
+            ),
+            value,
+            EXACT,
+        )
+        for name, value in folder.heads.items()
+    ]
     for d in "st":
         latents, context = folder.inputs[f"latents_{d}"], folder.inputs[f"context_{d}"]
-        lines += [line(f"inputs/latents_{d}", folder.rule.data(f"latents_{d}", *latents.shape), latents, EXACT),
-                  line(f"inputs/context_{d}", folder.knowledge(d).tokens, context, FORWARD)]
+        lines += [
+            line(
+                f"inputs/latents_{d}",
+                folder.rule.data(f"latents_{d}", *latents.shape),
+                latents,
+                EXACT,
+            ),
+            line(f"inputs/context_{d}", folder.knowledge(d).tokens, context, FORWARD),
+        ]
     for column, name in enumerate(COLUMNS):
         unet = folder.unet()
-        behind = {f"unet.{part}": None for part, _ in unet.named_parameters() if part.startswith(("conv_norm_out.", "conv_out."))}  # no map lies there
+        behind = {
+            f"unet.{part}": None
+            for part, _ in unet.named_parameters()
+            if part.startswith(("conv_norm_out.", "conv_out."))
+        }  # no map lies there
         with torch.no_grad():
-            plain = unet(folder.inputs["latents_s"], RECIPES["released"].timestep, folder.inputs["context_s"], return_dict=False)[0]
+            plain = unet(
+                folder.inputs["latents_s"],
+                RECIPES["released"].timestep,
+                folder.inputs["context_s"],
+                return_dict=False,
+            )[0]
         kadap, cliea = folder.kadap(unet, name == "attached"), folder.cliea()
         found = step(folder, kadap, cliea) | {"s.plain_unet_output": plain}
         if name == "released":
             lines += [part for key, value in found.items() for part in _outputs(key, value, folder)]
         found["total_loss"].backward()
-        grads = {key: p.grad for key, p in kadap.named_parameters() if not key.startswith("experts.")} | behind
+        grads = {
+            key: p.grad for key, p in kadap.named_parameters() if not key.startswith("experts.")
+        } | behind
         grads |= expert_grads(kadap.experts, "cls_head.moe") | cliea_grads(cliea, "kalie")
-        lines += [_norm(f"grad_norms/{name}/{key}", grad, folder.norms[key][column], folder.floor(column)) for key, grad in grads.items()]
-        lines += [gradient_line(f"grads/{key}", grads[key.partition("/")[2]], folder.grads[key], folder.floor(column))
-                  for key in folder.grads if key.startswith(f"{name}/") and key.partition("/")[2] in grads]
+        lines += [
+            _norm(f"grad_norms/{name}/{key}", grad, folder.norms[key][column], folder.floor(column))
+            for key, grad in grads.items()
+        ]
+        lines += [
+            gradient_line(
+                f"grads/{key}",
+                grads[key.partition("/")[2]],
+                folder.grads[key],
+                folder.floor(column),
+            )
+            for key in folder.grads
+            if key.startswith(f"{name}/") and key.partition("/")[2] in grads
+        ]
     found, grads = unit_tensors(folder)
-    lines += [line(f"units/{key}", value, folder.units[key], FORWARD if value.is_floating_point() else EXACT) for key, value in found.items()]
-    lines += [_norm(f"unit_grad_norms/{key}", grad, folder.unit_norms[key], folder.floor(0)) for key, grad in grads.items()]
+    lines += [
+        line(
+            f"units/{key}",
+            value,
+            folder.units[key],
+            FORWARD if value.is_floating_point() else EXACT,
+        )
+        for key, value in found.items()
+    ]
+    lines += [
+        _norm(f"unit_grad_norms/{key}", grad, folder.unit_norms[key], folder.floor(0))
+        for key, grad in grads.items()
+    ]
     return lines, _left_out(folder)
 
 
 def _outputs(name: str, found: torch.Tensor, folder: Folder) -> list[Line]:
-    """The two middle maps hold the UNet's channels and, after them, the attention, which has a tolerance of its own."""
+    """The two middle maps hold the UNet's channels and, after them, the attention, which has a
+    tolerance of its own.
+    """
     expected, positions = folder.outputs[name], folder.inputs["context_s"].shape[1]
     if not name.endswith(("map1", "map2")) or found.shape != expected.shape:
-        return [line(f"outputs/{name}", found, expected, FORWARD if found.is_floating_point() else EXACT)]
-    return [line(f"outputs/{name}", found[:, :-positions], expected[:, :-positions], FORWARD),
-            line(f"outputs/{name} attention channels", found[:, -positions:], expected[:, -positions:], ATTENTION)]
+        return [
+            line(
+                f"outputs/{name}", found, expected, FORWARD if found.is_floating_point() else EXACT
+            )
+        ]
+    return [
+        line(f"outputs/{name}", found[:, :-positions], expected[:, :-positions], FORWARD),
+        line(
+            f"outputs/{name} attention channels",
+            found[:, -positions:],
+            expected[:, -positions:],
+            ATTENTION,
+        ),
+    ]
 
 
 def _norm(name: str, grad: torch.Tensor | None, expected: float | None, floor: float) -> Line:
     """The stored norm is None where the released code has no gradient at all."""
-    compared = gradient_line(name, None if grad is None else grad.double().norm(), torch.tensor(expected or 0.0, dtype=torch.float64), floor)
+    compared = gradient_line(
+        name,
+        None if grad is None else grad.double().norm(),
+        torch.tensor(expected or 0.0, dtype=torch.float64),
+        floor,
+    )
     return replace(compared, shape=() if grad is None else tuple(grad.shape))
 
 
 def _left_out(folder: Folder) -> list[str]:
     """Names with reasons: nothing in the folder is passed over in silence."""
-    stores = (folder.heads, folder.inputs, folder.text_pieces, folder.outputs, folder.units, folder.grads, folder.all_norms, folder.norms, folder.unit_norms)
-    left = [f"{Path(store.file).name}: {name} (the library has nothing of that name)" for store in stores for name in store if name not in store.asked]
-    known = {f"{name}.safetensors" for name in Folder.TENSORS} | {"grad_norms.json", "unet/config.json"}
-    files = sorted(file.relative_to(folder.path).as_posix() for file in folder.path.rglob("*") if file.is_file())
-    return left + [f"{file} ({'code: never run, tests/golden/weights_rule.py is the rule' if file.endswith(('.py', '.pyc')) else 'not part of the layout'})"
-                   for file in files if file not in known]
+    stores = (
+        folder.heads,
+        folder.inputs,
+        folder.text_pieces,
+        folder.outputs,
+        folder.units,
+        folder.grads,
+        folder.all_norms,
+        folder.norms,
+        folder.unit_norms,
+    )
+    left = [
+        f"{Path(store.file).name}: {name} (the library has nothing of that name)"
+        for store in stores
+        for name in store
+        if name not in store.asked
+    ]
+    known = {f"{name}.safetensors" for name in Folder.TENSORS} | {
+        "grad_norms.json",
+        "unet/config.json",
+    }
+    files = sorted(
+        file.relative_to(folder.path).as_posix()
+        for file in folder.path.rglob("*")
+        if file.is_file()
+    )
+    return left + [
+        f"{file} "
+        f"({'code: never run, tests/golden/weights_rule.py is the rule' if file.endswith(('.py', '.pyc')) else 'not part of the layout'})"
+        for file in files
+        if file not in known
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.golden", description="Compare the library under recipe `released` with a folder of golden tensors.")
-    parser.add_argument("folder", metavar="DIR", help="a folder of the layout of tests/golden; its sizes may differ")
-    parser.add_argument("--name-prefix", metavar="P", default="", help="goes before every name in the checksum that seeds the weights")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.golden",
+        description="Compare the library under recipe `released` with a folder of golden tensors.",
+    )
+    parser.add_argument(
+        "folder", metavar="DIR", help="a folder of the layout of tests/golden; its sizes may differ"
+    )
+    parser.add_argument(
+        "--name-prefix",
+        metavar="P",
+        default="",
+        help="goes before every name in the checksum that seeds the weights",
+    )
     told = parser.parse_args(arguments)
     try:
         lines, left = compare(told.folder, told.name_prefix)
@@ -320,12 +611,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-        print(f"The tensors of {told.folder} do not fit together or not into the library ({first_line(error)}); "
-              "compare its README.md with tests/golden/README.md.", file=sys.stderr)
+        print(
+            f"The tensors of {told.folder} do not fit together or not into the library "
+            f"({first_line(error)}); "
+            "compare its README.md with tests/golden/README.md.",
+            file=sys.stderr,
+        )
         return 1
     print(*lines, *(f"not compared: {reason}" for reason in left), sep="\n")
     failed = [one.name for one in lines if not one.ok]
-    print(f"{len(lines)} comparisons, {len(failed)} FAIL ({', '.join(failed[:5]) or 'none'}{', ...' if len(failed) > 5 else ''}); {len(left)} not compared")
+    print(
+        f"{len(lines)} comparisons, {len(failed)} FAIL "
+        f"({', '.join(failed[:5]) or 'none'}{', ...' if len(failed) > 5 else ''}); {len(left)} not "
+        "compared"
+    )
     return int(bool(failed))
 
 

@@ -1,4 +1,8 @@
-"""The whole run on a miniature stack with random weights: what is learnt does not matter here, what is read, kept and repeated does."""
+"""The whole run on a miniature stack with random weights.
+
+What is learnt does not matter here, what is read, kept and repeated does.
+"""
+
 import dataclasses
 import errno
 import json
@@ -20,12 +24,21 @@ from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
 from kcdp_lib.world import EIGHT, Dials
 
-BASELINES = {"majority", "source_only", "source_only_no_knowledge", "caption_only", "linear_probe", "image_and_text", "zero_shot_vlm"}
-DRAW = record.draw      # the real one, see `own_cache`
+BASELINES = {
+    "majority",
+    "source_only",
+    "source_only_no_knowledge",
+    "caption_only",
+    "linear_probe",
+    "image_and_text",
+    "zero_shot_vlm",
+}
+DRAW = record.draw  # the real one, see `own_cache`
 SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_recall", "confusion"}
 
 
 # ---------------------------------------------------------------- a small world
+
 
 def draw(seed: int) -> Image.Image:
     """A picture of its own: random disks on a random ground."""
@@ -33,7 +46,9 @@ def draw(seed: int) -> Image.Image:
     picture = Image.new("RGB", (64, 64), tuple(rng.integers(0, 256, 3)))
     for _ in range(4):
         x, y, r = rng.integers(8, 56, 3) * (1, 1, 0.4)
-        ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3)))
+        ImageDraw.Draw(picture).ellipse(
+            (x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3))
+        )
     return picture
 
 
@@ -48,11 +63,21 @@ def image_folder(folder, per_class: int, first_seed: int, classes=EMOTIONS):
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Folders of pictures, and the preset `blank`: tiny's sizes on a stack with random weights, smaller pictures and batches."""
+    """Folders of pictures, and the preset `blank`.
+
+    tiny's sizes on a stack with random weights, smaller pictures and batches.
+    """
     root = tmp_path_factory.mktemp("adapt")
     stack = write_blank(root / "stack")
-    blank = dataclasses.replace(config.PRESETS["tiny"], name="blank", diffusion=str(stack / "diffusion"), vlm=f"local-dir:{stack / 'vlm'}",
-                                image_size=32, batch_size=6, epochs=2)
+    blank = dataclasses.replace(
+        config.PRESETS["tiny"],
+        name="blank",
+        diffusion=str(stack / "diffusion"),
+        vlm=f"local-dir:{stack / 'vlm'}",
+        image_size=32,
+        batch_size=6,
+        epochs=2,
+    )
     image_folder(root / "source", 3, 0)
     image_folder(root / "target", 2, 10_000)
     (root / "bare").mkdir()
@@ -68,14 +93,26 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_cache(world, finished, monkeypatch):
-    """Nothing is read from or left in the user's cache, and no figure is drawn but those of the run `finished`, to save time."""
+    """Nothing is read from or left in the user's cache, and no figure is drawn but those of the run
+    `finished`, to save time.
+    """
     monkeypatch.setattr(record, "draw", lambda *args: {})
     monkeypatch.setattr(paths, "CACHE", world / "cache")
     monkeypatch.setenv("KCDP_QUIET", "1")
 
 
 def run(world, out: str, target: str = "target", **parameters) -> dict:
-    return adapt(Config(**{"source": str(world / "source"), "target": str(world / target), "preset": "blank", "out_dir": str(world / out)} | parameters))
+    return adapt(
+        Config(
+            **{
+                "source": str(world / "source"),
+                "target": str(world / target),
+                "preset": "blank",
+                "out_dir": str(world / out),
+            }
+            | parameters
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -96,18 +133,24 @@ def without(results: dict, *names: str) -> dict:
 
 # ---------------------------------------------------------------- what a run leaves behind
 
+
 def test_metrics_hold_what_is_promised(finished):
     results, folder = finished
     assert json.loads((folder / "metrics.json").read_text()) == results
     assert results["config"]["seed"] == 0 and results["config"]["epochs"] == 2
-    assert {"commit", "versions", "seed", "device", "wall_seconds", "peak_memory_bytes"} <= results["provenance"].keys()
+    assert {"commit", "versions", "seed", "device", "wall_seconds", "peak_memory_bytes"} <= results[
+        "provenance"
+    ].keys()
     assert results["source"]["test"]["n"] == 18 and results["target"]["test"]["n"] == 12
     assert results["target"]["transductive"] is True
     assert set(results["baselines"]) == BASELINES == set(results["differences"])
     for scores in (results["target"]["test"], *results["baselines"].values()):
         assert SCORE_FIELDS <= scores.keys() and np.sum(scores["confusion"]) == 12
     assert results["baselines"]["majority"]["accuracy"] == pytest.approx(1 / 6, abs=1e-6)
-    assert set(results["pseudo_labels"]) >= {"coverage", "accuracy"} and results["pseudo_labels"]["coverage"] > 0
+    assert (
+        set(results["pseudo_labels"]) >= {"coverage", "accuracy"}
+        and results["pseudo_labels"]["coverage"] > 0
+    )
 
 
 def test_predictions_hold_every_target_picture(finished):
@@ -115,16 +158,33 @@ def test_predictions_hold_every_target_picture(finished):
     rows = predictions(folder)
     assert len(rows) == 12 and {row["split"] for row in rows} == {"train+test"}
     for row in rows:
-        assert row["label"] in row["file"] and sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["label"] in row["file"] and sum(row["probabilities"].values()) == pytest.approx(
+            1, abs=1e-4
+        )
         assert row["predicted"] == max(row["probabilities"], key=row["probabilities"].get)
-        assert row["pseudo_label"] in (None, *EMOTIONS) and isinstance(row["caption"], str) and isinstance(row["triplets"], list)
+        assert (
+            row["pseudo_label"] in (None, *EMOTIONS)
+            and isinstance(row["caption"], str)
+            and isinstance(row["triplets"], list)
+        )
 
 
 def test_folder_holds_no_pickle_and_no_leftovers(finished):
     _, folder = finished
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"metrics.json", "predictions.jsonl", "model/model.safetensors", "model/config.json", "model/history.json", "model/README.md", "figures/learning_curves.png",
-                     "figures/confusion.png", "figures/predictions.png", "figures/method.png", "figures/baselines.png"}
+    assert files == {
+        "metrics.json",
+        "predictions.jsonl",
+        "model/model.safetensors",
+        "model/config.json",
+        "model/history.json",
+        "model/README.md",
+        "figures/learning_curves.png",
+        "figures/confusion.png",
+        "figures/predictions.png",
+        "figures/method.png",
+        "figures/baselines.png",
+    }
 
 
 def test_saved_model_predicts_what_the_run_predicted(finished, world):
@@ -133,9 +193,15 @@ def test_saved_model_predicts_what_the_run_predicted(finished, world):
     model = kcdp_lib.KCDP.from_pretrained(folder / "model")
     files = [row["file"] for row in rows]
     said = model.predict([*files[:5], *[Image.open(file) for file in files[5:]]])
-    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4)
-    assert said.labels == [row["predicted"] for row in rows] and said.captions == [row["caption"] for row in rows]
-    assert [[list(t) for t in triplets] for triplets in said.triplets] == [row["triplets"] for row in rows]
+    assert said.probs == pytest.approx(
+        np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
+    )
+    assert said.labels == [row["predicted"] for row in rows] and said.captions == [
+        row["caption"] for row in rows
+    ]
+    assert [[list(t) for t in triplets] for triplets in said.triplets] == [
+        row["triplets"] for row in rows
+    ]
 
 
 def test_a_folder_without_a_model_gets_a_sentence(world):
@@ -145,6 +211,7 @@ def test_a_folder_without_a_model_gets_a_sentence(world):
 
 # ---------------------------------------------------------------- the same numbers again
 
+
 def test_same_seed_gives_the_same_run_from_an_empty_cache(finished, world, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", world / "cache2")
     again = run(world, "again")
@@ -153,11 +220,15 @@ def test_same_seed_gives_the_same_run_from_an_empty_cache(finished, world, monke
 
 
 def test_no_text_is_encoded_twice_in_a_whole_run(world, monkeypatch):
-    """Captions, triplets, prompts and the empty text, of source and target, of every baseline and of the figures."""
+    """Captions, triplets, prompts and the empty text, of source and target, of every baseline and
+    of the figures.
+    """
     read, forward = [], CLIPTextModel.forward
 
     def counted(self, input_ids, *args, **kwargs):
-        read.extend(tuple(ids) for ids in input_ids.tolist() if ids[-1] == ids[-2])    # two long texts may be alike up to where they are cut
+        read.extend(
+            tuple(ids) for ids in input_ids.tolist() if ids[-1] == ids[-2]
+        )  # two long texts may be alike up to where they are cut
         return forward(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(paths, "CACHE", world / "cache-texts")
@@ -169,9 +240,21 @@ def test_no_text_is_encoded_twice_in_a_whole_run(world, monkeypatch):
 
 def test_another_seed_gives_another_model(world):
     pictures = load(str(world / "source"), "train")
-    models = [baselines.learn(Config(source=str(world / "source"), preset="blank", epochs=1, seed=seed), "source_only", pictures, None, world / f"seed{seed}", "cpu").model
-              for seed in (0, 1)]
-    weights = [torch.cat([value.flatten() for value in trainable_state_dict(model).values()]) for model in models]
+    models = [
+        baselines.learn(
+            Config(source=str(world / "source"), preset="blank", epochs=1, seed=seed),
+            "source_only",
+            pictures,
+            None,
+            world / f"seed{seed}",
+            "cpu",
+        ).model
+        for seed in (0, 1)
+    ]
+    weights = [
+        torch.cat([value.flatten() for value in trainable_state_dict(model).values()])
+        for model in models
+    ]
     assert not torch.equal(*weights)
 
 
@@ -185,8 +268,14 @@ def test_killed_run_resumes_to_the_same_numbers(finished, world, monkeypatch):
     monkeypatch.setattr(training, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         run(world, "killed")
-    assert (world / "killed" / "checkpoint.safetensors").exists() and not (world / "killed" / "metrics.json").exists()
-    monkeypatch.setattr(training, "save_checkpoint", lambda path, key, done, *rest: steps.append(done) or save(path, key, done, *rest))
+    assert (world / "killed" / "checkpoint.safetensors").exists() and not (
+        world / "killed" / "metrics.json"
+    ).exists()
+    monkeypatch.setattr(
+        training,
+        "save_checkpoint",
+        lambda path, key, done, *rest: steps.append(done) or save(path, key, done, *rest),
+    )
     resumed = run(world, "killed")
     assert steps == [6], "the first epoch was trained again"
     assert without(resumed, "provenance") == without(finished[0], "provenance")
@@ -198,43 +287,73 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(finished, world):
     model = KCDP.from_pretrained(finished[1] / "model")
     accelerator = processes.accelerator("no", "cpu")
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
-    training.save_checkpoint(path, "this run", 1, [{"step": 0}], model, None, optimizer, accelerator)
-    assert training.resume(path, "this run", model, None, optimizer, accelerator) == (1, [{"step": 0}])
+    training.save_checkpoint(
+        path, "this run", 1, [{"step": 0}], model, None, optimizer, accelerator
+    )
+    assert training.resume(path, "this run", model, None, optimizer, accelerator) == (
+        1,
+        [{"step": 0}],
+    )
     assert training.resume(path, "another run", model, None, optimizer, accelerator) == (0, [])
     path.write_bytes(path.read_bytes()[:1000])
     assert training.resume(path, "this run", model, None, optimizer, accelerator) == (0, [])
-    assert training.resume(world / "none.safetensors", "this run", model, None, optimizer, accelerator) == (0, [])
+    assert training.resume(
+        world / "none.safetensors", "this run", model, None, optimizer, accelerator
+    ) == (0, [])
 
 
 # ---------------------------------------------------------------- blindness
 
+
 def test_labels_and_names_of_the_target_change_nothing(finished, world):
-    """Rotate the labels, and rename every file and the folder: each picture keeps its probabilities and its pseudo-label, to the last bit."""
-    for i, file in enumerate(sorted((world / "target").rglob("*.png"), key=lambda file: file.read_bytes())):
-        moved = world / "anders" / EMOTIONS[(EMOTIONS.index(file.parent.name) + 2) % 6] / f"{97 - i} ångström.png"
+    """Rotate the labels, and rename every file and the folder.
+
+    Each picture keeps its probabilities and its pseudo-label, to the last bit.
+    """
+    for i, file in enumerate(
+        sorted((world / "target").rglob("*.png"), key=lambda file: file.read_bytes())
+    ):
+        moved = (
+            world
+            / "anders"
+            / EMOTIONS[(EMOTIONS.index(file.parent.name) + 2) % 6]
+            / f"{97 - i} ångström.png"
+        )
         moved.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, moved)
     run(world, "blind", "anders")
 
     def by_content(folder):
         pictures = {(world / row["file"]).read_bytes(): row for row in predictions(folder)}
-        return {content: (row["probabilities"], row["pseudo_label"], row["caption"]) for content, row in pictures.items()}
+        return {
+            content: (row["probabilities"], row["pseudo_label"], row["caption"])
+            for content, row in pictures.items()
+        }
 
     first, blind = by_content(finished[1]), by_content(world / "blind")
     assert len(first) == 12 and first == blind
-    labels = [[row["label"] for row in predictions(folder)] for folder in (finished[1], world / "blind")]
+    labels = [
+        [row["label"] for row in predictions(folder)] for folder in (finished[1], world / "blind")
+    ]
     assert labels[0] != labels[1], "the labels were meant to differ"
 
 
 def test_universal_setting_does_not_see_the_target(finished, world):
     results, other = run(world, "uc1", setting="uc"), run(world, "uc2", "bare", setting="uc")
     assert results["source"]["test"] == other["source"]["test"]
-    assert results["target"]["test"] == finished[0]["baselines"]["source_only"] and results["pseudo_labels"]["coverage"] == 0
+    assert (
+        results["target"]["test"] == finished[0]["baselines"]["source_only"]
+        and results["pseudo_labels"]["coverage"] == 0
+    )
     assert results["target"]["transductive"] is False
 
 
 def test_adapting_uses_the_target(finished, world):
-    """Weights are compared, not scores: on twelve pictures two different models may answer alike."""
+    """Weights are compared, not scores.
+
+    On twelve pictures two different models may answer alike.
+    """
+
     def weights(folder):
         return trainable_state_dict(KCDP.from_pretrained(folder / "model"))
 
@@ -247,9 +366,12 @@ def test_adapting_uses_the_target(finished, world):
 
 # ---------------------------------------------------------------- baselines
 
+
 def test_second_target_trains_nothing_but_itself(finished, world, monkeypatch):
     trained, train = [], baselines.train
-    monkeypatch.setattr(baselines, "train", lambda *args, **kw: trained.append(args[7]) or train(*args, **kw))
+    monkeypatch.setattr(
+        baselines, "train", lambda *args, **kw: trained.append(args[7]) or train(*args, **kw)
+    )
     image_folder(world / "second", 1, 30_000)
     results = run(world, "second-run", "second")
     assert trained == ["full"] and results["baselines"]["source_only"]["n"] == 6
@@ -259,19 +381,44 @@ def test_second_target_trains_nothing_but_itself(finished, world, monkeypatch):
 def test_without_knowledge_no_word_is_read(world):
     settings = Config(source=str(world / "source"), preset="blank")
     pictures = load(str(world / "source"), "train")
-    full, empty = (baselines.frozen_for(variant, pictures, settings, "cpu") for variant in ("source_only", "source_only_no_knowledge"))
-    assert torch.equal(full.latents[:], empty.latents[:]) and set(empty.captions) == {""} and not any(empty.triplets)
-    assert torch.equal(empty.tokens[:], empty.tokens[:1].expand(empty.tokens.shape)) and not torch.equal(full.tokens[:], empty.tokens[:])
+    full, empty = (
+        baselines.frozen_for(variant, pictures, settings, "cpu")
+        for variant in ("source_only", "source_only_no_knowledge")
+    )
+    assert (
+        torch.equal(full.latents[:], empty.latents[:])
+        and set(empty.captions) == {""}
+        and not any(empty.triplets)
+    )
+    assert torch.equal(
+        empty.tokens[:], empty.tokens[:1].expand(empty.tokens.shape)
+    ) and not torch.equal(full.tokens[:], empty.tokens[:])
 
 
 def test_caption_classifier_reads_captions():
-    captions = ["a cat crying", "a dog at a party", "a girl crying", "a boy at a party", "no label here"]
-    probs = baselines.caption_classifier(captions, np.array([4, 1, 4, 1, -1]), ["a man crying", "a man at a party"], 8)
-    assert probs.shape == (2, 8) and probs.argmax(1).tolist() == [4, 1] and probs.sum(1) == pytest.approx(1) and probs[:, 0].max() == 0
+    captions = [
+        "a cat crying",
+        "a dog at a party",
+        "a girl crying",
+        "a boy at a party",
+        "no label here",
+    ]
+    probs = baselines.caption_classifier(
+        captions, np.array([4, 1, 4, 1, -1]), ["a man crying", "a man at a party"], 8
+    )
+    assert (
+        probs.shape == (2, 8)
+        and probs.argmax(1).tolist() == [4, 1]
+        and probs.sum(1) == pytest.approx(1)
+        and probs[:, 0].max() == 0
+    )
 
 
 def test_majority_is_the_sources():
-    assert baselines.majority(np.array([3, 3, 1, -1, -1, -1]), 2, 8).tolist() == [[0, 0, 0, 1, 0, 0, 0, 0]] * 2
+    assert (
+        baselines.majority(np.array([3, 3, 1, -1, -1, -1]), 2, 8).tolist()
+        == [[0, 0, 0, 1, 0, 0, 0, 0]] * 2
+    )
 
 
 def test_every_baseline_gives_a_probability_to_every_class(finished, world, monkeypatch):
@@ -282,17 +429,26 @@ def test_every_baseline_gives_a_probability_to_every_class(finished, world, monk
     found = baselines.baseline_probs(settings, source, test, "cpu")
     assert set(found) == BASELINES
     for name, probs in found.items():
-        assert probs.shape == (12, 6) and probs.sum(1) == pytest.approx(1, abs=1e-5) and probs.min() >= 0, name
+        assert (
+            probs.shape == (12, 6)
+            and probs.sum(1) == pytest.approx(1, abs=1e-5)
+            and probs.min() >= 0
+        ), name
     assert not np.allclose(found["linear_probe"], found["image_and_text"])
 
 
 def test_image_and_text_are_unit_vectors_side_by_side(world):
     settings = Config(source=str(world / "source"), preset="blank")
-    frozen, vlm = baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"), knowledge.load_vlm(settings.sizes)
+    frozen, vlm = (
+        baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"),
+        knowledge.load_vlm(settings.sizes),
+    )
     features = baselines.image_and_text(frozen)
     image, text = np.split(features, 2, axis=1)
     np.testing.assert_allclose(text, knowledge.embed_texts(vlm, frozen.captions).numpy(), atol=1e-5)
-    assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(image, axis=1) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
+    assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(
+        image, axis=1
+    ) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
 
 
 # ---------------------------------------------------------------- the recipe "best", and the peers
@@ -302,142 +458,282 @@ HEADS = "best, trained=heads"
 
 @pytest.mark.parametrize("recipe", ["best", HEADS])
 def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe):
-    """The run read maps and embeddings from the cache, and `predict` has pictures alone. Figures are drawn, too."""
+    """The run read maps and embeddings from the cache, and `predict` has pictures alone.
+
+    Figures are drawn, too.
+    """
     monkeypatch.setattr(record, "draw", DRAW)
     results = run(world, recipe, recipe=recipe, epochs=1)
     rows, model = predictions(world / recipe), KCDP.from_pretrained(world / recipe / "model")
     said = model.predict([row["file"] for row in rows])
-    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4) and said.labels == [row["predicted"] for row in rows]
-    assert set(results["baselines"]) == BASELINES and results["pseudo_labels"]["coverage"] > 0 and len(list((world / recipe / "figures").glob("*.png"))) == 5
+    assert said.probs == pytest.approx(
+        np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
+    ) and said.labels == [row["predicted"] for row in rows]
+    assert (
+        set(results["baselines"]) == BASELINES
+        and results["pseudo_labels"]["coverage"] > 0
+        and len(list((world / recipe / "figures").glob("*.png"))) == 5
+    )
     trained = trainable_state_dict(model)
-    assert {"kadap.norm.sums", "kadap.norm.weight"} <= trained.keys() and any(".unet." in name for name in trained) == (recipe == "best")
+    assert {"kadap.norm.sums", "kadap.norm.weight"} <= trained.keys() and any(
+        ".unet." in name for name in trained
+    ) == (recipe == "best")
 
 
 def test_maps_computed_once_are_those_of_the_moment(world, monkeypatch):
-    settings, pictures = Config(source=str(world / "source"), preset="blank", recipe=HEADS), load(str(world / "source"), "train")
-    frozen, silent = (baselines.frozen_for(variant, pictures, settings, "cpu") for variant in ("full", "source_only_no_knowledge"))
+    settings, pictures = (
+        Config(source=str(world / "source"), preset="blank", recipe=HEADS),
+        load(str(world / "source"), "train"),
+    )
+    frozen, silent = (
+        baselines.frozen_for(variant, pictures, settings, "cpu")
+        for variant in ("full", "source_only_no_knowledge")
+    )
     torch.manual_seed(3)
     model = KCDP(settings.sizes, settings.switches)
     evaluated = evaluate(model, frozen)
-    assert evaluated == pytest.approx(evaluate(model, dataclasses.replace(frozen, maps=None)), abs=1e-5) and not np.allclose(evaluated[0], evaluated[1], atol=1e-4)
-    assert evaluate(model, silent) == pytest.approx(evaluate(model, dataclasses.replace(silent, maps=None)), abs=1e-5) and not silent.embeddings[:].any()
-    assert not torch.allclose(frozen.maps[1][:], silent.maps[1][:]), "maps are read with the knowledge"
+    assert evaluated == pytest.approx(
+        evaluate(model, dataclasses.replace(frozen, maps=None)), abs=1e-5
+    ) and not np.allclose(evaluated[0], evaluated[1], atol=1e-4)
+    assert (
+        evaluate(model, silent)
+        == pytest.approx(evaluate(model, dataclasses.replace(silent, maps=None)), abs=1e-5)
+        and not silent.embeddings[:].any()
+    )
+    assert not torch.allclose(frozen.maps[1][:], silent.maps[1][:]), (
+        "maps are read with the knowledge"
+    )
     rows = torch.tensor([5, 0, 17])
     picked = baselines.select(frozen, rows)
-    assert all(torch.equal(some[:], map_[:][rows]) for some, map_ in zip(picked.maps, frozen.maps)) and torch.equal(picked.embeddings[:], frozen.embeddings[rows]) and len(picked) == 3
+    assert (
+        all(torch.equal(some[:], map_[:][rows]) for some, map_ in zip(picked.maps, frozen.maps))
+        and torch.equal(picked.embeddings[:], frozen.embeddings[rows])
+        and len(picked) == 3
+    )
     monkeypatch.setattr(baselines, "load_kadap", None)
     again = baselines.frozen_for("full", pictures, settings, "cpu")
     assert all(torch.equal(one[:], other[:]) for one, other in zip(again.maps, frozen.maps))
 
 
 def test_experts_vlm_and_alignment_answer_together(world):
-    """One picture at a time; the paper's recipe hears the experts alone, a peer's model not the alignment."""
-    settings, pictures = Config(source=str(world / "source"), preset="blank", recipe=HEADS), load(str(world / "source"), "train")
+    """One picture at a time; the paper's recipe hears the experts alone, a peer's model not the
+    alignment.
+    """
+    settings, pictures = (
+        Config(source=str(world / "source"), preset="blank", recipe=HEADS),
+        load(str(world / "source"), "train"),
+    )
     frozen = baselines.frozen_for("full", pictures, settings, "cpu")
     torch.manual_seed(3)
     model = KCDP(settings.sizes, settings.switches).eval()
     given = gather(frozen, torch.arange(4), "cpu")
     with torch.no_grad():
         seen, similarities = model(*given)
-    voices = [seen.logits.softmax(-1), knowledge.zero_shot(knowledge.load_vlm(settings.sizes), given[3][:, :given[3].shape[1] // 4], EMOTIONS), (similarities / 0.07).softmax(-1)]
+    voices = [
+        seen.logits.softmax(-1),
+        knowledge.zero_shot(
+            knowledge.load_vlm(settings.sizes), given[3][:, : given[3].shape[1] // 4], EMOTIONS
+        ),
+        (similarities / 0.07).softmax(-1),
+    ]
     for aligned in (True, False):
         model.aligned = aligned
         for i, answer in enumerate(model.answer(seen, similarities, given[3])):
-            heard = [voice[i].clamp(min=1e-6).log() for voice in voices[:2 + aligned]]
-            torch.testing.assert_close(answer, (sum(heard) / len(heard)).softmax(-1), atol=1e-5, rtol=1e-3)
+            heard = [voice[i].clamp(min=1e-6).log() for voice in voices[: 2 + aligned]]
+            torch.testing.assert_close(
+                answer, (sum(heard) / len(heard)).softmax(-1), atol=1e-5, rtol=1e-3
+            )
     model.recipe = config.RECIPES["paper"]
     torch.testing.assert_close(model.answer(seen, similarities), voices[0])
 
 
 @pytest.mark.parametrize("variant", ["full", "shot", "cdan", "fixmatch"])
 def test_no_method_is_handed_the_targets_labels(world, variant):
-    """The target as it is, with its labels turned round, and with nothing where they were: the same weights."""
-    settings, (source, target) = Config(source=str(world / "source"), preset="blank", recipe=HEADS), (load(str(world / name), "train") for name in ("source", "target"))
+    """The target as it is, with its labels turned round, and with nothing where they were.
+
+    The same weights.
+    """
+    settings, (source, target) = (
+        Config(source=str(world / "source"), preset="blank", recipe=HEADS),
+        (load(str(world / name), "train") for name in ("source", "target")),
+    )
     assert (target.labels >= 0).all()
-    targets = [target, dataclasses.replace(target, labels=(target.labels + 2) % 6), dataclasses.replace(target, labels=None)]
-    weights = [trainable_state_dict(baselines.learn(settings, variant, source, given, world / f"{variant}-{i}", "cpu").model) for i, given in enumerate(targets)]
-    assert all(torch.equal(value, other[name]) for other in weights[1:] for name, value in weights[0].items())
+    targets = [
+        target,
+        dataclasses.replace(target, labels=(target.labels + 2) % 6),
+        dataclasses.replace(target, labels=None),
+    ]
+    weights = [
+        trainable_state_dict(
+            baselines.learn(settings, variant, source, given, world / f"{variant}-{i}", "cpu").model
+        )
+        for i, given in enumerate(targets)
+    ]
+    assert all(
+        torch.equal(value, other[name])
+        for other in weights[1:]
+        for name, value in weights[0].items()
+    )
 
 
 def test_a_training_is_not_taken_for_one_of_another_peer_or_weight(world):
-    settings, (source, target) = Config(source=str(world / "source"), preset="blank"), (load(str(world / name), "train") for name in ("source", "target"))
+    settings, (source, target) = (
+        Config(source=str(world / "source"), preset="blank"),
+        (load(str(world / name), "train") for name in ("source", "target")),
+    )
     told = [(variant, weight) for variant in ("full", *peers.PEERS) for weight in (0.3, 1.0)]
-    assert len({baselines.training_key(settings, variant, source, target, "cpu", weight) for variant, weight in told}) == len(told)
+    assert len(
+        {
+            baselines.training_key(settings, variant, source, target, "cpu", weight)
+            for variant, weight in told
+        }
+    ) == len(told)
 
 
 def test_weights_make_the_classes_of_a_domain_as_frequent_as_wished():
     labels = np.array([0] * 8 + [1] * 2)
     weights = baselines.share_weights(np.eye(3)[labels], np.array([0.5, 0.5, 0.0]))
     assert [weights[labels == c].sum() for c in (0, 1)] == pytest.approx([5, 5])
-    assert baselines.share_weights(np.vstack([np.eye(3)[labels], np.zeros((2, 3))]), np.array([0.5, 0.5, 0.0]))[-2:].tolist() == [0, 0], "no class, no weight"
+    assert baselines.share_weights(
+        np.vstack([np.eye(3)[labels], np.zeros((2, 3))]), np.array([0.5, 0.5, 0.0])
+    )[-2:].tolist() == [0, 0], "no class, no weight"
     unsure = baselines.share_weights(np.full((10, 3), 1 / 3), np.array([0.5, 0.5, 0.0]))
     assert unsure == pytest.approx(np.ones(10)), "who cannot tell the classes cannot weigh them"
 
 
 def test_a_probe_by_weighted_averages_is_not_misled_by_frequent_classes():
-    """Two classes, left and right, four fifths of the target on the right: its plain average lies there, too, and the probe cuts through them."""
+    """Two classes, left and right, four fifths of the target on the right.
+
+    Its plain average lies there, too, and the probe cuts through them.
+    """
     random = np.random.default_rng(0)
     source, target = np.arange(200) % 2, (np.arange(200) % 5 > 0).astype(int)
-    taught, seen = (SimpleNamespace(embeddings=torch.tensor(8.0 * labels[:, None] + random.normal(size=(200, 1)))) for labels in (source, target))
-    plain, weighted = ((baselines.standardised_probe(taught, source, seen, seen, 2, 0, weights).argmax(1) == target).mean() for weights in (None, baselines.share_weights(np.eye(2)[target], np.array([0.5, 0.5]))))
+    taught, seen = (
+        SimpleNamespace(
+            embeddings=torch.tensor(8.0 * labels[:, None] + random.normal(size=(200, 1)))
+        )
+        for labels in (source, target)
+    )
+    plain, weighted = (
+        (
+            baselines.standardised_probe(taught, source, seen, seen, 2, 0, weights).argmax(1)
+            == target
+        ).mean()
+        for weights in (None, baselines.share_weights(np.eye(2)[target], np.array([0.5, 0.5])))
+    )
     assert weighted > 0.99 >= plain
 
 
 def test_a_probe_of_standardised_domains_survives_another_scale():
-    """Classes look alike in both domains, but for the scale and the zero of every number: the plain probe fails, the standardised one does not."""
+    """Classes look alike in both domains, but for the scale and the zero of every number.
+
+    The plain probe fails, the standardised one does not.
+    """
     random, labels = np.random.default_rng(0), np.arange(120) % 3
     source, target, asked = (4 * np.eye(3)[labels] + random.normal(size=(120, 3)) for _ in range(3))
-    shifted = [SimpleNamespace(embeddings=torch.tensor(5 * features + [60, 0, -60])) for features in (target, asked)]
+    shifted = [
+        SimpleNamespace(embeddings=torch.tensor(5 * features + [60, 0, -60]))
+        for features in (target, asked)
+    ]
     taught = SimpleNamespace(embeddings=torch.tensor(source))
     probs = baselines.standardised_probe(taught, labels, *shifted, 4, 0)
     plain = baselines.linear_classifier(source, labels, 4, 0)(shifted[1].embeddings.numpy())
-    assert probs.shape == (120, 4) and probs.sum(1) == pytest.approx(1) and (probs.argmax(1) == labels).mean() > 0.9 > 0.5 > (plain.argmax(1) == labels).mean()
+    assert (
+        probs.shape == (120, 4)
+        and probs.sum(1) == pytest.approx(1)
+        and (probs.argmax(1) == labels).mean() > 0.9 > 0.5 > (plain.argmax(1) == labels).mean()
+    )
     one_class = SimpleNamespace(embeddings=shifted[1].embeddings[labels == 2])
-    assert baselines.standardised_probe(taught, labels, shifted[0], one_class, 4, 0) == pytest.approx(probs[labels == 2]), "by the training pictures, whatever is asked"
+    assert baselines.standardised_probe(
+        taught, labels, shifted[0], one_class, 4, 0
+    ) == pytest.approx(probs[labels == 2]), "by the training pictures, whatever is asked"
 
 
 # ---------------------------------------------------------------- other classes, other worlds
+
 
 def test_a_run_in_eight_classes(world, monkeypatch):
     monkeypatch.setattr(record, "draw", DRAW)
     image_folder(world / "source8", 3, 60_000, EIGHT)
     image_folder(world / "target8", 1, 70_000, EIGHT)
-    results = run(world, "eight", "target8", source=str(world / "source8"), taxonomy="eight", epochs=1)
-    assert results["config"]["taxonomy"] == "eight" and results["source"]["test"]["n"] == 24 and results["target"]["test"]["n"] == 8
+    results = run(
+        world, "eight", "target8", source=str(world / "source8"), taxonomy="eight", epochs=1
+    )
+    assert (
+        results["config"]["taxonomy"] == "eight"
+        and results["source"]["test"]["n"] == 24
+        and results["target"]["test"]["n"] == 8
+    )
     for scores in (results["target"]["test"], *results["baselines"].values()):
-        assert tuple(scores["per_class_recall"]) == EIGHT and np.shape(scores["confusion"]) == (8, 8)
+        assert tuple(scores["per_class_recall"]) == EIGHT and np.shape(scores["confusion"]) == (
+            8,
+            8,
+        )
     rows = predictions(world / "eight")
-    assert {row["label"] for row in rows} == set(EIGHT) and all(tuple(row["probabilities"]) == EIGHT and row["label"] in row["file"] for row in rows)
-    assert all(row["pseudo_label"] in (None, *EIGHT) for row in rows) and len(list((world / "eight" / "figures").glob("*.png"))) == 5
+    assert {row["label"] for row in rows} == set(EIGHT) and all(
+        tuple(row["probabilities"]) == EIGHT and row["label"] in row["file"] for row in rows
+    )
+    assert (
+        all(row["pseudo_label"] in (None, *EIGHT) for row in rows)
+        and len(list((world / "eight" / "figures").glob("*.png"))) == 5
+    )
     model = KCDP.from_pretrained(world / "eight" / "model")
     assert model.classes == EIGHT and len(model.prompt_tokens) == 8
     said = model.predict([row["file"] for row in rows])
-    assert said.probs == pytest.approx(np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4) and said.labels == [row["predicted"] for row in rows]
+    assert said.probs == pytest.approx(
+        np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
+    ) and said.labels == [row["predicted"] for row in rows]
 
 
 def test_dials_of_a_run_reach_its_pictures(monkeypatch):
-    """The target's gaps change the target alone, the source's trap the source alone; in training and in test."""
+    """The target's gaps change the target alone, the source's trap the source alone.
+
+    In training and in test.
+    """
     for split in SIZES:
         monkeypatch.setitem(SIZES, split, 24)
-    plain, near, trap = ([pictures.key for pictures in load_all(Config(preset="blank", dials=dials))] for dials in ("", "style_gap=0.5", "spurious=1"))
+    plain, near, trap = (
+        [pictures.key for pictures in load_all(Config(preset="blank", dials=dials))]
+        for dials in ("", "style_gap=0.5", "spurious=1")
+    )
     changed = [[one != other for one, other in zip(plain, keys)] for keys in (near, trap)]
-    assert changed == [[False, True, False, True], [True, False, True, False]], "source, target, source's test, target's test"
+    assert changed == [[False, True, False, True], [True, False, True, False]], (
+        "source, target, source's test, target's test"
+    )
     assert near[1] == load("stickers", "train", dials=Dials(style_gap=0.5)).key
 
 
 def test_a_training_in_eight_classes_is_not_taken_for_one_in_six(world):
     pictures = load(str(world / "source"), "train")
-    keys = [baselines.training_key(Config(source=str(world / "source"), preset="blank", taxonomy=taxonomy), "source_only", pictures, None, "cpu") for taxonomy in ("six", "eight")]
+    keys = [
+        baselines.training_key(
+            Config(source=str(world / "source"), preset="blank", taxonomy=taxonomy),
+            "source_only",
+            pictures,
+            None,
+            "cpu",
+        )
+        for taxonomy in ("six", "eight")
+    ]
     assert keys[0] != keys[1]
 
 
 # ---------------------------------------------------------------- other inputs
 
+
 def test_unlabelled_target_has_predictions_but_no_scores(world):
     results = run(world, "unlabelled", "bare", epochs=1)
-    assert "test" not in results["target"] and results["baselines"] == {} and results["pseudo_labels"]["accuracy"] is None
+    assert (
+        "test" not in results["target"]
+        and results["baselines"] == {}
+        and results["pseudo_labels"]["accuracy"] is None
+    )
     rows = predictions(world / "unlabelled")
-    assert len(rows) == 5 and {row["label"] for row in rows} == {None} and {row["split"] for row in rows} == {"train"}
+    assert (
+        len(rows) == 5
+        and {row["label"] for row in rows} == {None}
+        and {row["split"] for row in rows} == {"train"}
+    )
 
 
 def test_unlabelled_test_folder_has_predictions_but_no_scores(world):
@@ -445,13 +741,22 @@ def test_unlabelled_test_folder_has_predictions_but_no_scores(world):
         (world / "divided" / split).mkdir(parents=True)
         draw(50_000 + len(split)).save(world / "divided" / split / "a.png")
     results = run(world, "divided-run", "divided", epochs=1)
-    assert "test" not in results["target"] and results["target"]["transductive"] is False and results["baselines"] == {}
+    assert (
+        "test" not in results["target"]
+        and results["target"]["transductive"] is False
+        and results["baselines"] == {}
+    )
     assert [row["split"] for row in predictions(world / "divided-run")] == ["train", "test"]
 
 
 def test_source_class_without_pictures(world):
     image_folder(world / "five", 2, 40_000, EMOTIONS[:5])
-    assert run(world, "five-run", "bare", source=str(world / "five"), epochs=1)["source"]["test"]["per_class_recall"]["anger"] is None
+    assert (
+        run(world, "five-run", "bare", source=str(world / "five"), epochs=1)["source"]["test"][
+            "per_class_recall"
+        ]["anger"]
+        is None
+    )
 
 
 def test_a_source_of_two_pictures_a_class_has_every_baseline(world):
@@ -468,16 +773,36 @@ def test_released_recipe_runs_through_the_same_lines(world):
     results = run(world, "released", recipe="released", epochs=1)
     assert results["config"]["recipe"] == "released"
     history = json.loads((world / "released" / "model" / "history.json").read_text())
-    assert {row["coverage"] for row in history} == {1.0}, "raw pseudo-labels are all used from the first step"
+    assert {row["coverage"] for row in history} == {1.0}, (
+        "raw pseudo-labels are all used from the first step"
+    )
 
 
 def test_runs_that_differ_write_into_different_folders():
-    others = ({}, {"target": "noto"}, {"source": "sketches"}, {"setting": "uc"}, {"recipe": "released"}, {"recipe": "paper, balance=rank_std"}, {"seed": 1},
-              {"taxonomy": "eight"}, {"dials": "style_gap=0.5"}, {"dials": "style_gap=0.5, spurious=1"})
+    others = (
+        {},
+        {"target": "noto"},
+        {"source": "sketches"},
+        {"setting": "uc"},
+        {"recipe": "released"},
+        {"recipe": "paper, balance=rank_std"},
+        {"seed": 1},
+        {"taxonomy": "eight"},
+        {"dials": "style_gap=0.5"},
+        {"dials": "style_gap=0.5, spurious=1"},
+    )
     folders = [Config(**other).run_dir for other in others]
-    assert len(set(folders)) == len(folders) and all(folder.parent == paths.ROOT / "runs" for folder in folders)
-    assert folders[0].name == "05_adapt-stickers" and Config(target="my pictures").run_dir.name == "05_adapt-my pictures", "the names that `make adapt` expects"
-    assert folders[-1].name == "05_adapt-stickers-style_gap=0.5-spurious=1" and folders[-3].name == "05_adapt-stickers-eight"
+    assert len(set(folders)) == len(folders) and all(
+        folder.parent == paths.ROOT / "runs" for folder in folders
+    )
+    assert (
+        folders[0].name == "05_adapt-stickers"
+        and Config(target="my pictures").run_dir.name == "05_adapt-my pictures"
+    ), "the names that `make adapt` expects"
+    assert (
+        folders[-1].name == "05_adapt-stickers-style_gap=0.5-spurious=1"
+        and folders[-3].name == "05_adapt-stickers-eight"
+    )
 
 
 def test_out_dir_that_cannot_be_written_gets_a_sentence(world, monkeypatch):
@@ -494,12 +819,15 @@ def test_out_dir_that_cannot_be_written_gets_a_sentence(world, monkeypatch):
 
 
 def test_little_disk_space_is_told_before_the_training(world, monkeypatch):
-    monkeypatch.setattr(record.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(
+        record.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1)
+    )
     with pytest.raises(KCDPError, match="free some space"):
         run(world, "little")
 
 
 # ---------------------------------------------------------------- parts of the loop
+
 
 def test_batches_are_shuffled_and_cover_all(world):
     settings = Config(preset="blank")
@@ -507,17 +835,27 @@ def test_batches_are_shuffled_and_cover_all(world):
     rows = torch.cat(training.batches(24, training.steps_per_epoch(24, settings), settings))
     assert sorted(rows.tolist()) == list(range(24)) != rows.tolist()
     few = training.batches(5, 3, settings)
-    assert [len(batch) for batch in few] == [2, 2, 1] and sorted(torch.cat(few).tolist()) == list(range(5)), "no picture twice in an epoch"
+    assert [len(batch) for batch in few] == [2, 2, 1] and sorted(torch.cat(few).tolist()) == list(
+        range(5)
+    ), "no picture twice in an epoch"
     assert [len(batch) for batch in training.batches(2, 3, settings)] == [1, 1, 0]
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
-    settings, optimizer, rates = Config(), torch.optim.AdamW([torch.zeros(1, requires_grad=True)]), []
+    settings, optimizer, rates = (
+        Config(),
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
+        [],
+    )
     for step in range(100):
         training.set_learning_rate(optimizer, step, 100, settings)
         rates.append(optimizer.param_groups[0]["lr"])
     top = settings.sizes.learning_rate
-    assert rates[0] == pytest.approx(top / 10) and max(rates) == pytest.approx(top) and rates[-1] < top / 100
+    assert (
+        rates[0] == pytest.approx(top / 10)
+        and max(rates) == pytest.approx(top)
+        and rates[-1] < top / 100
+    )
     assert np.all(np.diff(rates[:10]) > 0) and np.all(np.diff(rates[10:]) < 0)
 
 
@@ -528,7 +866,19 @@ def test_a_small_target_batch_weighs_by_its_pictures(finished, world):
     for weight in (1.0, 0.5):
         model = KCDP.from_pretrained(finished[1] / "model")
         labeller = training.PseudoLabeller(len(frozen), len(EMOTIONS), model.recipe)
-        assert training.target_step(model, labeller, frozen, torch.arange(4), 1.0, settings, processes.accelerator("no", "cpu"), weight)["coverage"] > 0
+        assert (
+            training.target_step(
+                model,
+                labeller,
+                frozen,
+                torch.arange(4),
+                1.0,
+                settings,
+                processes.accelerator("no", "cpu"),
+                weight,
+            )["coverage"]
+            > 0
+        )
         norms.append(sum(p.grad.norm() for p in model.parameters() if p.grad is not None).item())
     assert norms[1] == pytest.approx(norms[0] / 2, rel=1e-3)
 
@@ -539,12 +889,16 @@ def test_target_loss_counts_trusted_labels_only():
     labels, kept = torch.tensor([0, 1, 2, 3]), torch.tensor([True, False, False, True])
     total, emotion = training.target_loss(seen, labels, kept)
     by_hand = -(logits.log_softmax(-1)[0, 0] + logits.log_softmax(-1)[3, 3]) / 4
-    assert emotion.item() == pytest.approx(by_hand.item()) and total.item() == pytest.approx(by_hand.item() + 0.2)
+    assert emotion.item() == pytest.approx(by_hand.item()) and total.item() == pytest.approx(
+        by_hand.item() + 0.2
+    )
 
 
 def test_content_word_is_found_among_the_tokens(world):
     tokenizer = knowledge.load_text_encoder(config.PRESETS["blank"]).tokenizer
-    word, positions = record.content_word("a sticker of a cat , crying big tears .", [("cat", "crying", "big tears")], tokenizer)
+    word, positions = record.content_word(
+        "a sticker of a cat , crying big tears .", [("cat", "crying", "big tears")], tokenizer
+    )
     assert word == "tears"
     ids = tokenizer("a sticker of a cat , crying big tears .")["input_ids"]
     assert tokenizer.decode([ids[i] for i in positions]).strip() == "tears"

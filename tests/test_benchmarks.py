@@ -1,4 +1,9 @@
-"""The scripts of benchmarks/ still run: nothing else would notice where the library has moved on without them. Sizes are cut to seconds; numbers are not looked at, but for those that every machine finds alike."""
+"""The scripts of benchmarks/ still run.
+
+Nothing else would notice where the library has moved on without them. Sizes are cut to seconds;
+numbers are not looked at, but for those that every machine finds alike.
+"""
+
 import importlib
 import json
 import runpy
@@ -17,7 +22,7 @@ from kcdp_lib.compare import CRITERIA
 from kcdp_lib.config import PRESETS
 
 FOLDER = paths.ROOT / "benchmarks"
-PICTURES = 2    # a batch
+PICTURES = 2  # a batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,14 +35,27 @@ def beside_each_other(monkeypatch):
 
 # ---------------------------------------------------------------- all of them
 
+
 @pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.py")))
 def test_every_script_can_be_imported_and_says_what_it_is(name):
     assert len(importlib.import_module(name).__doc__) > 100
 
 
-@pytest.mark.parametrize("name, words, sentence", [
-    ("cost", ["--help"], "PRESET"), ("cost", ["huge"], "there is no preset 'huge' here; choose among sd15, tiny"), ("cost", ["tiny", "--one", "nothing"], "invalid choice: 'nothing'"),
-    ("grid", [], "Name a grid: switches, gain, dials"), ("grid", ["nothing"], "Name a grid"), ("world", ["nothing"], "There is no part 'nothing'; choose among speed, captions, causes, pictures")])
+@pytest.mark.parametrize(
+    "name, words, sentence",
+    [
+        ("cost", ["--help"], "PRESET"),
+        ("cost", ["huge"], "there is no preset 'huge' here; choose among sd15, tiny"),
+        ("cost", ["tiny", "--one", "nothing"], "invalid choice: 'nothing'"),
+        ("grid", [], "Name a grid: switches, gain, dials"),
+        ("grid", ["nothing"], "Name a grid"),
+        (
+            "world",
+            ["nothing"],
+            "There is no part 'nothing'; choose among speed, captions, causes, pictures",
+        ),
+    ],
+)
 def test_arguments_are_read(name, words, sentence, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [f"{name}.py", *words])
     with pytest.raises(SystemExit) as ended:
@@ -47,80 +65,182 @@ def test_arguments_are_read(name, words, sentence, monkeypatch, capsys):
 
 # ---------------------------------------------------------------- those that time
 
-@pytest.mark.parametrize("way", ["released", "released_bf16", "paper", "paper_bf16_pieces", "once", "predict"])
+
+@pytest.mark.parametrize(
+    "way", ["released", "released_bf16", "paper", "paper_bf16_pieces", "once", "predict"]
+)
 def test_a_way_is_timed(way, monkeypatch):
     cost = importlib.import_module("cost")
     monkeypatch.setitem(cost.BATCH, "tiny", PICTURES)
     found = cost.measure("tiny", way, "cpu")
-    assert all(seconds > 0 for seconds in found["seconds"].values()) and found["peak_bytes"] > 1e8 and f"| tiny | {way} |" in cost.table({"tiny": {way: found}})
-    assert ("trained" in found) == (way not in ("once", "predict")) and set(found["seconds"]) >= {"released": {"vae", "text"}, "once": {"captions"}}.get(way.split("_")[0], set())
+    assert (
+        all(seconds > 0 for seconds in found["seconds"].values())
+        and found["peak_bytes"] > 1e8
+        and f"| tiny | {way} |" in cost.table({"tiny": {way: found}})
+    )
+    assert ("trained" in found) == (way not in ("once", "predict")) and set(found["seconds"]) >= {
+        "released": {"vae", "text"},
+        "once": {"captions"},
+    }.get(way.split("_")[0], set())
 
 
 def test_every_way_of_the_committed_table_is_known():
     cost = importlib.import_module("cost")
-    assert {way for ways in json.loads((results.FOLDER / "cost.json").read_text()).values() for way in ways} <= set(cost.WAYS)
+    assert {
+        way
+        for ways in json.loads((results.FOLDER / "cost.json").read_text()).values()
+        for way in ways
+    } <= set(cost.WAYS)
 
 
 def test_steps_are_timed(monkeypatch):
     step = importlib.import_module("step")
     monkeypatch.setattr(step, "PRESET", replace(step.PRESET, batch_size=PICTURES))
     found = step.measure(rounds=1)
-    assert found["seconds"].keys() == found["ratio"].keys() == json.loads((results.FOLDER / "step.json").read_text())["seconds"].keys() and found["ratio"]["paper"] == 1
+    assert (
+        found["seconds"].keys()
+        == found["ratio"].keys()
+        == json.loads((results.FOLDER / "step.json").read_text())["seconds"].keys()
+        and found["ratio"]["paper"] == 1
+    )
 
 
 def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
     """The same files from narrower layers; of words there are as many as in the true one."""
     full_size, width = importlib.import_module("full_size"), 32
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "coca_ViT-L-14", coca(tmp_path / "unused", tmp_path / "scratch"))
-    monkeypatch.setattr(full_size, "VAE", full_size.VAE | {"block_out_channels": (width,) * 4, "sample_size": 64})
-    monkeypatch.setattr(full_size, "UNET", full_size.UNET | {"block_out_channels": (width,) * 4, "cross_attention_dim": width, "sample_size": 8})
-    monkeypatch.setattr(full_size, "TEXT", full_size.TEXT | {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 1, "num_attention_heads": 2})
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS,
+        "coca_ViT-L-14",
+        coca(tmp_path / "unused", tmp_path / "scratch"),
+    )
+    monkeypatch.setattr(
+        full_size, "VAE", full_size.VAE | {"block_out_channels": (width,) * 4, "sample_size": 64}
+    )
+    monkeypatch.setattr(
+        full_size,
+        "UNET",
+        full_size.UNET
+        | {"block_out_channels": (width,) * 4, "cross_attention_dim": width, "sample_size": 8},
+    )
+    monkeypatch.setattr(
+        full_size,
+        "TEXT",
+        full_size.TEXT
+        | {
+            "hidden_size": width,
+            "intermediate_size": width,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+    )
     preset = full_size.random_preset()
     foundations = knowledge.load_foundations(preset)
-    assert len(foundations.text_encoder.tokenizer) == 49408 and foundations.vae.config.latent_channels == 4 and Path(preset.diffusion, "unet", "diffusion_pytorch_model.fp16.safetensors").is_file()
-    assert preset == replace(PRESETS["sd15"], diffusion=preset.diffusion, vlm=preset.vlm, vlm_pretrained=None) == full_size.random_preset(), "the second time nothing is written"
+    assert (
+        len(foundations.text_encoder.tokenizer) == 49408
+        and foundations.vae.config.latent_channels == 4
+        and Path(preset.diffusion, "unet", "diffusion_pytorch_model.fp16.safetensors").is_file()
+    )
+    assert (
+        preset
+        == replace(PRESETS["sd15"], diffusion=preset.diffusion, vlm=preset.vlm, vlm_pretrained=None)
+        == full_size.random_preset()
+    ), "the second time nothing is written"
 
 
 # ---------------------------------------------------------------- the grids
 
+
 def test_every_job_of_a_grid_can_be_started_and_is_there_once():
-    """Its parameters are valid, its method is known, and no two jobs share a file. What the recipe was chosen on is not reported on."""
+    """Its parameters are valid, its method is known, and no two jobs share a file.
+
+    What the recipe was chosen on is not reported on.
+    """
     grid = importlib.import_module("grid")
     for name, jobs in grid.GRIDS.items():
         assert len({job.file for job in jobs}) == len(jobs), name
-        assert all(job.config.switches and job.method in ("kcdp", "baselines", "untrained", "standardised_probe", "cesa", "source_only", "oracle", *PEERS) for job in jobs), name
-    seeds, targets = ({name: {getattr(job, field) for job in jobs} for name, jobs in grid.GRIDS.items()} for field in ("seed", "target"))
-    assert all(not (seeds["develop"] & seeds[name] or targets["develop"] & targets[name]) for name in ("compare", "adapters"))
+        assert all(
+            job.config.switches
+            and job.method
+            in (
+                "kcdp",
+                "baselines",
+                "untrained",
+                "standardised_probe",
+                "cesa",
+                "source_only",
+                "oracle",
+                *PEERS,
+            )
+            for job in jobs
+        ), name
+    seeds, targets = (
+        {name: {getattr(job, field) for job in jobs} for name, jobs in grid.GRIDS.items()}
+        for field in ("seed", "target")
+    )
+    assert all(
+        not (seeds["develop"] & seeds[name] or targets["develop"] & targets[name])
+        for name in ("compare", "adapters")
+    )
     assert grid.CHOICE in CRITERIA
 
 
-@pytest.mark.parametrize("criterion, taken, accuracy", [("certainty", (1.0, 1), 0), ("agreement", (0.3, 2), 1)])
-def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_scored(monkeypatch, criterion, taken, accuracy):
+@pytest.mark.parametrize(
+    "criterion, taken, accuracy", [("certainty", (1.0, 1), 0), ("agreement", (0.3, 2), 1)]
+)
+def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_scored(
+    monkeypatch, criterion, taken, accuracy
+):
     """Two weights, two epochs. The surest is wrong everywhere: it is taken all the same."""
     grid, labels = importlib.import_module("grid"), np.arange(12) % 6
-    answers = {(0.3, 1): np.full((12, 6), 1 / 6), (0.3, 2): np.eye(6)[labels] * 0.7 + 0.05, (1.0, 1): np.eye(6)[(labels + 1) % 6], (1.0, 2): np.eye(6)[labels] * 0.4 + 0.1}
+    answers = {
+        (0.3, 1): np.full((12, 6), 1 / 6),
+        (0.3, 2): np.eye(6)[labels] * 0.7 + 0.05,
+        (1.0, 1): np.eye(6)[(labels + 1) % 6],
+        (1.0, 2): np.eye(6)[labels] * 0.4 + 0.1,
+    }
 
     def learn(config, variant, source, target, checkpoint, device, weight, look):
         assert variant == "mcc" and source == "teacher"
         for epoch in (1, 2):
             look((weight, epoch), epoch)
+
     job = grid.Job("mcc", 100, "best, trained=heads", "sketches", weights=(0.3, 1.0))
-    target, source_test, target_test = SimpleNamespace(labels=None), SimpleNamespace(labels=labels), SimpleNamespace(labels=labels)
+    target, source_test, target_test = (
+        SimpleNamespace(labels=None),
+        SimpleNamespace(labels=labels),
+        SimpleNamespace(labels=labels),
+    )
     monkeypatch.setattr(grid, "CHOICE", criterion)
     monkeypatch.setattr(grid, "learn", learn)
     monkeypatch.setattr(grid, "frozen_for", lambda variant, pictures, config, device: pictures)
-    monkeypatch.setattr(grid, "evaluate", lambda model, frozen, domain="target": answers[model] if (frozen is source_test) == (domain == "source") else None)
+    monkeypatch.setattr(
+        grid,
+        "evaluate",
+        lambda model, frozen, domain="target": (
+            answers[model] if (frozen is source_test) == (domain == "source") else None
+        ),
+    )
     found = grid.chosen(job, "mcc", "teacher", target, source_test, target_test)
     assert [(row["weight"], row["epoch"]) for row in found["candidates"]] == list(answers)
-    assert [row["macro_f1"] for row in found["candidates"]][1:] == [row["validation"] for row in found["candidates"]][1:] == [1, 0, 1]
+    assert (
+        [row["macro_f1"] for row in found["candidates"]][1:]
+        == [row["validation"] for row in found["candidates"]][1:]
+        == [1, 0, 1]
+    )
     best = max(found["candidates"], key=lambda row: row[criterion])
     assert (best["weight"], best["epoch"]) == taken and found["target.test"]["accuracy"] == accuracy
-    assert found["target.test"]["predicted"] == "".join(map(str, answers[taken].argmax(1))) and found["target.test"]["labels"] == "012345" * 2
-    assert found["target.test"]["calibration_error"] == pytest.approx(abs(accuracy - answers[taken].max()))
+    assert (
+        found["target.test"]["predicted"] == "".join(map(str, answers[taken].argmax(1)))
+        and found["target.test"]["labels"] == "012345" * 2
+    )
+    assert found["target.test"]["calibration_error"] == pytest.approx(
+        abs(accuracy - answers[taken].max())
+    )
 
 
 # ---------------------------------------------------------------- those that count
+
 
 def test_the_rules_read_the_captions_as_the_committed_results_say(monkeypatch, tmp_path, capsys):
     triplets = importlib.import_module("triplets")
@@ -128,11 +248,16 @@ def test_the_rules_read_the_captions_as_the_committed_results_say(monkeypatch, t
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     triplets.main("en_no_such_model")
     measured = json.loads((tmp_path / "triplets.json").read_text())
-    assert measured == committed | {"parsers": {"rules": committed["parsers"]["rules"]}} and "en_no_such_model is not installed" in capsys.readouterr().out
+    assert (
+        measured == committed | {"parsers": {"rules": committed["parsers"]["rules"]}}
+        and "en_no_such_model is not installed" in capsys.readouterr().out
+    )
 
 
 def test_what_can_be_said_of_the_world_is_classified(monkeypatch):
     world = importlib.import_module("world")
-    monkeypatch.setattr(world, "SCENES", {"train": (0, 300), "validation": (300, 500), "test": (500, 700)})
+    monkeypatch.setattr(
+        world, "SCENES", {"train": (0, 300), "validation": (300, 500), "test": (500, 700)}
+    )
     monkeypatch.setattr(world.world, "BENCHMARK", ("photos",))
     assert 0.1 < world.ceilings("captions")["photos"]["macro_f1"] < 1

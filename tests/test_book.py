@@ -1,4 +1,8 @@
-"""The notebooks' outputs are there, clean, and compared; the pages build; the three lists of dependencies agree."""
+"""The notebooks' outputs are there, clean, and compared; the pages build.
+
+The three lists of dependencies agree.
+"""
+
 import ast
 import copy
 import importlib.metadata
@@ -25,7 +29,14 @@ from kcdp_lib import Config
 ROOT = Path(__file__).resolve().parents[1]
 ORDERED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = [*ORDERED, *sorted((ROOT / "book").glob("*.ipynb"))]
-CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt", "06_compare")
+CHAPTERS = (
+    "01_datasets",
+    "02_knowledge",
+    "03_perception",
+    "04_counterfactuals",
+    "05_adapt",
+    "06_compare",
+)
 IGNORED = "nbval-ignore-output"
 GLUE = "application/papermill.record/text/plain"
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -33,13 +44,18 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 # ---------------------------------------------------------------- dependencies
 
+
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def constraints() -> dict[str, str]:
     """Name -> exact version."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;@]+)", line) for line in lines]
     assert all(pairs), "a constraint is one name==version, without an address"
     return {canonicalize_name(pair[1]): pair[2] for pair in pairs}
@@ -48,7 +64,9 @@ def constraints() -> dict[str, str]:
 def test_pyproject_and_constraints_agree():
     pins = constraints()
     for requirement in map(Requirement, project()["dependencies"]):
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), (
+            requirement
+        )
 
 
 def test_environment_yml_agrees():
@@ -60,7 +78,11 @@ def test_environment_yml_agrees():
 
 def test_constraints_hold_the_whole_closure():
     """Every package that the dependencies pull in here is pinned, at the version that is installed."""
-    pins, wanted, seen = constraints(), [(Requirement(text), "") for text in project()["dependencies"]], set()
+    pins, wanted, seen = (
+        constraints(),
+        [(Requirement(text), "") for text in project()["dependencies"]],
+        set(),
+    )
     while wanted:
         requirement, extra = wanted.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
@@ -69,8 +91,12 @@ def test_constraints_hold_the_whole_closure():
         for extra in ("", *requirement.extras):
             if (name, extra) not in seen:
                 seen.add((name, extra))
-                assert importlib.metadata.version(name) == pins.get(name), f"{name} is not pinned at its installed version in constraints.txt"
-                wanted += [(Requirement(text), extra) for text in importlib.metadata.requires(name) or []]
+                assert importlib.metadata.version(name) == pins.get(name), (
+                    f"{name} is not pinned at its installed version in constraints.txt"
+                )
+                wanted += [
+                    (Requirement(text), extra) for text in importlib.metadata.requires(name) or []
+                ]
     assert len(seen) > 100
 
 
@@ -81,23 +107,32 @@ def test_python_in_the_readme_is_the_packages():
 
 # ---------------------------------------------------------------- layout
 
+
 def test_chapter_notebook_module_and_test_carry_the_same_name():
     assert tuple(path.stem for path in ORDERED) == CHAPTERS
     for chapter in CHAPTERS:
         name = chapter.split("_", 1)[1]
-        assert (ROOT / "kcdp_lib" / f"{name}.py").exists() or (ROOT / "kcdp_lib" / name / "__init__.py").exists()
+        assert (ROOT / "kcdp_lib" / f"{name}.py").exists() or (
+            ROOT / "kcdp_lib" / name / "__init__.py"
+        ).exists()
         assert (ROOT / "tests" / f"test_{name}.py").exists()
 
 
 # ---------------------------------------------------------------- notebooks
+
 
 def code_cells(path: Path) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def shows(source: str) -> bool:
-    """Whether a cell is written to show something: it prints, or ends in an expression that is no assignment."""
-    body = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%"))).body
+    """Whether a cell is written to show something.
+
+    It prints, or ends in an expression that is no assignment.
+    """
+    body = ast.parse(
+        "\n".join(line for line in source.splitlines() if not line.startswith("%"))
+    ).body
     return "print(" in source or (bool(body) and isinstance(body[-1], ast.Expr))
 
 
@@ -107,32 +142,63 @@ def test_every_cell_was_run_in_order_and_shows_its_output(path):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     silent = [cell.source for cell in cells if shows(cell.source) and not cell.outputs]
     assert not silent, f"run `make notebooks`; these cells show nothing: {silent}"
-    assert any("text" in output for cell in cells for output in cell.outputs), "no text for nbval to compare"
+    assert any("text" in output for cell in cells for output in cell.outputs), (
+        "no text for nbval to compare"
+    )
 
 
 @each_notebook
 def test_only_figures_and_times_are_exempt_from_comparison(path):
     for cell in code_cells(path):
         tags = set(cell.metadata.get("tags", []))
-        assert not tags & {"nbval-skip", "nbval-raises-exception", "raises-exception"} and "NBVAL" not in cell.source
+        assert (
+            not tags & {"nbval-skip", "nbval-raises-exception", "raises-exception"}
+            and "NBVAL" not in cell.source
+        )
         if IGNORED in tags:
-            drawn = [output for output in cell.outputs if output.output_type in ("display_data", "execute_result") and any(kind == GLUE or kind.endswith("image/png") for kind in output.data)]
-            assert "timing" in tags or drawn == cell.outputs, f"only figures and times may be ignored:\n{cell.source}"
+            drawn = [
+                output
+                for output in cell.outputs
+                if output.output_type in ("display_data", "execute_result")
+                and any(kind == GLUE or kind.endswith("image/png") for kind in output.data)
+            ]
+            assert "timing" in tags or drawn == cell.outputs, (
+                f"only figures and times may be ignored:\n{cell.source}"
+            )
 
 
 @each_notebook
 def test_outputs_are_clean(path):
     for cell in code_cells(path):
-        assert all(output.output_type != "error" and output.get("name") != "stderr" for output in cell.outputs)
-        text = json.dumps([{**output, "data": {kind: data for kind, data in output.get("data", {}).items() if kind != "image/png"}} for output in cell.outputs])
-        assert not re.search(r"(?<![\w.<])/(?:work|root|home|Users|tmp|usr|opt)/", text), f"an absolute path in the output of:\n{cell.source}"
+        assert all(
+            output.output_type != "error" and output.get("name") != "stderr"
+            for output in cell.outputs
+        )
+        text = json.dumps(
+            [
+                {
+                    **output,
+                    "data": {
+                        kind: data
+                        for kind, data in output.get("data", {}).items()
+                        if kind != "image/png"
+                    },
+                }
+                for output in cell.outputs
+            ]
+        )
+        assert not re.search(r"(?<![\w.<])/(?:work|root|home|Users|tmp|usr|opt)/", text), (
+            f"an absolute path in the output of:\n{cell.source}"
+        )
         assert "image/svg+xml" not in text, "nbval compares SVG byte by byte: use PNG"
 
 
 @each_notebook
 def test_outputs_are_of_this_tree(path):
     changed = stale(nbformat.read(path, as_version=4))
-    assert not changed, f"its outputs are older than {', '.join(changed)}: run `python book/execute.py {path.stem}`"
+    assert not changed, (
+        f"its outputs are older than {', '.join(changed)}: run `python book/execute.py {path.stem}`"
+    )
 
 
 def test_what_changed_is_named(monkeypatch, tmp_path):
@@ -154,7 +220,9 @@ def test_what_changed_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("fingerprint.ROOT", ROOT)
 
     package = tmp_path / "kcdp_lib"
-    shutil.copytree(ROOT / "kcdp_lib", package, ignore=shutil.ignore_patterns("models", "noto", "__pycache__"))
+    shutil.copytree(
+        ROOT / "kcdp_lib", package, ignore=shutil.ignore_patterns("models", "noto", "__pycache__")
+    )
     monkeypatch.setattr("kcdp_lib.paths.PACKAGE", package)
     with (package / "results.py").open("a") as file:
         file.write("\n# nothing new\n")
@@ -166,30 +234,53 @@ def test_what_changed_is_named(monkeypatch, tmp_path):
 
 def test_a_notebook_depends_on_what_its_imports_import():
     assert modules("from kcdp_lib import figures") == ["__init__.py", "figures.py"]
-    assert {"config.py", "world/causes.py", "results.py"} <= set(modules("%matplotlib inline\nfrom kcdp_lib import results"))
-    assert "adapt/training.py" in modules("import kcdp_lib\nkcdp_lib.adapt(target='noto')") and not modules("import numpy")
+    assert {"config.py", "world/causes.py", "results.py"} <= set(
+        modules("%matplotlib inline\nfrom kcdp_lib import results")
+    )
+    assert "adapt/training.py" in modules(
+        "import kcdp_lib\nkcdp_lib.adapt(target='noto')"
+    ) and not modules("import numpy")
 
 
 def test_every_chapter_is_quick():
     """Three minutes of two cores, from empty caches; chapter 05 is the training itself."""
     made = {path.stem: nbformat.read(path, as_version=4).metadata.kcdp for path in NOTEBOOKS}
-    assert not [name for name, of in made.items() if of["seconds"] * of["threads"] > 2 * 180 and name != "05_adapt"]
+    assert not [
+        name
+        for name, of in made.items()
+        if of["seconds"] * of["threads"] > 2 * 180 and name != "05_adapt"
+    ]
 
 
 def figure_cells(path: Path) -> list:
-    return [cell for cell in code_cells(path) if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    return [
+        cell
+        for cell in code_cells(path)
+        if any("image/png" in output.get("data", {}) for output in cell.outputs)
+    ]
 
 
 @each_notebook
 def test_every_figure_has_a_name_a_caption_and_words_for_who_cannot_see_it(path):
     for cell in figure_cells(path):
         about = cell.metadata.get("mystnb", {})
-        assert about.get("figure", {}).keys() == {"name", "caption"}, f"give the cell metadata mystnb: figure: name, caption, as its neighbours have them:\n{cell.source}"
-        assert len(about["image"]["alt"]) > len("a sentence, at least") and about["image"]["alt"] != about["figure"]["caption"]
+        assert about.get("figure", {}).keys() == {"name", "caption"}, (
+            "give the cell metadata mystnb: figure: name, caption, as its neighbours have them:\n"
+            f"{cell.source}"
+        )
+        assert (
+            len(about["image"]["alt"]) > len("a sentence, at least")
+            and about["image"]["alt"] != about["figure"]["caption"]
+        )
 
 
 def test_figures_have_names_of_their_own():
-    names = [cell.metadata.mystnb.figure.name for path in NOTEBOOKS for cell in figure_cells(path) if "mystnb" in cell.metadata]
+    names = [
+        cell.metadata.mystnb.figure.name
+        for path in NOTEBOOKS
+        for cell in figure_cells(path)
+        if "mystnb" in cell.metadata
+    ]
     assert len(names) == len(set(names)) > 30 and all(name.startswith("fig-") for name in names)
 
 
@@ -198,47 +289,103 @@ def test_a_run_keeps_what_a_figure_is_called():
     run = nbformat.read(path, as_version=4)
     run.cells[0].metadata["papermill"] = {"duration": 1}
     clean = runpy.run_path(str(ROOT / "book" / "execute.py"))["clean"]
-    assert [cell.metadata for cell in clean(run).cells] == [cell.metadata for cell in nbformat.read(path, as_version=4).cells]
+    assert [cell.metadata for cell in clean(run).cells] == [
+        cell.metadata for cell in nbformat.read(path, as_version=4).cells
+    ]
 
 
 def test_papermill_reads_every_parameter(caplog):
-    """The main job's cell holds the run's parameters in their order, at their defaults, and papermill understands each line, which it does not where there is a second "=", even in a comment."""
+    """The main job's cell holds the run's parameters in their order, at their defaults, and
+    papermill understands each line, which it does not where there is a second "=", even in a
+    comment.
+    """
     found = papermill.inspect_notebook(ROOT / "notebooks" / "05_adapt.ipynb")
-    assert {name: ast.literal_eval(about["default"]) for name, about in found.items()} == Config().as_dict() and list(found) == list(Config().as_dict())
+    assert {
+        name: ast.literal_eval(about["default"]) for name, about in found.items()
+    } == Config().as_dict() and list(found) == list(Config().as_dict())
     assert not [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.slow
 @each_notebook
 def test_nbval_notices_one_altered_result(path, tmp_path):
-    """In a copy, the first printed result is changed; nbval must stop there (-x: what comes after it is not run again)."""
+    """In a copy, the first printed result is changed.
+
+    Nbval must stop there (-x: what comes after it is not run again).
+    """
     notebook = nbformat.read(path, as_version=4)
-    printed = next(output for cell in notebook.cells if cell.cell_type == "code" and IGNORED not in cell.metadata.get("tags", [])
-                   for output in cell.outputs if output.output_type == "stream")
+    printed = next(
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code" and IGNORED not in cell.metadata.get("tags", [])
+        for output in cell.outputs
+        if output.output_type == "stream"
+    )
     printed.text = alter(printed.text)
     nbformat.write(notebook, tmp_path / path.name)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", str(tmp_path / path.name)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert run.returncode == 1 and "Cell outputs differ" in run.stdout, run.stdout[-3000:] + run.stderr[-3000:]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "--nbval",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path / path.name),
+    ]
+    run = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert run.returncode == 1 and "Cell outputs differ" in run.stdout, (
+        run.stdout[-3000:] + run.stderr[-3000:]
+    )
 
 
 def alter(text: str) -> str:
     """The text with one character changed: its last digit, or else its last letter."""
-    place = [match.start() for match in re.finditer(r"\d", text)] or [match.start() for match in re.finditer(r"[a-z]", text)]
+    place = [match.start() for match in re.finditer(r"\d", text)] or [
+        match.start() for match in re.finditer(r"[a-z]", text)
+    ]
     i = place[-1]
     new = str((int(text[i]) + 1) % 10) if text[i].isdigit() else ("a" if text[i] != "a" else "b")
-    return text[:i] + new + text[i + 1:]
+    return text[:i] + new + text[i + 1 :]
 
 
 # ---------------------------------------------------------------- prose
 
-# names, licences, thresholds that were set and not measured, and what METHOD.md says of the paper; nothing that a run can give
-TYPED = ("Stable Diffusion 1.5", "Python 3.11", "Apache-2.0", "SIL OFL 1.1", "CC BY 4.0", "PSF-2.0", "MPL-2.0", "95%", "(2, 2.6 and 16 GB", "a gain of 12% over the previous best model", "stay below 0.85", "must reach 0.93", "a confidence of 0.8 is")
+# names, licences, thresholds that were set and not measured, and what METHOD.md says of the paper;
+# nothing that a run can give
+TYPED = (
+    "Stable Diffusion 1.5",
+    "Python 3.11",
+    "Apache-2.0",
+    "SIL OFL 1.1",
+    "CC BY 4.0",
+    "PSF-2.0",
+    "MPL-2.0",
+    "95%",
+    "(2, 2.6 and 16 GB",
+    "a gain of 12% over the previous best model",
+    "stay below 0.85",
+    "must reach 0.93",
+    "a confidence of 0.8 is",
+)
 
 
 def typed_numbers(prose: str) -> list[str]:
-    """Decimals and percentages that stand in Markdown as they were typed: not glued from a run, no code, mathematics, citation or address, and not in `TYPED`."""
-    for pattern in (r"```\{math\}.*?```|\$\$.*?\$\$|```.*?```", r"\{[\w:]+\}`[^`]*`", r"`[^`]*`", r"\$[^$]*\$", r"\]\([^)]*\)"):
+    """Decimals and percentages that stand in Markdown as they were typed.
+
+    Not glued from a run, no code, mathematics, citation or address, and not in `TYPED`.
+    """
+    for pattern in (
+        r"```\{math\}.*?```|\$\$.*?\$\$|```.*?```",
+        r"\{[\w:]+\}`[^`]*`",
+        r"`[^`]*`",
+        r"\$[^$]*\$",
+        r"\]\([^)]*\)",
+    ):
         prose = re.sub(pattern, " ", prose, flags=re.DOTALL)
     for words in TYPED:
         prose = prose.replace(words, " ")
@@ -246,23 +393,46 @@ def typed_numbers(prose: str) -> list[str]:
 
 
 def prose_of(cell) -> list[str]:
-    """What is written in a cell for readers: its Markdown, or the caption and the alternative text of its figure."""
+    """What is written in a cell for readers.
+
+    Its Markdown, or the caption and the alternative text of its figure.
+    """
     about = cell.metadata.get("mystnb", {})
-    return [cell.source] if cell.cell_type == "markdown" else [of[key] for of, key in ((about.get("figure", {}), "caption"), (about.get("image", {}), "alt")) if key in of]
+    return (
+        [cell.source]
+        if cell.cell_type == "markdown"
+        else [
+            of[key]
+            for of, key in ((about.get("figure", {}), "caption"), (about.get("image", {}), "alt"))
+            if key in of
+        ]
+    )
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem
+)
 def test_no_number_of_a_run_is_typed_into_prose(path):
-    """A page quotes a result by glue or shows the cell that prints it, and nbval compares both with a fresh run: so it cannot quote what the results do not hold."""
-    texts = [path.read_text(encoding="utf-8")] if path.suffix == ".md" else [text for cell in nbformat.read(path, as_version=4).cells for text in prose_of(cell)]
+    """A page quotes a result by glue or shows the cell that prints it, and nbval compares both with
+    a fresh run: so it cannot quote what the results do not hold.
+    """
+    texts = (
+        [path.read_text(encoding="utf-8")]
+        if path.suffix == ".md"
+        else [text for cell in nbformat.read(path, as_version=4).cells for text in prose_of(cell)]
+    )
     assert not [number for text in texts for number in typed_numbers(text)]
 
 
 def test_typed_numbers_are_noticed():
-    assert typed_numbers("It reaches 0.45, or 12 % more, on Stable Diffusion 1.5 ({glue:text}`a:.3f`, `0.7`, $T = 0.07$, {cite:p}`x2.5`, [there](a-0.5.html)).") == ["0.45", "12 %"]
+    assert typed_numbers(
+        "It reaches 0.45, or 12 % more, on Stable Diffusion 1.5 ({glue:text}`a:.3f`, `0.7`, $T = "
+        "0.07$, {cite:p}`x2.5`, [there](a-0.5.html))."
+    ) == ["0.45", "12 %"]
 
 
 # ---------------------------------------------------------------- the book
+
 
 def test_the_book_builds_without_a_warning(build):
     run, html = build

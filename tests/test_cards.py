@@ -1,4 +1,5 @@
 """The cards say what the records say, and the hub's own reader understands them."""
+
 import json
 import re
 from dataclasses import replace
@@ -10,17 +11,42 @@ from kcdp_lib import cards, paths, results
 from kcdp_lib.config import Config
 
 # of the hub's lists, what these cards may use
-LICENSES, LIBRARIES, TASKS = {"apache-2.0", "creativeml-openrail-m"}, {"diffusers", "kcdp_lib"}, {"image-classification", "image-to-text", "text-to-image"}
-RECORDS = ((paths.TINY / "pretraining.json", results.FOLDER / "miniatures.json"), (results.FOLDER / "world.json",))
-FOUND = {"source": {"pictures": 1200}, "target": {"pictures": 62, "transductive": True, "test": {
-    "macro_f1": 0.453, "macro_f1_interval": [0.42, 0.487], "balanced_accuracy": 0.473, "balanced_accuracy_interval": [0.44, 0.5], "accuracy": 0.55, "accuracy_interval": [0.52, 0.58]}}}
+LICENSES, LIBRARIES, TASKS = (
+    {"apache-2.0", "creativeml-openrail-m"},
+    {"diffusers", "kcdp_lib"},
+    {"image-classification", "image-to-text", "text-to-image"},
+)
+RECORDS = (
+    (paths.TINY / "pretraining.json", results.FOLDER / "miniatures.json"),
+    (results.FOLDER / "world.json",),
+)
+FOUND = {
+    "source": {"pictures": 1200},
+    "target": {
+        "pictures": 62,
+        "transductive": True,
+        "test": {
+            "macro_f1": 0.453,
+            "macro_f1_interval": [0.42, 0.487],
+            "balanced_accuracy": 0.473,
+            "balanced_accuracy_interval": [0.44, 0.5],
+            "accuracy": 0.55,
+            "accuracy_interval": [0.52, 0.58],
+        },
+    },
+}
 
 
 def read(text: str, kind=ModelCard):
-    """A card through the hub's reader; its fields are of the right kinds, and none is unknown to it."""
+    """A card through the hub's reader.
+
+    Its fields are of the right kinds, and none is unknown to it.
+    """
     card = kind(text)
     about = card.data.to_dict()
-    assert set(about) <= set(vars(kind.card_data_class(model_name="x") if kind is ModelCard else kind.card_data_class())) | {"model-index", "tags"}
+    assert set(about) <= set(
+        vars(kind.card_data_class(model_name="x") if kind is ModelCard else kind.card_data_class())
+    ) | {"model-index", "tags"}
     assert about["license"] in LICENSES and about.get("library_name", "kcdp_lib") in LIBRARIES
     assert {about.get("pipeline_tag"), *about.get("task_categories", [])} - {None} <= TASKS
     return card
@@ -28,10 +54,14 @@ def read(text: str, kind=ModelCard):
 
 @pytest.mark.parametrize("path", cards.SHIPPED, ids=lambda path: path.parent.name)
 def test_shipped_cards_are_what_the_records_give(path):
-    assert path.read_text(encoding="utf-8") == cards.SHIPPED[path](), "run `python -m kcdp_lib.cards`"
+    assert path.read_text(encoding="utf-8") == cards.SHIPPED[path](), (
+        "run `python -m kcdp_lib.cards`"
+    )
 
 
-@pytest.mark.parametrize("path, kind", [*zip(cards.SHIPPED, (ModelCard, DatasetCard))], ids=("miniatures", "world"))
+@pytest.mark.parametrize(
+    "path, kind", [*zip(cards.SHIPPED, (ModelCard, DatasetCard))], ids=("miniatures", "world")
+)
 def test_the_hubs_reader_understands_them(path, kind):
     assert read(path.read_text(encoding="utf-8"), kind).text.strip().startswith("<!-- the card -->")
 
@@ -39,9 +69,15 @@ def test_the_hubs_reader_understands_them(path, kind):
 def test_every_score_of_the_cards_stands_in_a_record():
     """Not by the generator: every decimal of a table of scores is looked for in the files."""
     for path, records in zip(cards.SHIPPED, RECORDS):
-        known = {str(value) for record in records for value in numbers(json.loads(record.read_text()))}
-        before, _, after = path.read_text(encoding="utf-8").partition("Domains differ")    # what the world's domains show is no record's, but the program's
-        rows = re.findall(r"^\|.*\|$", before + after[after.find("What a classifier"):], re.MULTILINE)
+        known = {
+            str(value) for record in records for value in numbers(json.loads(record.read_text()))
+        }
+        before, _, after = path.read_text(encoding="utf-8").partition(
+            "Domains differ"
+        )  # what the world's domains show is no record's, but the program's
+        rows = re.findall(
+            r"^\|.*\|$", before + after[after.find("What a classifier") :], re.MULTILINE
+        )
         scores = set(re.findall(r"\d+\.\d+", "\n".join(rows)))
         assert scores and not scores - known, f"{path}: {scores - known}"
 
@@ -49,16 +85,40 @@ def test_every_score_of_the_cards_stands_in_a_record():
 def numbers(tree) -> list:
     """All numbers in nested JSON."""
     if isinstance(tree, (dict, list)):
-        return [found for part in (tree.values() if isinstance(tree, dict) else tree) for found in numbers(part)]
+        return [
+            found
+            for part in (tree.values() if isinstance(tree, dict) else tree)
+            for found in numbers(part)
+        ]
     return [tree] if isinstance(tree, (int, float)) else []
 
 
 def test_a_runs_card_holds_its_scores_and_what_it_stands_on():
     card = read(cards.of_run(Config(), FOUND, "abc"))
-    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {"macro-F1": 0.453, "balanced accuracy": 0.473, "accuracy": 0.55}
-    assert card.data.model_name == "kcdp-photos-stickers" and card.data.base_model is None and "(transductive)" in card.text and "commit abc" in card.text
-    large = read(cards.of_run(replace(Config(), preset="sd15", setting="uc"), {**FOUND, "target": {"pictures": 62, "transductive": False}}, None))
-    assert len(large.data.base_model) == 2 and large.data.license == "creativeml-openrail-m" and "nothing was scored" in large.text and "no picture of the target" in large.text
+    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
+        "macro-F1": 0.453,
+        "balanced accuracy": 0.473,
+        "accuracy": 0.55,
+    }
+    assert (
+        card.data.model_name == "kcdp-photos-stickers"
+        and card.data.base_model is None
+        and "(transductive)" in card.text
+        and "commit abc" in card.text
+    )
+    large = read(
+        cards.of_run(
+            replace(Config(), preset="sd15", setting="uc"),
+            {**FOUND, "target": {"pictures": 62, "transductive": False}},
+            None,
+        )
+    )
+    assert (
+        len(large.data.base_model) == 2
+        and large.data.license == "creativeml-openrail-m"
+        and "nothing was scored" in large.text
+        and "no picture of the target" in large.text
+    )
 
 
 def test_a_runs_card_shows_no_folder_of_this_machine(tmp_path):

@@ -1,4 +1,5 @@
 """Chapter 04: counterfactual prompts, similarities, pseudo-labels."""
+
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,18 @@ from blank import blank_preset
 from torch import nn
 
 from kcdp_lib.config import RECIPES
-from kcdp_lib.counterfactuals import CLIEA, LEAST, TEMPERATURE, PseudoLabeller, counterfactual_loss, estimate_prior, prompts, similarity_probs, together, with_prior
+from kcdp_lib.counterfactuals import (
+    CLIEA,
+    LEAST,
+    TEMPERATURE,
+    PseudoLabeller,
+    counterfactual_loss,
+    estimate_prior,
+    prompts,
+    similarity_probs,
+    together,
+    with_prior,
+)
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
 from kcdp_lib.perception import load_kadap
 
@@ -21,8 +33,13 @@ B, C, L, T, H, V = 4, 6, 7, 12, 64, 256
 def batch():
     torch.manual_seed(0)
     mask = torch.arange(T) < torch.tensor([[3], [12], [5], [1]])
-    return dict(v=torch.randn(B, V), tokens=torch.randn(B, T, H), mask=mask, prompt_tokens=torch.randn(C, L, H),
-                prompt_mask=torch.arange(L) < torch.tensor([[5], [5], [6], [5], [7], [5]]))
+    return dict(
+        v=torch.randn(B, V),
+        tokens=torch.randn(B, T, H),
+        mask=mask,
+        prompt_tokens=torch.randn(C, L, H),
+        prompt_mask=torch.arange(L) < torch.tensor([[5], [5], [6], [5], [7], [5]]),
+    )
 
 
 def make(recipe=PAPER):
@@ -33,8 +50,14 @@ def make(recipe=PAPER):
 def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
     """One pair at a time through torch's own multi-head attention, without padding: [B, C, H]."""
     attention = nn.MultiheadAttention(H, 8, batch_first=True)
-    attention.load_state_dict({"in_proj_weight": cliea.in_proj.weight, "in_proj_bias": cliea.in_proj.bias,
-                               "out_proj.weight": cliea.out_proj.weight, "out_proj.bias": cliea.out_proj.bias})
+    attention.load_state_dict(
+        {
+            "in_proj_weight": cliea.in_proj.weight,
+            "in_proj_bias": cliea.in_proj.bias,
+            "out_proj.weight": cliea.out_proj.weight,
+            "out_proj.bias": cliea.out_proj.bias,
+        }
+    )
     rows = []
     for k, m in zip(tokens, mask):
         for p, n in zip(prompt_tokens, prompt_mask):
@@ -52,7 +75,12 @@ def test_reading_is_self_attention_over_prompt_and_knowledge(batch):
     v = batch.pop("v")
     expected = reference(cliea, **batch)
     torch.testing.assert_close(cliea.read(**batch), expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(cliea(v, **batch), F.cosine_similarity(cliea.align(v)[:, None], expected, dim=-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        cliea(v, **batch),
+        F.cosine_similarity(cliea.align(v)[:, None], expected, dim=-1),
+        atol=1e-5,
+        rtol=1e-4,
+    )
 
 
 def test_prompts_alone_are_the_same_six_texts_for_every_picture(batch):
@@ -62,35 +90,75 @@ def test_prompts_alone_are_the_same_six_texts_for_every_picture(batch):
     nothing = {**batch, "mask": torch.zeros_like(batch["mask"])}
     torch.testing.assert_close(read, reference(cliea, **nothing), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(read, read[:1].expand_as(read))
-    assert not torch.allclose(read, make().read(**batch), atol=1e-3) and not torch.allclose(cliea(v, **batch)[0], cliea(v, **batch)[1], atol=1e-3)
+    assert not torch.allclose(read, make().read(**batch), atol=1e-3) and not torch.allclose(
+        cliea(v, **batch)[0], cliea(v, **batch)[1], atol=1e-3
+    )
 
 
 def test_released_recipe_reads_the_padding_too(batch):
     cliea = make(RELEASED)
     batch.pop("v")
-    everything = {**batch, "mask": torch.ones(B, T, dtype=torch.bool), "prompt_mask": torch.ones(C, L, dtype=torch.bool)}
-    torch.testing.assert_close(cliea.read(**batch), reference(cliea, **everything), atol=1e-5, rtol=1e-4)
+    everything = {
+        **batch,
+        "mask": torch.ones(B, T, dtype=torch.bool),
+        "prompt_mask": torch.ones(C, L, dtype=torch.bool),
+    }
+    torch.testing.assert_close(
+        cliea.read(**batch), reference(cliea, **everything), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_padding_never_changes_a_similarity(batch):
     cliea = make()
     expected = cliea(**batch)
-    noisy = {**batch, "tokens": torch.where(batch["mask"][..., None], batch["tokens"], 1e3 * torch.randn(B, T, H)),
-             "prompt_tokens": torch.where(batch["prompt_mask"][..., None], batch["prompt_tokens"], 1e3)}
+    noisy = {
+        **batch,
+        "tokens": torch.where(
+            batch["mask"][..., None], batch["tokens"], 1e3 * torch.randn(B, T, H)
+        ),
+        "prompt_tokens": torch.where(batch["prompt_mask"][..., None], batch["prompt_tokens"], 1e3),
+    }
     torch.testing.assert_close(cliea(**noisy), expected, atol=1e-5, rtol=0)
-    one_by_one = torch.cat([cliea(batch["v"][i:i + 1], batch["tokens"][i:i + 1], batch["mask"][i:i + 1], batch["prompt_tokens"], batch["prompt_mask"]) for i in range(B)])
-    torch.testing.assert_close(one_by_one, expected, atol=1e-5, rtol=0)  # batch of one, and trimmed differently
+    one_by_one = torch.cat(
+        [
+            cliea(
+                batch["v"][i : i + 1],
+                batch["tokens"][i : i + 1],
+                batch["mask"][i : i + 1],
+                batch["prompt_tokens"],
+                batch["prompt_mask"],
+            )
+            for i in range(B)
+        ]
+    )
+    torch.testing.assert_close(
+        one_by_one, expected, atol=1e-5, rtol=0
+    )  # batch of one, and trimmed differently
 
 
 def test_similarities_are_cosines_of_the_intervened_prompt(batch):
     cliea = make()
     similarities = cliea(**batch)
     assert similarities.shape == (B, C) and similarities.abs().max() <= 1
-    torch.testing.assert_close(cliea(**{**batch, "v": 7 * batch["v"]}) - similarities, torch.zeros(B, C), atol=0.2, rtol=0)
+    torch.testing.assert_close(
+        cliea(**{**batch, "v": 7 * batch["v"]}) - similarities, torch.zeros(B, C), atol=0.2, rtol=0
+    )
     order = torch.tensor([3, 1, 0, 5, 4, 2])
-    swapped = {**batch, "prompt_tokens": batch["prompt_tokens"][order], "prompt_mask": batch["prompt_mask"][order]}
-    torch.testing.assert_close(cliea(**swapped), similarities[:, order], atol=1e-6, rtol=0)  # the prompt alone tells the classes apart
-    alike = cliea(**{**batch, "prompt_tokens": batch["prompt_tokens"][:1].expand(C, -1, -1), "prompt_mask": batch["prompt_mask"][:1].expand(C, -1)})
+    swapped = {
+        **batch,
+        "prompt_tokens": batch["prompt_tokens"][order],
+        "prompt_mask": batch["prompt_mask"][order],
+    }
+    torch.testing.assert_close(
+        cliea(**swapped), similarities[:, order], atol=1e-6, rtol=0
+    )  # the prompt alone tells the classes apart
+    alike = cliea(
+        **{
+            **batch,
+            "prompt_tokens": batch["prompt_tokens"][:1].expand(C, -1, -1),
+            "prompt_mask": batch["prompt_mask"][:1].expand(C, -1),
+        }
+    )
     torch.testing.assert_close(alike, alike[:, :1].expand(-1, C), atol=1e-6, rtol=0)
     assert (similarities - alike).abs().max() > 1e-3
 
@@ -105,43 +173,75 @@ def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(batch):
         counterfactual_loss(cliea(**batch), labels).backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in cliea.parameters())
         optimiser.step()
-    assert counterfactual_loss(cliea(**batch), labels) < 0.1 and (cliea(**batch).argmax(1) == labels).all()
+    assert (
+        counterfactual_loss(cliea(**batch), labels) < 0.1
+        and (cliea(**batch).argmax(1) == labels).all()
+    )
 
 
 def test_no_loop_over_pictures(batch, operations):
     cliea = make()
 
     def step(pictures):
-        few = {name: value if name.startswith("prompt") else value[torch.arange(pictures) % 2] for name, value in batch.items()}
-        return operations(lambda: counterfactual_loss(cliea(**few), torch.arange(pictures) % C).backward())
+        few = {
+            name: value if name.startswith("prompt") else value[torch.arange(pictures) % 2]
+            for name, value in batch.items()
+        }
+        return operations(
+            lambda: counterfactual_loss(cliea(**few), torch.arange(pictures) % C).backward()
+        )
+
     step(2)  # the first backward pass makes the gradients, the later ones add to them
     assert step(2) == step(16) > 50
 
 
 @pytest.mark.parametrize("recipe", [PAPER, RELEASED])
 def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
-    """Together, and each alone: a batch of one. Numbers and gradients are finite, and a picture's neighbours do not matter to it."""
+    """Together, and each alone: a batch of one.
+
+    Numbers and gradients are finite, and a picture's neighbours do not matter to it.
+    """
     torch.manual_seed(0)
     encoder = load_text_encoder(blank_preset())
     many = [("cat", "has", f"hat {i}") for i in range(30)]
-    tokens, mask = knowledge_tokens(["a cat with thirty hats .", "a dog"], [many, []], recipe, encoder)
+    tokens, mask = knowledge_tokens(
+        ["a cat with thirty hats .", "a dog"], [many, []], recipe, encoder
+    )
     kadap = load_kadap(blank_preset(), recipe, tokens.shape[1])
-    cliea, latents = CLIEA(kadap.visual_width, kadap.text_width, recipe), torch.randn(2, kadap.unet.config.in_channels, 8, 8)
+    cliea, latents = (
+        CLIEA(kadap.visual_width, kadap.text_width, recipe),
+        torch.randn(2, kadap.unet.config.in_channels, 8, 8),
+    )
 
     def see(rows):
         kadap.zero_grad(set_to_none=True)
         seen = kadap(latents[rows], tokens[rows], mask[rows])
-        similarities = cliea(seen.v, tokens[rows], mask[rows], *encode_texts(prompts(["happy", "fear"]), encoder))
-        (counterfactual_loss(similarities, torch.ones(len(similarities), dtype=torch.long)) + seen.logits.square().sum() + seen.balance).backward()
-        assert all(p.grad.isfinite().all() for part in (kadap, cliea) for p in part.parameters() if p.grad is not None)
+        similarities = cliea(
+            seen.v, tokens[rows], mask[rows], *encode_texts(prompts(["happy", "fear"]), encoder)
+        )
+        (
+            counterfactual_loss(similarities, torch.ones(len(similarities), dtype=torch.long))
+            + seen.logits.square().sum()
+            + seen.balance
+        ).backward()
+        assert all(
+            p.grad.isfinite().all()
+            for part in (kadap, cliea)
+            for p in part.parameters()
+            if p.grad is not None
+        )
         assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
         return torch.cat([seen.logits, seen.v, similarities], 1).detach()
+
     both = see(torch.arange(2))
     assert both.isfinite().all() and not torch.allclose(*both)
-    torch.testing.assert_close(torch.cat([see(torch.tensor([i])) for i in range(2)]), both, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.cat([see(torch.tensor([i])) for i in range(2)]), both, atol=1e-4, rtol=1e-4
+    )
 
 
 # -- pseudo-labels
+
 
 def similar(labels, strength):
     """Similarities whose softmax peaks at `labels`, the more so the larger `strength`."""
@@ -157,10 +257,16 @@ def test_nothing_is_kept_during_the_warm_up():
 
 
 def test_the_surest_of_every_class_are_kept_and_more_of_them_with_time():
-    """Class 0 is easy and frequent, class 1 rare and unsure: a common threshold would drop it altogether."""
+    """Class 0 is easy and frequent, class 1 rare and unsure.
+
+    A common threshold would drop it altogether.
+    """
     labels = torch.tensor([0] * 80 + [1] * 20)
     strength = torch.cat([torch.linspace(6, 9, 80), torch.linspace(1, 2, 20)])
-    labeller, rows = PseudoLabeller(100, 6, PAPER, warm_up=0.2, keep=(0.25, 0.75)), torch.arange(100)
+    labeller, rows = (
+        PseudoLabeller(100, 6, PAPER, warm_up=0.2, keep=(0.25, 0.75)),
+        torch.arange(100),
+    )
     coverages = []
     for progress in (0.2, 0.6, 1.0):
         kept = labeller.update(rows, similar(labels, strength), progress).kept
@@ -168,17 +274,22 @@ def test_the_surest_of_every_class_are_kept_and_more_of_them_with_time():
         torch.testing.assert_close(share[0], share[1], atol=0.06, rtol=0)
         coverages.append(float(kept.float().mean()))
         assert strength[kept & (labels == 0)].min() > strength[~kept & (labels == 0)].max()
-    torch.testing.assert_close(torch.tensor(coverages), torch.tensor([0.25, 0.5, 0.75]), atol=0.06, rtol=0)
+    torch.testing.assert_close(
+        torch.tensor(coverages), torch.tensor([0.25, 0.5, 0.75]), atol=0.06, rtol=0
+    )
     assert torch.equal(labeller.all().kept, kept) and torch.equal(labeller.all().labels, labels)
 
 
 def test_memory_smooths_over_the_epochs():
     labeller, row = PseudoLabeller(3, 6, PAPER, momentum=0.5), torch.tensor([1])
     for _ in range(3):
-        labeller.update(row, similar(torch.tensor([2]), torch.tensor([8.])), 0.5)
-    flipped = labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.])), 0.5)
+        labeller.update(row, similar(torch.tensor([2]), torch.tensor([8.0])), 0.5)
+    flipped = labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.0])), 0.5)
     assert flipped.labels.item() == 2  # one contrary look does not overturn three
-    assert labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.])), 0.5).labels.item() == 4
+    assert (
+        labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.0])), 0.5).labels.item()
+        == 4
+    )
     assert labeller.seen.tolist() == [False, True, False] and not labeller.all().kept[[0, 2]].any()
 
 
@@ -188,7 +299,11 @@ def test_a_batch_labels_alike_in_any_order_and_the_state_can_be_saved():
     straight, mixed = PseudoLabeller(40, 6, PAPER), PseudoLabeller(40, 6, PAPER)
     one = straight.update(torch.arange(40), similarities, 0.7)
     other = mixed.update(order, similarities[order], 0.7)
-    assert torch.equal(one.kept[order], other.kept) and torch.equal(one.labels[order], other.labels) and 0 < one.kept.sum() < 40
+    assert (
+        torch.equal(one.kept[order], other.kept)
+        and torch.equal(one.labels[order], other.labels)
+        and 0 < one.kept.sum() < 40
+    )
     restored = PseudoLabeller(40, 6, PAPER)
     restored.load_state_dict(straight.state_dict())
     assert torch.equal(restored.all(0.7).kept, one.kept) and not list(straight.parameters())
@@ -196,7 +311,7 @@ def test_a_batch_labels_alike_in_any_order_and_the_state_can_be_saved():
 
 def test_raw_labels_are_the_argmax_from_the_first_step():
     labeller = PseudoLabeller(4, 6, RELEASED)
-    rows, first = torch.arange(4), similar(torch.tensor([0, 1, 2, 3]), torch.full((4,), .1))
+    rows, first = torch.arange(4), similar(torch.tensor([0, 1, 2, 3]), torch.full((4,), 0.1))
     assert labeller.update(rows, first, 0.0).kept.all()
     later = labeller.update(rows, first.flip(0), 0.0)
     assert later.labels.tolist() == [3, 2, 1, 0] and later.kept.all()
@@ -211,21 +326,39 @@ def test_one_picture_alone_and_similarities_without_gradient():
 
 # -- several voices, and how frequent the classes are
 
+
 def test_voices_together_are_a_geometric_mean():
-    one, other = torch.tensor([[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]), torch.tensor([[0.2, 0.6, 0.2], [0.0, 0.5, 0.5]])
+    one, other = (
+        torch.tensor([[0.8, 0.1, 0.1], [1.0, 0.0, 0.0]]),
+        torch.tensor([[0.2, 0.6, 0.2], [0.0, 0.5, 0.5]]),
+    )
     for i in range(2):
-        mean = [(max(p, 1e-6) * max(q, 1e-6)) ** 0.5 for p, q in zip(one[i].tolist(), other[i].tolist())]
-        torch.testing.assert_close(together(one, other)[i], torch.tensor([x / sum(mean) for x in mean]))
+        mean = [
+            (max(p, 1e-6) * max(q, 1e-6)) ** 0.5 for p, q in zip(one[i].tolist(), other[i].tolist())
+        ]
+        torch.testing.assert_close(
+            together(one, other)[i], torch.tensor([x / sum(mean) for x in mean])
+        )
     torch.testing.assert_close(together(one), one.clamp(min=1e-6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(together(one, torch.full((2, 3), 1 / 3), one), together(one, one, torch.full((2, 3), 1 / 3)))
-    assert together(torch.tensor([[0.99, 0.01]]), torch.tensor([[0.4, 0.6]])).argmax() == 0, "who is sure counts for more"
+    torch.testing.assert_close(
+        together(one, torch.full((2, 3), 1 / 3), one), together(one, one, torch.full((2, 3), 1 / 3))
+    )
+    assert together(torch.tensor([[0.99, 0.01]]), torch.tensor([[0.4, 0.6]])).argmax() == 0, (
+        "who is sure counts for more"
+    )
 
 
-SHARES, SOURCE_SHARES = torch.tensor([0.45, 0.30, 0.15, 0.10]), torch.tensor([0.10, 0.20, 0.30, 0.40])
+SHARES, SOURCE_SHARES = (
+    torch.tensor([0.45, 0.30, 0.15, 0.10]),
+    torch.tensor([0.10, 0.20, 0.30, 0.40]),
+)
 
 
 def calibrated(shares, taught, count=4000):
-    """Pictures [N, 2] from four overlapping Gaussians with these class shares: what Bayes' rule says of them where the shares are those taught, and the true classes."""
+    """Pictures [N, 2] from four overlapping Gaussians with these class shares.
+
+    What Bayes' rule says of them where the shares are those taught, and the true classes.
+    """
     random = torch.Generator().manual_seed(0)
     labels = torch.multinomial(shares, count, replacement=True, generator=random)
     centres = 1.5 * torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
@@ -236,26 +369,47 @@ def calibrated(shares, taught, count=4000):
 def test_another_prior_is_bayes_rule():
     """Answers taught under one prior and brought to another are those taught under the other."""
     taught, labels = calibrated(SHARES, SOURCE_SHARES, 50)
-    torch.testing.assert_close(with_prior(taught, SHARES, SOURCE_SHARES), calibrated(SHARES, SHARES, 50)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        with_prior(taught, SHARES, SOURCE_SHARES),
+        calibrated(SHARES, SHARES, 50)[0],
+        atol=1e-5,
+        rtol=1e-4,
+    )
     torch.testing.assert_close(with_prior(taught, SOURCE_SHARES, SOURCE_SHARES), taught)
-    assert not with_prior(torch.zeros(1, 4), SHARES, SOURCE_SHARES).any(), "nothing known of a picture stays nothing"
+    assert not with_prior(torch.zeros(1, 4), SHARES, SOURCE_SHARES).any(), (
+        "nothing known of a picture stays nothing"
+    )
 
 
 def test_shifted_shares_are_found_again():
     """The plain mean of the answers is far off; what is found makes better answers."""
     probs, labels = calibrated(SHARES, SOURCE_SHARES)
     true, found = labels.bincount() / len(labels), estimate_prior(probs, SOURCE_SHARES)
-    torch.testing.assert_close(estimate_prior(probs, SOURCE_SHARES, least=0.0), true, atol=0.015, rtol=0)
+    torch.testing.assert_close(
+        estimate_prior(probs, SOURCE_SHARES, least=0.0), true, atol=0.015, rtol=0
+    )
     torch.testing.assert_close(found, true, atol=0.03, rtol=0)
-    assert (probs.mean(0) - true).abs().max() > 0.1 and found.sum().item() == pytest.approx(1, abs=1e-5)
-    right = [(answers.argmax(1) == labels).float().mean().item() for answers in (probs, with_prior(probs, found, SOURCE_SHARES))]
+    assert (probs.mean(0) - true).abs().max() > 0.1 and found.sum().item() == pytest.approx(
+        1, abs=1e-5
+    )
+    right = [
+        (answers.argmax(1) == labels).float().mean().item()
+        for answers in (probs, with_prior(probs, found, SOURCE_SHARES))
+    ]
     assert right[1] > right[0] + 0.03
-    torch.testing.assert_close(estimate_prior(calibrated(SOURCE_SHARES, SOURCE_SHARES)[0], SOURCE_SHARES), SOURCE_SHARES, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        estimate_prior(calibrated(SOURCE_SHARES, SOURCE_SHARES)[0], SOURCE_SHARES),
+        SOURCE_SHARES,
+        atol=0.03,
+        rtol=0,
+    )
 
 
 def test_a_class_that_is_missing_keeps_a_small_share():
     probs, _ = calibrated(torch.tensor([0.5, 0.5, 0, 0]), SOURCE_SHARES)
-    assert all(LEAST <= share < LEAST + 0.01 for share in estimate_prior(probs, SOURCE_SHARES)[2:].tolist())
+    assert all(
+        LEAST <= share < LEAST + 0.01 for share in estimate_prior(probs, SOURCE_SHARES)[2:].tolist()
+    )
     assert estimate_prior(probs, SOURCE_SHARES, least=0.0)[2:].max() < 0.01
 
 
@@ -270,16 +424,29 @@ def test_a_class_that_the_source_never_shows_does_not_take_over():
 
 
 def test_labels_follow_the_targets_own_shares():
-    """Recipe "priors": labels and confidence are those of the memory after Bayes' rule, in update and in the end; a picture not yet seen counts for nothing."""
+    """Recipe "priors": labels and confidence are those of the memory after Bayes' rule, in update
+    and in the end; a picture not yet seen counts for nothing.
+    """
     probs, labels = calibrated(SHARES, SOURCE_SHARES, 400)
-    labeller = PseudoLabeller(401, 4, replace(PAPER, pseudo_labels="priors"), source_prior=SOURCE_SHARES)
+    labeller = PseudoLabeller(
+        401, 4, replace(PAPER, pseudo_labels="priors"), source_prior=SOURCE_SHARES
+    )
     assert torch.equal(labeller.probabilities(), labeller.memory), "nothing was seen"
     pseudo = labeller.note(torch.arange(400), probs, 1.0)
     expected = with_prior(probs, estimate_prior(probs, SOURCE_SHARES), SOURCE_SHARES)
     torch.testing.assert_close(pseudo.confidence, expected.max(1).values)
-    assert torch.equal(pseudo.labels, expected.argmax(1)) and torch.equal(labeller.all().labels[:400], pseudo.labels) and not labeller.all().kept[400]
-    assert torch.equal(labeller.all().kept[:400], pseudo.kept) and 0.7 < pseudo.kept.float().mean() < 0.9
-    plain = PseudoLabeller(401, 4, PAPER, source_prior=SOURCE_SHARES).note(torch.arange(400), probs, 1.0)
+    assert (
+        torch.equal(pseudo.labels, expected.argmax(1))
+        and torch.equal(labeller.all().labels[:400], pseudo.labels)
+        and not labeller.all().kept[400]
+    )
+    assert (
+        torch.equal(labeller.all().kept[:400], pseudo.kept)
+        and 0.7 < pseudo.kept.float().mean() < 0.9
+    )
+    plain = PseudoLabeller(401, 4, PAPER, source_prior=SOURCE_SHARES).note(
+        torch.arange(400), probs, 1.0
+    )
     assert torch.equal(plain.labels, probs.argmax(1))
     assert (pseudo.labels == labels).float().mean() > (plain.labels == labels).float().mean() + 0.03
 
@@ -287,5 +454,10 @@ def test_labels_follow_the_targets_own_shares():
 def test_similarities_are_noted_as_their_probabilities():
     similarities = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) / 5
     one, other = PseudoLabeller(5, 6, PAPER), PseudoLabeller(5, 6, PAPER)
-    updated, noted = one.update(torch.arange(5), similarities, 0.8), other.note(torch.arange(5), similarity_probs(similarities), 0.8)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(updated, noted)) and torch.equal(one.memory, other.memory)
+    updated, noted = (
+        one.update(torch.arange(5), similarities, 0.8),
+        other.note(torch.arange(5), similarity_probs(similarities), 0.8),
+    )
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(updated, noted)) and torch.equal(
+        one.memory, other.memory
+    )

@@ -1,4 +1,7 @@
-"""Chapter 01: pictures by name, the classes of two taxonomies, and what a folder of pictures may hold."""
+"""Chapter 01: pictures by name, the classes of two taxonomies, and what a folder of pictures may
+hold.
+"""
+
 import json
 import shutil
 
@@ -24,7 +27,10 @@ def few(tmp_path, monkeypatch):
 
 def by_name(pictures) -> dict:
     """{file name: (SHA of its bytes, name of its class)}."""
-    return {file.name: (key, pictures.classes[label]) for file, key, label in zip(pictures.files, pictures.keys, pictures.labels)}
+    return {
+        file.name: (key, pictures.classes[label])
+        for file, key, label in zip(pictures.files, pictures.keys, pictures.labels)
+    }
 
 
 def save(path, mode="RGB", size=(40, 30), colour=None):
@@ -35,25 +41,53 @@ def save(path, mode="RGB", size=(40, 30), colour=None):
 
 # ---------------------------------------------------------------- the built-in domains
 
+
 def test_domains_are_the_benchmarks_and_noto():
-    assert datasets.DOMAINS == ("photos", "stickers", "sketches", "paintings", "noto") and EMOTIONS == SIX
-    with pytest.raises(KCDPError, match="'icons' is neither a known domain nor a folder; choose one of photos, stickers, sketches, paintings, noto"):
-        datasets.load("icons", "train")     # for pre-training only
+    assert (
+        datasets.DOMAINS == ("photos", "stickers", "sketches", "paintings", "noto")
+        and EMOTIONS == SIX
+    )
+    with pytest.raises(
+        KCDPError,
+        match=(
+            "'icons' is neither a known domain nor a folder; choose one of photos, stickers, "
+            "sketches, paintings, noto"
+        ),
+    ):
+        datasets.load("icons", "train")  # for pre-training only
 
 
 @pytest.mark.parametrize("domain", world.BENCHMARK)
 def test_a_built_in_domain_is_loaded_by_name(few, domain):
-    train, test = datasets.load(domain, "train", seed=9), datasets.load(domain, "test", seed=9, size=32)
-    assert len(train) == len(test) == COUNT and train.name == domain and not train.transductive and not train.skipped
-    assert datasets.read_images(train.files, 64).shape == (COUNT, 3, 64, 64) and Image.open(test.files[0]).size == (32, 32)
-    assert not set(train.keys) & set(datasets.load(domain, "train", seed=8).keys) and len(set(train.keys)) == COUNT
+    train, test = (
+        datasets.load(domain, "train", seed=9),
+        datasets.load(domain, "test", seed=9, size=32),
+    )
+    assert (
+        len(train) == len(test) == COUNT
+        and train.name == domain
+        and not train.transductive
+        and not train.skipped
+    )
+    assert datasets.read_images(train.files, 64).shape == (COUNT, 3, 64, 64) and Image.open(
+        test.files[0]
+    ).size == (32, 32)
+    assert (
+        not set(train.keys) & set(datasets.load(domain, "train", seed=8).keys)
+        and len(set(train.keys)) == COUNT
+    )
     drawn = world.render(world.sample_scene("train", 9, int(train.files[0].stem), domain), domain)
     assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(train.files[0])))
 
 
 def test_labels_are_those_of_the_metadata(few):
     pictures = datasets.load("stickers", "train")
-    rows = {row["file_name"]: row for row in map(json.loads, (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines())}
+    rows = {
+        row["file_name"]: row
+        for row in map(
+            json.loads, (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines()
+        )
+    }
     assert len(rows) == COUNT
     for name, (_, emotion) in by_name(pictures).items():
         assert rows[name]["label"] in EIGHT and emotion == world.label_of(rows[name]["label"])
@@ -61,24 +95,42 @@ def test_labels_are_those_of_the_metadata(few):
 
 # ---------------------------------------------------------------- dials
 
+
 def test_dials_reach_the_pictures(few):
-    far, near = (datasets.load("stickers", "train", dials=dials) for dials in (Dials(), Dials(style_gap=0)))
+    far, near = (
+        datasets.load("stickers", "train", dials=dials) for dials in (Dials(), Dials(style_gap=0))
+    )
     assert not set(far.keys) & set(near.keys)
-    assert {name: emotion for name, (_, emotion) in by_name(far).items()} == {name: emotion for name, (_, emotion) in by_name(near).items()}, "style is no emotion"
-    drawn = world.render(world.sample_scene("train", 0, 3, "stickers", Dials(style_gap=0)), "stickers", 64, Dials(style_gap=0))
-    assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(near.files[0].parent / "000003.png")))
+    assert {name: emotion for name, (_, emotion) in by_name(far).items()} == {
+        name: emotion for name, (_, emotion) in by_name(near).items()
+    }, "style is no emotion"
+    drawn = world.render(
+        world.sample_scene("train", 0, 3, "stickers", Dials(style_gap=0)),
+        "stickers",
+        64,
+        Dials(style_gap=0),
+    )
+    assert np.array_equal(
+        np.asarray(drawn), np.asarray(Image.open(near.files[0].parent / "000003.png"))
+    )
 
 
 def test_the_trap_is_in_the_source_alone(few):
     gaps, trap = Dials(style_gap=0, event_gap=0), Dials(spurious=1)
-    photos, stickers = ([datasets.load(domain, "train", dials=dials).key for dials in (Dials(), gaps, trap)] for domain in ("photos", "stickers"))
+    photos, stickers = (
+        [datasets.load(domain, "train", dials=dials).key for dials in (Dials(), gaps, trap)]
+        for domain in ("photos", "stickers")
+    )
     assert photos[0] == photos[1] != photos[2] and stickers[0] == stickers[2] != stickers[1]
 
 
 def test_dials_touch_nothing_that_is_not_built_in(tmp_path):
     save(tmp_path / "x.png")
     for name in (tmp_path, "noto"):
-        assert datasets.load(name, "train", dials=Dials(style_gap=0, spurious=1)).key == datasets.load(name, "train").key
+        assert (
+            datasets.load(name, "train", dials=Dials(style_gap=0, spurious=1)).key
+            == datasets.load(name, "train").key
+        )
 
 
 def test_a_dial_out_of_range_gets_a_sentence(few, tmp_path):
@@ -89,45 +141,80 @@ def test_a_dial_out_of_range_gets_a_sentence(few, tmp_path):
 
 # ---------------------------------------------------------------- taxonomies
 
+
 @pytest.mark.parametrize("domain", ("photos", "paintings"))
 def test_both_taxonomies_have_the_same_pictures(few, domain):
     six, eight = (datasets.load(domain, "test", taxonomy=taxonomy) for taxonomy in ("six", "eight"))
     assert six.files == eight.files and six.key == eight.key
-    assert (six.taxonomy, six.classes, eight.taxonomy, eight.classes) == ("six", SIX, "eight", EIGHT)
-    assert [six.classes[label] for label in six.labels] == [world.label_of(eight.classes[label]) for label in eight.labels]
+    assert (six.taxonomy, six.classes, eight.taxonomy, eight.classes) == (
+        "six",
+        SIX,
+        "eight",
+        EIGHT,
+    )
+    assert [six.classes[label] for label in six.labels] == [
+        world.label_of(eight.classes[label]) for label in eight.labels
+    ]
     for file, label in zip(eight.files, eight.labels):
         assert EIGHT[label] == world.sample_scene("test", 0, int(file.stem), domain).emotion
 
 
-@pytest.mark.parametrize("word, six, eight", [
-    ("Joy", "happy", None), ("happy", "happy", None), ("surprised", "surprise", None), ("amused", "happy", "amusement"), ("contentment", "happy", "contentment"),
-    ("AWE", "surprise", "awe"), ("excitement", "surprise", "excitement"), ("angry", "anger", "anger"), ("sad", "sadness", "sadness"), ("afraid", "fear", "fear"),
-    ("disgusted", "disgust", "disgust"), ("cats", None, None)])
+@pytest.mark.parametrize(
+    "word, six, eight",
+    [
+        ("Joy", "happy", None),
+        ("happy", "happy", None),
+        ("surprised", "surprise", None),
+        ("amused", "happy", "amusement"),
+        ("contentment", "happy", "contentment"),
+        ("AWE", "surprise", "awe"),
+        ("excitement", "surprise", "excitement"),
+        ("angry", "anger", "anger"),
+        ("sad", "sadness", "sadness"),
+        ("afraid", "fear", "fear"),
+        ("disgusted", "disgust", "disgust"),
+        ("cats", None, None),
+    ],
+)
 def test_folders_are_named_by_words_for_emotions(tmp_path, word, six, eight):
     save(tmp_path / "folders" / word / "x.png")
     save(tmp_path / "told" / "x.png")
-    (tmp_path / "told" / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "label": word}))
+    (tmp_path / "told" / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "x.png", "label": word})
+    )
     for folder in ("folders", "told"):
-        found = [datasets.load(tmp_path / folder, "train", taxonomy=taxonomy) for taxonomy in ("six", "eight")]
-        assert [pictures.classes[pictures.labels[0]] if pictures.labels[0] >= 0 else None for pictures in found] == [six, eight]
+        found = [
+            datasets.load(tmp_path / folder, "train", taxonomy=taxonomy)
+            for taxonomy in ("six", "eight")
+        ]
+        assert [
+            pictures.classes[pictures.labels[0]] if pictures.labels[0] >= 0 else None
+            for pictures in found
+        ] == [six, eight]
 
 
 def test_every_class_has_its_own_name_as_a_word():
     for taxonomy, classes in world.TAXONOMIES.items():
         index = datasets.class_index(taxonomy)
-        assert [index[name] for name in classes] == list(range(len(classes))) and set(index.values()) == set(range(len(classes)))
+        assert [index[name] for name in classes] == list(range(len(classes))) and set(
+            index.values()
+        ) == set(range(len(classes)))
 
 
 def test_noto_has_no_label_for_what_is_several_of_eight():
     six, eight = datasets.load("noto", "train"), datasets.load("noto", "train", taxonomy="eight")
     assert six.files == eight.files
-    names = [[pictures.classes[label] if label >= 0 else None for label in pictures.labels] for pictures in (six, eight)]
+    names = [
+        [pictures.classes[label] if label >= 0 else None for label in pictures.labels]
+        for pictures in (six, eight)
+    ]
     assert names[1] == [None if name in ("happy", "surprise") else name for name in names[0]]
     test = datasets.load("noto", "test", taxonomy="eight")
     assert np.bincount(test.labels, minlength=8).tolist() == [0, 0, 0, 0, 6, 2, 4, 7]
 
 
 # ---------------------------------------------------------------- folders
+
 
 def test_noto_is_whole():
     train, test = datasets.load("noto", "train"), datasets.load("noto", "test")
@@ -152,7 +239,10 @@ def test_divided_folders_and_metadata(tmp_path):
     (tmp_path / "test" / "metadata.csv").write_text("file_name,label\nz.png,sad\n")
     train, test = datasets.load(tmp_path, "train"), datasets.load(tmp_path, "test")
     assert train.labels.tolist() == [-1] and not test.transductive
-    assert {f.name: EMOTIONS[l] for f, l in zip(test.files, test.labels)} == {"y.png": "happy", "z.png": "sadness"}
+    assert {f.name: EMOTIONS[l] for f, l in zip(test.files, test.labels)} == {
+        "y.png": "happy",
+        "z.png": "sadness",
+    }
 
 
 def test_an_unlabelled_folder_has_no_test(tmp_path):
@@ -174,11 +264,20 @@ def test_bad_pictures_are_read_properly_or_skipped_and_counted(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no picture")
     pictures = datasets.load(tmp_path, "train")
-    assert {path.name for path, _ in pictures.skipped} == {"broken.png", "truncated.jpg", "empty.jpg"}
+    assert {path.name for path, _ in pictures.skipped} == {
+        "broken.png",
+        "truncated.jpg",
+        "empty.jpg",
+    }
     images = datasets.read_images(pictures.files, 32)
     assert images.shape == (7, 3, 32, 32)
-    by_name = {path.name: image.float().mean((1, 2)).tolist() for path, image in zip(pictures.files, images)}
+    by_name = {
+        path.name: image.float().mean((1, 2)).tolist()
+        for path, image in zip(pictures.files, images)
+    }
     assert by_name["see_through.png"] == [255, 255, 255] and by_name["one_pixel.png"] == [1, 2, 3]
-    assert by_name["animated.gif"][0] > 250 and by_name["animated.gif"][2] < 5      # the first frame is the red one
+    assert (
+        by_name["animated.gif"][0] > 250 and by_name["animated.gif"][2] < 5
+    )  # the first frame is the red one
     with pytest.raises(KCDPError, match="broken.png cannot be read as a picture"):
         datasets.read_images([tmp_path / "broken.png"], 32)

@@ -1,7 +1,11 @@
-"""Every public function says what a reader needs: shapes, errors, equations; and the chapter on the method leads to code that exists.
+"""Every public function says what a reader needs: shapes, errors, equations.
 
-The checks read the sources, not the objects: a dataclass writes a docstring of its own where its author wrote none.
+And the chapter on the method leads to code that exists.
+
+The checks read the sources, not the objects: a dataclass writes a docstring of its own where its
+author wrote none.
 """
+
 import ast
 import importlib.util
 import inspect
@@ -16,18 +20,34 @@ import kcdp_lib
 METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
 TESTS = Path(__file__).resolve().parent
 METHOD = METHOD_FILE.read_text(encoding="utf-8")
-SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"    # [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
+# [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
+SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"
 TENSOR = r"\b(?:Tensor|ndarray)\b"
 EQUATION = r"\beq(?:-[a-z]+)+"
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
-OF_THE_METHOD = ("kcdp_lib.knowledge", "kcdp_lib.perception", "kcdp_lib.counterfactuals", "kcdp_lib.adapt", "kcdp_lib.adapt.model", "kcdp_lib.adapt.training", "kcdp_lib.adapt.baselines", "kcdp_lib.adapt.peers")
-PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."    # where to read on: an equation, a chapter, the paper, or another paper
-WITHOUT_PAGE = r"kcdp_lib|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"    # packages that only import, commands, and the strokes of the drawing
+OF_THE_METHOD = (
+    "kcdp_lib.knowledge",
+    "kcdp_lib.perception",
+    "kcdp_lib.counterfactuals",
+    "kcdp_lib.adapt",
+    "kcdp_lib.adapt.model",
+    "kcdp_lib.adapt.training",
+    "kcdp_lib.adapt.baselines",
+    "kcdp_lib.adapt.peers",
+)
+# Where to read on: an equation, a chapter, the paper, or another paper
+PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."
+# Packages that only import, commands, and the strokes of the drawing
+WITHOUT_PAGE = r"kcdp_lib|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"
 
 
 @dataclass
 class Definition:
-    """A public function, class or method: its full name, its syntax tree and the lines of its file."""
+    """A public function, class or method.
+
+    Its full name, its syntax tree and the lines of its file.
+    """
+
     name: str
     node: ast.FunctionDef | ast.ClassDef
     lines: list[str]
@@ -40,16 +60,36 @@ class Definition:
 @cache
 def sources() -> dict[str, str]:
     """The source of every module of the library, by name."""
-    names = ["kcdp_lib", *(module.name for module in pkgutil.walk_packages(kcdp_lib.__path__, "kcdp_lib."))]
-    return {name: Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8") for name in names}
+    names = [
+        "kcdp_lib",
+        *(module.name for module in pkgutil.walk_packages(kcdp_lib.__path__, "kcdp_lib.")),
+    ]
+    return {
+        name: Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
+        for name in names
+    }
 
 
 def public(source: str, name: str) -> list[Definition]:
     """Public definitions of a module, with the public methods of its public classes."""
+
     def inside(body: list, prefix: str) -> list[Definition]:
-        own = [node for node in body if isinstance(node, DEFINITIONS) and not node.name.startswith("_")]
-        return [found for node in own for found in (
-            Definition(f"{prefix}.{node.name}", node, lines), *(inside(node.body, f"{prefix}.{node.name}") if isinstance(node, ast.ClassDef) else ()))]
+        own = [
+            node for node in body if isinstance(node, DEFINITIONS) and not node.name.startswith("_")
+        ]
+        return [
+            found
+            for node in own
+            for found in (
+                Definition(f"{prefix}.{node.name}", node, lines),
+                *(
+                    inside(node.body, f"{prefix}.{node.name}")
+                    if isinstance(node, ast.ClassDef)
+                    else ()
+                ),
+            )
+        ]
+
     lines = source.splitlines()
     return inside(ast.parse(source).body, name)
 
@@ -63,37 +103,81 @@ def without_docstring(found: Definition) -> list[str]:
 
 
 def without_shape(found: Definition) -> list[str]:
-    """A function whose signature names tensors but whose docstring gives no shape; fields likewise, whose comment beside them will do as well."""
+    """A function whose signature names tensors but whose docstring gives no shape.
+
+    Fields likewise, whose comment beside them will do as well.
+    """
     if isinstance(found.node, ast.FunctionDef):
-        return [found.name] if re.search(TENSOR, ast.unparse(signature(found.node))) and not re.search(SHAPE, found.doc) else []
-    fields = [node for node in found.node.body if isinstance(node, ast.AnnAssign) and re.search(TENSOR, ast.unparse(node.annotation))]
-    return [f"{found.name}.{node.target.id}" for node in fields
-            if not re.search(rf"#.*{SHAPE}", found.lines[node.end_lineno - 1]) and not re.search(rf"{node.target.id.replace('_', '.')}`? {SHAPE}", found.doc)]
+        return (
+            [found.name]
+            if re.search(TENSOR, ast.unparse(signature(found.node)))
+            and not re.search(SHAPE, found.doc)
+            else []
+        )
+    fields = [
+        node
+        for node in found.node.body
+        if isinstance(node, ast.AnnAssign) and re.search(TENSOR, ast.unparse(node.annotation))
+    ]
+    return [
+        f"{found.name}.{node.target.id}"
+        for node in fields
+        if not re.search(rf"#.*{SHAPE}", found.lines[node.end_lineno - 1])
+        and not re.search(rf"{node.target.id.replace('_', '.')}`? {SHAPE}", found.doc)
+    ]
 
 
 def signature(node: ast.FunctionDef) -> ast.FunctionDef:
     """The function without body and decorators."""
-    return ast.FunctionDef(name=node.name, args=node.args, returns=node.returns, body=[ast.Pass()], decorator_list=[], lineno=1)
+    return ast.FunctionDef(
+        name=node.name,
+        args=node.args,
+        returns=node.returns,
+        body=[ast.Pass()],
+        decorator_list=[],
+        lineno=1,
+    )
 
 
 def without_error(found: Definition) -> list[str]:
     """A function that raises KCDPError itself and does not say so."""
     if not isinstance(found.node, ast.FunctionDef):
         return []
-    raised = [ast.unparse(node.exc) for node in own_nodes(found.node) if isinstance(node, ast.Raise) and node.exc]
-    return [found.name] if any("KCDPError" in error for error in raised) and not re.search(r"KCDPError|\b[Rr]aises\b", found.doc) else []
+    raised = [
+        ast.unparse(node.exc)
+        for node in own_nodes(found.node)
+        if isinstance(node, ast.Raise) and node.exc
+    ]
+    return (
+        [found.name]
+        if any("KCDPError" in error for error in raised)
+        and not re.search(r"KCDPError|\b[Rr]aises\b", found.doc)
+        else []
+    )
 
 
 def without_place(found: Definition) -> list[str]:
-    """A class of the method, or a function of it that is handed tensors, which does not say where to read on; methods may leave it to their class, and plumbing to its module."""
+    """A class of the method, or a function of it that is handed tensors, which does not say where
+    to read on; methods may leave it to their class, and plumbing to its module.
+    """
     module = found.name.rpartition(".")[0]
-    computes = isinstance(found.node, ast.ClassDef) or re.search(TENSOR, ast.unparse(signature(found.node)))
-    return [found.name] if module in OF_THE_METHOD and computes and not re.search(PLACE, found.doc) else []
+    computes = isinstance(found.node, ast.ClassDef) or re.search(
+        TENSOR, ast.unparse(signature(found.node))
+    )
+    return (
+        [found.name]
+        if module in OF_THE_METHOD and computes and not re.search(PLACE, found.doc)
+        else []
+    )
 
 
 def own_nodes(node: ast.AST) -> list[ast.AST]:
     """All nodes below, but nothing inside a further function or class."""
-    below = [child for child in ast.iter_child_nodes(node) if not isinstance(child, (*DEFINITIONS, ast.Lambda))]
+    below = [
+        child
+        for child in ast.iter_child_nodes(node)
+        if not isinstance(child, (*DEFINITIONS, ast.Lambda))
+    ]
     return below + [deeper for child in below for deeper in own_nodes(child)]
 
 
@@ -105,14 +189,22 @@ def report(check) -> str:
 def named_equations() -> dict[str, str]:
     """Label -> a module whose docstrings name it; private functions count, too."""
     trees = {name: ast.walk(ast.parse(source)) for name, source in sources().items()}
-    return {label: name for name, nodes in trees.items() for node in nodes if isinstance(node, (ast.Module, *DEFINITIONS))
-            for label in re.findall(EQUATION, ast.get_docstring(node) or "")}
+    return {
+        label: name
+        for name, nodes in trees.items()
+        for node in nodes
+        if isinstance(node, (ast.Module, *DEFINITIONS))
+        for label in re.findall(EQUATION, ast.get_docstring(node) or "")
+    }
 
 
 # ---------------------------------------------------------------- the library
 
+
 def test_every_module_function_class_and_method_has_a_docstring():
-    silent = [name for name, source in sources().items() if not ast.get_docstring(ast.parse(source))]
+    silent = [
+        name for name, source in sources().items() if not ast.get_docstring(ast.parse(source))
+    ]
     assert not silent, f"modules without a docstring: {silent}"
     lacking = report(without_docstring)
     assert not lacking, f"without a docstring:\n{lacking}"
@@ -120,7 +212,10 @@ def test_every_module_function_class_and_method_has_a_docstring():
 
 def test_every_tensor_has_a_shape():
     lacking = report(without_shape)
-    assert not lacking, f"tensors in the signature, but no shape such as [B, T, H] in the docstring (of a field: beside it):\n{lacking}"
+    assert not lacking, (
+        "tensors in the signature, but no shape such as [B, T, H] in the docstring (of a field: "
+        f"beside it):\n{lacking}"
+    )
 
 
 def test_every_kcdp_error_is_announced():
@@ -134,18 +229,35 @@ def test_the_method_says_where_to_read_on():
 
 
 def test_every_module_has_a_page():
-    """book/code.md lists the modules, and autosummary makes a page of each; every public function is on it."""
+    """book/code.md lists the modules, and autosummary makes a page of each.
+
+    Every public function is on it.
+    """
     page = (METHOD_FILE.parent / "code.md").read_text(encoding="utf-8")
-    listed = [name.removesuffix(".render.render") + ".render" if name.endswith(".render.render") else name for name in re.findall(r"^   (kcdp_lib[\w.]*)$", page, re.MULTILINE)]
-    assert sorted(listed) == sorted(name for name in sources() if not re.fullmatch(WITHOUT_PAGE, name))
+    listed = [
+        name.removesuffix(".render.render") + ".render" if name.endswith(".render.render") else name
+        for name in re.findall(r"^   (kcdp_lib[\w.]*)$", page, re.MULTILINE)
+    ]
+    assert sorted(listed) == sorted(
+        name for name in sources() if not re.fullmatch(WITHOUT_PAGE, name)
+    )
 
 
 # ---------------------------------------------------------------- library and chapter
 
+
 def test_docstrings_and_the_method_chapter_name_the_same_equations():
-    named, equations = named_equations(), set(re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE))
-    assert METHOD.count("\n$$") == 2 * len(equations), "an equation of book/method.md has no label of its own"
-    unknown, unused = {label: name for label, name in named.items() if label not in equations}, sorted(equations - named.keys())
+    named, equations = (
+        named_equations(),
+        set(re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE)),
+    )
+    assert METHOD.count("\n$$") == 2 * len(equations), (
+        "an equation of book/method.md has no label of its own"
+    )
+    unknown, unused = (
+        {label: name for label, name in named.items() if label not in equations},
+        sorted(equations - named.keys()),
+    )
     assert not unknown, f"named in docstrings, but not in book/method.md: {unknown}"
     assert not unused, f"equations of book/method.md that no docstring names: {unused}"
 
@@ -155,19 +267,35 @@ def test_references_of_the_method_chapter_lead_to_code():
     references = re.findall(r"\{py:(\w+)\}`~?([\w.]+)`", METHOD)
     assert references and len(references) == METHOD.count("{py:")
     wrong = [name for kind, name in references if not leads(name, kinds[kind])]
-    assert not wrong, f"book/method.md refers to what does not exist, or is of another kind: {wrong}"
+    assert not wrong, (
+        f"book/method.md refers to what does not exist, or is of another kind: {wrong}"
+    )
 
 
 def test_every_equation_has_a_function_that_names_it_and_a_test():
-    """The table of book/method.md: a row for each equation, functions whose docstring (or whose class's methods') names it, tests that exist."""
-    rows = re.findall(r"^\* - \{eq\}`(eq[-a-z]+)`\n  - (.*)\n  - (.*)\n  - \S.*$", METHOD, re.MULTILINE)
-    assert [label for label, _, _ in rows] == re.findall(rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE)
+    """The table of book/method.md.
+
+    A row for each equation, functions whose docstring (or whose class's methods') names it, tests
+    that exist.
+    """
+    rows = re.findall(
+        r"^\* - \{eq\}`(eq[-a-z]+)`\n  - (.*)\n  - (.*)\n  - \S.*$", METHOD, re.MULTILINE
+    )
+    assert [label for label, _, _ in rows] == re.findall(
+        rf"^\$\$ \(({EQUATION})\)$", METHOD, re.MULTILINE
+    )
     docs = {found.name: found.doc for found in everything()}
     for label, functions, tests in rows:
         for name in re.findall(r"\{py:\w+\}`~([\w.]+)`", functions):
-            assert label in " ".join(doc for other, doc in docs.items() if f"{other}.".startswith(f"{name}.")), f"{name} does not name {label}"
+            assert label in " ".join(
+                doc for other, doc in docs.items() if f"{other}.".startswith(f"{name}.")
+            ), f"{name} does not name {label}"
         found = re.findall(r"`(\w+\.py)` `(\w+)`", tests)
-        assert found and not [name for file, name in found if f"\ndef {name}(" not in (TESTS / file).read_text(encoding="utf-8")], label
+        assert found and not [
+            name
+            for file, name in found
+            if f"\ndef {name}(" not in (TESTS / file).read_text(encoding="utf-8")
+        ], label
 
 
 def leads(name: str, is_kind) -> bool:
@@ -178,6 +306,7 @@ def leads(name: str, is_kind) -> bool:
 
 
 # ---------------------------------------------------------------- the checks themselves
+
 
 def test_the_checks_notice_what_lacks():
     source = '''
@@ -199,10 +328,24 @@ def load(path) -> np.ndarray:
 def silent(loss: "Callable[[int], torch.Tensor]"): pass
 def _private(): pass
 '''
-    assert [found.name for found in public(source, "m")] == ["m.Seen", "m.Seen.forward", "m.load", "m.silent"]
-    lacking = {check: [name for found in public(source, "m") for name in check(found)] for check in (without_docstring, without_shape, without_error)}
-    assert lacking == {without_docstring: ["m.silent"], without_shape: ["m.Seen.maps", "m.load", "m.silent"], without_error: ["m.load"]}
-    assert not leads("kcdp_lib.perception.nothing", inspect.isclass) and not leads("kcdp_lib.perception.KADAP", inspect.isfunction)
+    assert [found.name for found in public(source, "m")] == [
+        "m.Seen",
+        "m.Seen.forward",
+        "m.load",
+        "m.silent",
+    ]
+    lacking = {
+        check: [name for found in public(source, "m") for name in check(found)]
+        for check in (without_docstring, without_shape, without_error)
+    }
+    assert lacking == {
+        without_docstring: ["m.silent"],
+        without_shape: ["m.Seen.maps", "m.load", "m.silent"],
+        without_error: ["m.load"],
+    }
+    assert not leads("kcdp_lib.perception.nothing", inspect.isclass) and not leads(
+        "kcdp_lib.perception.KADAP", inspect.isfunction
+    )
 
 
 # ---------------------------------------------------------------- glossary and bibliography
@@ -212,19 +355,41 @@ BOOK = METHOD_FILE.parent
 
 def prose() -> str:
     """All pages of the book, notebooks included, as text."""
-    return "\n".join(path.read_text(encoding="utf-8") for folder in (BOOK, BOOK.parent / "notebooks") for path in sorted(folder.iterdir()) if path.suffix in (".md", ".ipynb"))
+    return "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in (BOOK, BOOK.parent / "notebooks")
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".md", ".ipynb")
+    )
 
 
 def test_the_glossary_is_sorted_and_every_term_leads_on():
-    body = (BOOK / "glossary.md").read_text(encoding="utf-8").split("```{glossary}\n")[1].rstrip("`\n")
+    body = (
+        (BOOK / "glossary.md").read_text(encoding="utf-8").split("```{glossary}\n")[1].rstrip("`\n")
+    )
     entries = dict(entry.split("\n  ", 1) for entry in re.split(r"\n\n(?=\S)", body))
     assert 35 <= len(entries) <= 55 and list(entries) == sorted(entries, key=str.lower)
-    assert not [term for term, text in entries.items() if not re.search(r"\{(?:eq|term|py:\w+|cite:p)\}`|\]\(", text)]
-    used = {re.sub(r".*<(.+)>$", r"\1", name).lower() for name in re.findall(r"\{term\}`([^`]+)`", prose())}
+    assert not [
+        term
+        for term, text in entries.items()
+        if not re.search(r"\{(?:eq|term|py:\w+|cite:p)\}`|\]\(", text)
+    ]
+    used = {
+        re.sub(r".*<(.+)>$", r"\1", name).lower()
+        for name in re.findall(r"\{term\}`([^`]+)`", prose())
+    }
     assert used and not used - {term.lower() for term in entries}
 
 
 def test_every_reference_is_cited_and_every_citation_is_there():
-    known = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE))
-    cited = {key.strip() for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`", prose()) for key in keys.split(",")}
+    known = set(
+        re.findall(
+            r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    cited = {
+        key.strip()
+        for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`", prose())
+        for key in keys.split(",")
+    }
     assert not known ^ cited, f"only in one of the two: {sorted(known ^ cited)}"

@@ -1,4 +1,7 @@
-"""Models from the hub: each is read at the commit that its name gives, and what is computed by it is kept under that commit."""
+"""Models from the hub: each is read at the commit that its name gives, and what is computed by it
+is kept under that commit.
+"""
+
 import json
 import shutil
 from dataclasses import replace
@@ -23,7 +26,10 @@ PINNED, NEWER = (f"{NAME}@{commit}" for commit in (MEANT, LATEST))
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A function that fills the hub's cache, as two downloads leave it: a repository's folder at the commit that is meant, and another at the latest."""
+    """A function that fills the hub's cache, as two downloads leave it.
+
+    A repository's folder at the commit that is meant, and another at the latest.
+    """
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--some--model"
 
@@ -33,19 +39,39 @@ def hub(tmp_path, monkeypatch):
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(LATEST)
         return repository / "snapshots" / MEANT, repository / "snapshots" / LATEST
+
     return put
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_every_hub_id_of_a_preset_has_its_commit():
-    names = [name for preset in PRESETS.values() for name in (preset.diffusion, preset.vlm_pretrained, preset.writer) if name and not Path(name).is_dir()]
+    names = [
+        name
+        for preset in PRESETS.values()
+        for name in (preset.diffusion, preset.vlm_pretrained, preset.writer)
+        if name and not Path(name).is_dir()
+    ]
     assert len(set(names)) == 3 and all(paths.at_revision(name)[1] for name in names)
 
 
-@pytest.mark.parametrize("name", ["some/model", "/a/folder", "local-dir:/a/folder", "folder", f"/a/folder@{MEANT}", "some/model@main", f"some/model@{MEANT[:7]}"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "some/model",
+        "/a/folder",
+        "local-dir:/a/folder",
+        "folder",
+        f"/a/folder@{MEANT}",
+        "some/model@main",
+        f"some/model@{MEANT[:7]}",
+    ],
+)
 def test_folders_and_names_alone_have_no_commit(name):
     assert paths.at_revision(name) == (name, None)
 
@@ -56,8 +82,15 @@ def test_the_pipeline_is_that_of_its_commit(hub):
     shutil.rmtree(latest / "tokenizer")
     pinned, newer = replace(mine, diffusion=PINNED), replace(mine, diffusion=NEWER)
     for load in (perception.load_unet, perception.load_vae):
-        assert same(load(pinned), load(mine)) and same(load(newer), load(other)) and not same(load(mine), load(other))
-    assert same(knowledge.load_text_encoder(pinned).model, knowledge.load_text_encoder(mine).model) and len(knowledge.load_text_encoder(pinned).tokenizer) == 1007
+        assert (
+            same(load(pinned), load(mine))
+            and same(load(newer), load(other))
+            and not same(load(mine), load(other))
+        )
+    assert (
+        same(knowledge.load_text_encoder(pinned).model, knowledge.load_text_encoder(mine).model)
+        and len(knowledge.load_text_encoder(pinned).tokenizer) == 1007
+    )
 
 
 def test_the_writer_is_that_of_its_commit(hub):
@@ -69,7 +102,9 @@ def test_the_writer_is_that_of_its_commit(hub):
 
 @pytest.mark.parametrize("folder", [NAME, PINNED])
 def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_path, monkeypatch):
-    """Left to themselves the libraries read such a folder of the working directory, and say nothing."""
+    """Left to themselves the libraries read such a folder of the working directory, and say
+    nothing.
+    """
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     mine, other = blank_preset(), blank_preset(seed=1)
@@ -77,8 +112,16 @@ def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_p
     keys, stack = knowledge.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)
     shutil.copytree(other.diffusion, folder)
     shutil.copytree(other.vlm.removeprefix("local-dir:"), folder, dirs_exist_ok=True)
-    for load in (perception.load_unet, perception.load_vae, knowledge.load_text_encoder, knowledge.load_vlm, lambda preset: load_writer(preset.diffusion)):
-        with pytest.raises(KCDPError, match="could not be loaded .it is not in the hub's cache, .*; download it by"):
+    for load in (
+        perception.load_unet,
+        perception.load_vae,
+        knowledge.load_text_encoder,
+        knowledge.load_vlm,
+        lambda preset: load_writer(preset.diffusion),
+    ):
+        with pytest.raises(
+            KCDPError, match="could not be loaded .it is not in the hub's cache, .*; download it by"
+        ):
             load(pinned)
     hub(mine.diffusion, other.diffusion)
     assert same(perception.load_unet(pinned), perception.load_unet(mine))
@@ -87,15 +130,24 @@ def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_p
 
 def test_a_hub_id_without_commit_is_a_folder(hub):
     hub(blank_preset().diffusion, blank_preset().diffusion)
-    with pytest.raises(KCDPError, match=f"The unet of {NAME} could not be loaded .there is no folder {NAME}.; give a folder .* or a hub id at its commit, ORG/NAME@HASH"):
+    with pytest.raises(
+        KCDPError,
+        match=(
+            f"The unet of {NAME} could not be loaded .there is no folder {NAME}.; give a folder .* "
+            "or a hub id at its commit, ORG/NAME@HASH"
+        ),
+    ):
         perception.load_unet(replace(blank_preset(), diffusion=NAME))
 
 
 # ---------------------------------------------------------------- a CoCa by its architecture
 
+
 @pytest.fixture
 def coca(hub, monkeypatch):
-    """The blank CoCa as an architecture that open_clip knows, with its own tokenizer, as the full-size one has; a preset that names it, and its two folders."""
+    """The blank CoCa as an architecture that open_clip knows, with its own tokenizer, as the
+    full-size one has; a preset that names it, and its two folders.
+    """
     folder, other = (blank_preset(seed).vlm.removeprefix("local-dir:") for seed in (0, 1))
     with open(f"{folder}/open_clip_config.json") as file:
         architecture = json.load(file)["model_cfg"]
@@ -106,33 +158,72 @@ def coca(hub, monkeypatch):
 
 def test_the_coca_is_that_of_its_commit(coca):
     preset, *_ = coca
-    vlm, newer = knowledge.load_vlm(preset), knowledge.load_vlm(replace(preset, vlm_pretrained=NEWER))
-    assert same(vlm.model, knowledge.load_vlm(blank_preset()).model) and not same(vlm.model, newer.model)
+    vlm, newer = (
+        knowledge.load_vlm(preset),
+        knowledge.load_vlm(replace(preset, vlm_pretrained=NEWER)),
+    )
+    assert same(vlm.model, knowledge.load_vlm(blank_preset()).model) and not same(
+        vlm.model, newer.model
+    )
     assert (vlm.start, vlm.end) == (49406, 49407), "the words of open_clip's own tokenizer"
 
 
 def test_a_coca_is_read_from_safetensors_under_either_name_and_from_no_pickle(coca):
     preset, folder, _ = coca
-    ours, theirs, pickle = folder / "open_clip_model.safetensors", folder / "open_clip_pytorch_model.safetensors", folder / "open_clip_pytorch_model.bin"
+    ours, theirs, pickle = (
+        folder / "open_clip_model.safetensors",
+        folder / "open_clip_pytorch_model.safetensors",
+        folder / "open_clip_pytorch_model.bin",
+    )
     torch.save(load_file(ours), pickle)
-    ours.rename(theirs)    # the name in the full-size CoCa's repository, beside the pickle
+    ours.rename(theirs)  # the name in the full-size CoCa's repository, beside the pickle
     for found in (preset, replace(preset, vlm=f"local-dir:{folder}", vlm_pretrained=None)):
         assert same(knowledge.load_vlm(found).model, knowledge.load_vlm(blank_preset()).model)
     theirs.unlink()
-    with pytest.raises(KCDPError, match=f"The vision-language model blank could not be loaded .there is no {ours.name} and no {theirs.name}.; download it by `hf download {NAME} --revision {MEANT}`"):
+    with pytest.raises(
+        KCDPError,
+        match=(
+            f"The vision-language model blank could not be loaded .there is no {ours.name} and no "
+            f"{theirs.name}.; download it by `hf download {NAME} --revision {MEANT}`"
+        ),
+    ):
         knowledge.load_vlm(preset)
 
 
 # ---------------------------------------------------------------- keys and commands
 
-@pytest.mark.parametrize("part, changed", [("diffusion", {"latents", "tokens"}), ("vlm_pretrained", {"captions", "tokens"}), ("writer", {"captions", "tokens"})])
+
+@pytest.mark.parametrize(
+    "part, changed",
+    [
+        ("diffusion", {"latents", "tokens"}),
+        ("vlm_pretrained", {"captions", "tokens"}),
+        ("writer", {"captions", "tokens"}),
+    ],
+)
 def test_another_commit_is_another_key(part, changed):
-    meant, latest = (replace(PRESETS["sd15-instructblip"], **{part: f"{NAME}@{commit}"}) for commit in (MEANT, LATEST))
+    meant, latest = (
+        replace(PRESETS["sd15-instructblip"], **{part: f"{NAME}@{commit}"})
+        for commit in (MEANT, LATEST)
+    )
     keys = [knowledge.frozen_keys(preset, RECIPES["paper"]) for preset in (meant, latest)]
-    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == changed and stack_key(meant) != stack_key(latest)
+    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == changed and stack_key(
+        meant
+    ) != stack_key(latest)
 
 
 def test_where_missing_weights_come_from():
-    assert "make pretrain" in how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in how_to_get(PRESETS["tiny"].diffusion)
+    assert "make pretrain" in how_to_get(PRESETS["tiny"].vlm) and "make pretrain" in how_to_get(
+        PRESETS["tiny"].diffusion
+    )
     assert how_to_get(PINNED) == f"download it by `hf download some/model --revision {MEANT}`"
-    assert all("folder" in how_to_get(name) for name in (NAME, "/a/folder/of/mine", "/models/sd15", "local-dir:/models/coca", "local-dir:models/coca"))
+    assert all(
+        "folder" in how_to_get(name)
+        for name in (
+            NAME,
+            "/a/folder/of/mine",
+            "/models/sd15",
+            "local-dir:/models/coca",
+            "local-dir:models/coca",
+        )
+    )

@@ -1,4 +1,5 @@
 """Chapter 02: captions, triplets, tokens, and the cache."""
+
 import shutil
 import subprocess
 import sys
@@ -26,16 +27,25 @@ def foundations():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 # -- captions
+
 
 def greedy_by_hand(vlm, image):
     """The same decoding, one picture at a time and without leaving rows out."""
     ids, seen = [vlm.start], vlm.model(knowledge._vlm_pixels(vlm, image[None]))
     while len(ids) < vlm.model.context_length and (len(ids) == 1 or ids[-1] != vlm.end):
-        scores = vlm.model(None, torch.tensor([ids]), image_latent=seen["image_features"], image_embs=seen["image_embs"], output_labels=False)["logits"][0, -1]
+        scores = vlm.model(
+            None,
+            torch.tensor([ids]),
+            image_latent=seen["image_features"],
+            image_embs=seen["image_embs"],
+            output_labels=False,
+        )["logits"][0, -1]
         scores[vlm.forbidden] = -torch.inf
         ids.append(int(scores.argmax()))
     return " ".join(vlm.tokenizer.tokenizer.decode([i for i in ids[1:] if i != vlm.end]).split())
@@ -49,7 +59,10 @@ def test_captions_of_a_batch_are_those_of_each_picture(foundations, images):
 
 
 def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
-    """A decoder that ends one row early and the others late: no row hears of another, and the batch shrinks."""
+    """A decoder that ends one row early and the others late.
+
+    No row hears of another, and the batch shrinks.
+    """
     vlm, sizes = foundations.vlm, []
     assert {vlm.start, vlm.model.pad_id} == set(vlm.forbidden) and vlm.end not in vlm.forbidden
     word = vlm.tokenizer.tokenizer.convert_tokens_to_ids("photo</w>")
@@ -58,12 +71,14 @@ def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
         sizes.append(len(text_tokens))
         scores = torch.zeros(*text_tokens.shape[:2], vlm.model.text.vocab_size)
         scores[..., word] = 1
-        scores[..., vlm.forbidden] = 5                                        # start and padding are no words
-        scores[image_tokens[:, 0, 0] < text_tokens.shape[1], :, vlm.end] = 2  # row r ends after r words
+        scores[..., vlm.forbidden] = 5  # start and padding are no words
+        scores[image_tokens[:, 0, 0] < text_tokens.shape[1], :, vlm.end] = (
+            2  # row r ends after r words
+        )
         return scores
 
     monkeypatch.setattr(vlm.model.text_decoder, "forward", decoder)
-    rows = torch.tensor([3., 1., 2.])[:, None, None].expand(3, 4, 128)
+    rows = torch.tensor([3.0, 1.0, 2.0])[:, None, None].expand(3, 4, 128)
     assert knowledge._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
     assert sizes == [3, 3, 2, 1]
 
@@ -85,66 +100,154 @@ def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
     _, captions, found = knowledge.see_and_say(vlm, None, images)
     width = found.shape[1] // 4
     for i, image in enumerate(images):
-        seen, mirrored = (vlm.model(knowledge._vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1)))
+        seen, mirrored = (
+            vlm.model(knowledge._vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1))
+        )
         both = seen["image_features"][0] + mirrored["image_features"][0]
-        torch.testing.assert_close(found[i, :3 * width], torch.cat([both / both.norm(), seen["image_embs"][0].mean(0), seen["image_embs"][0].amax(0)]), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(knowledge.see_and_say(vlm, None, images.flip(-1))[2][:, :width], found[:, :width], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found[:, 3 * width:], knowledge.embed_texts(vlm, captions), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            found[i, : 3 * width],
+            torch.cat(
+                [both / both.norm(), seen["image_embs"][0].mean(0), seen["image_embs"][0].amax(0)]
+            ),
+            atol=1e-4,
+            rtol=1e-4,
+        )
+    torch.testing.assert_close(
+        knowledge.see_and_say(vlm, None, images.flip(-1))[2][:, :width],
+        found[:, :width],
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(
+        found[:, 3 * width :], knowledge.embed_texts(vlm, captions), atol=1e-5, rtol=1e-4
+    )
     assert found.shape[1] == knowledge.embedding_width(blank_preset())
 
 
 def test_class_embeddings_give_the_zero_shot_answer(foundations, images):
-    embeddings, classes = knowledge.embed_images(foundations.vlm, images), ("happy", "fear", "anger")
+    embeddings, classes = (
+        knowledge.embed_images(foundations.vlm, images),
+        ("happy", "fear", "anger"),
+    )
     told = (embeddings @ knowledge.class_embeddings(blank_preset(), classes).T).softmax(-1)
     torch.testing.assert_close(told, knowledge.zero_shot(foundations.vlm, embeddings, classes))
 
 
 # -- triplets
 
-@pytest.mark.parametrize("caption, expected", [
-    ("a photo of a girl with a smile , beside a birthday cake .", [("girl", "has", "smile"), ("girl", "beside", "birthday cake")]),
-    ("a sticker of a cat with an open mouth and closed eyes , shedding tears .", [("cat", "has", "open mouth"), ("cat", "has", "closed eyes"), ("cat", "shedding", "tears")]),
-    ("a painting of a dog with a frown , trembling .", [("dog", "has", "frown"), ("dog", "is", "trembling")]),
-    ("a sketch of an egg , surrounded by hearts , under fireworks .", [("egg", "surrounded by", "hearts"), ("egg", "under", "fireworks")]),
-    ("a photo of a cup , in front of a plate of bugs .", [("cup", "in front of", "plate of bugs")]),
-    ("a girl at a birthday party , crying big tears .", [("girl", "at", "birthday party"), ("girl", "crying", "big tears")]),
-    ("an icon of a dog with raised eyebrows , sweating .", [("dog", "has", "raised eyebrows"), ("dog", "is", "sweating")]),
-    ("a photo of a man facing a growling dog .", [("man", "facing", "growling dog")]),
-    ("a man riding a wave on top of a surfboard .", [("man", "riding", "wave"), ("man", "on top of", "surfboard")]),
-    ("A black and white photo of a man and a woman standing in the rain.", [("man and woman", "standing in", "rain")]),
-    ("There is a cat sitting on a chair and looking at a dog", [("cat", "sitting on", "chair"), ("cat", "looking at", "dog")]),
-    ("A cat sits on a chair while a dog sleeps on the floor.", [("cat", "sits on", "chair"), ("dog", "sleeps on", "floor")]),
-    ("a woman who is holding a cup while smiling at the camera", [("woman", "holding", "cup"), ("woman", "smiling at", "camera")]),
-    ("a smiling girl in a living room", [("smiling girl", "in", "living room")]),
-    ("a bathroom with a toilet, sink and bathtub .", [("bathroom", "has", "toilet"), ("bathroom", "has", "sink"), ("bathroom", "has", "bathtub")]),
-    ("two people are happy", [("two people", "are", "happy")]),
-    ("a girl with a hat and a girl with a hat", [("girl", "has", "hat"), ("girl", "has", "girl")]),
-    ("a photo of a boy .", []), ("crying", []), ("", []), (" , . and with of ; ", []), ("ÄÖ 漢字 \n 😀", []),
-])
+
+@pytest.mark.parametrize(
+    "caption, expected",
+    [
+        (
+            "a photo of a girl with a smile , beside a birthday cake .",
+            [("girl", "has", "smile"), ("girl", "beside", "birthday cake")],
+        ),
+        (
+            "a sticker of a cat with an open mouth and closed eyes , shedding tears .",
+            [
+                ("cat", "has", "open mouth"),
+                ("cat", "has", "closed eyes"),
+                ("cat", "shedding", "tears"),
+            ],
+        ),
+        (
+            "a painting of a dog with a frown , trembling .",
+            [("dog", "has", "frown"), ("dog", "is", "trembling")],
+        ),
+        (
+            "a sketch of an egg , surrounded by hearts , under fireworks .",
+            [("egg", "surrounded by", "hearts"), ("egg", "under", "fireworks")],
+        ),
+        (
+            "a photo of a cup , in front of a plate of bugs .",
+            [("cup", "in front of", "plate of bugs")],
+        ),
+        (
+            "a girl at a birthday party , crying big tears .",
+            [("girl", "at", "birthday party"), ("girl", "crying", "big tears")],
+        ),
+        (
+            "an icon of a dog with raised eyebrows , sweating .",
+            [("dog", "has", "raised eyebrows"), ("dog", "is", "sweating")],
+        ),
+        ("a photo of a man facing a growling dog .", [("man", "facing", "growling dog")]),
+        (
+            "a man riding a wave on top of a surfboard .",
+            [("man", "riding", "wave"), ("man", "on top of", "surfboard")],
+        ),
+        (
+            "A black and white photo of a man and a woman standing in the rain.",
+            [("man and woman", "standing in", "rain")],
+        ),
+        (
+            "There is a cat sitting on a chair and looking at a dog",
+            [("cat", "sitting on", "chair"), ("cat", "looking at", "dog")],
+        ),
+        (
+            "A cat sits on a chair while a dog sleeps on the floor.",
+            [("cat", "sits on", "chair"), ("dog", "sleeps on", "floor")],
+        ),
+        (
+            "a woman who is holding a cup while smiling at the camera",
+            [("woman", "holding", "cup"), ("woman", "smiling at", "camera")],
+        ),
+        ("a smiling girl in a living room", [("smiling girl", "in", "living room")]),
+        (
+            "a bathroom with a toilet, sink and bathtub .",
+            [
+                ("bathroom", "has", "toilet"),
+                ("bathroom", "has", "sink"),
+                ("bathroom", "has", "bathtub"),
+            ],
+        ),
+        ("two people are happy", [("two people", "are", "happy")]),
+        (
+            "a girl with a hat and a girl with a hat",
+            [("girl", "has", "hat"), ("girl", "has", "girl")],
+        ),
+        ("a photo of a boy .", []),
+        ("crying", []),
+        ("", []),
+        (" , . and with of ; ", []),
+        ("ÄÖ 漢字 \n 😀", []),
+    ],
+)
 def test_triplets(caption, expected):
     assert parse_triplets(caption) == expected
 
 
 # -- tokens
 
+
 def test_encoded_texts_are_those_of_the_encoder_each_once(foundations, monkeypatch):
     tokenizer, model, _ = foundations.text_encoder
     texts = ["a photo of a kite .", "", "a kite", "a photo of a kite ."] + ["long " * 60]
     foundations.text_encoder.known.clear()
-    ids = tokenizer(texts, padding="max_length", truncation=True, max_length=32, return_tensors="pt")
+    ids = tokenizer(
+        texts, padding="max_length", truncation=True, max_length=32, return_tensors="pt"
+    )
     expected = model(ids.input_ids).last_hidden_state
     seen = []
-    monkeypatch.setattr(model, "forward", lambda ids, _real=model.forward: seen.append(len(ids)) or _real(ids))
+    monkeypatch.setattr(
+        model, "forward", lambda ids, _real=model.forward: seen.append(len(ids)) or _real(ids)
+    )
     tokens, mask = encode_texts(texts, foundations.text_encoder, batch_size=3)
     torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
     assert seen == [3, 1]
     again, _ = encode_texts(["a snail", *texts[::-1]], foundations.text_encoder)
-    assert seen == [3, 1, 1] and torch.equal(again[1:], tokens.flip(0)), "only what was never read is encoded"
+    assert seen == [3, 1, 1] and torch.equal(again[1:], tokens.flip(0)), (
+        "only what was never read is encoded"
+    )
     assert torch.equal(mask, ids.attention_mask.bool()) and mask[1].sum() == 2 and mask[4].all()
 
 
 CAPTIONS = ["a cat with a hat .", "a dog", "a girl at a party with a cake ."]
-TRIPLETS = [[("cat", "has", "hat")], [], [("girl", "at", "party"), ("girl", "has", "cake on a table")]]
+TRIPLETS = [
+    [("cat", "has", "hat")],
+    [],
+    [("girl", "at", "party"), ("girl", "has", "cake on a table")],
+]
 
 
 def test_knowledge_of_the_paper_recipe(foundations):
@@ -152,21 +255,31 @@ def test_knowledge_of_the_paper_recipe(foundations):
     captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
     assert tokens.shape == (3, 64, 64) and mask.shape == (3, 64)
     assert torch.equal(tokens[:, :32], captions) and torch.equal(mask[:, :32], caption_mask)
-    alone, alone_mask = encode_texts(["cat has hat", "girl at party", "girl has cake on a table"], foundations.text_encoder)
+    alone, alone_mask = encode_texts(
+        ["cat has hat", "girl at party", "girl has cake on a table"], foundations.text_encoder
+    )
     n = [int(m.sum()) for m in alone_mask]
     assert n[1] < n[2]
-    torch.testing.assert_close(tokens[0, 32:32 + n[0]], alone[0, :n[0]])
-    torch.testing.assert_close(tokens[2, 32:32 + n[1]], (alone[1] + alone[2])[:n[1]] / 2)          # both reach here
-    torch.testing.assert_close(tokens[2, 32 + n[1]:32 + n[2]], alone[2, n[1]:n[2]])                # only the longer one
-    assert not mask[1, 32:].any() and not tokens[1, 32:].any()                                      # none: masked out
+    torch.testing.assert_close(tokens[0, 32 : 32 + n[0]], alone[0, : n[0]])
+    torch.testing.assert_close(
+        tokens[2, 32 : 32 + n[1]], (alone[1] + alone[2])[: n[1]] / 2
+    )  # both reach here
+    torch.testing.assert_close(
+        tokens[2, 32 + n[1] : 32 + n[2]], alone[2, n[1] : n[2]]
+    )  # only the longer one
+    assert not mask[1, 32:].any() and not tokens[1, 32:].any()  # none: masked out
     assert torch.equal(mask[2, 32:], alone_mask[1] | alone_mask[2])
 
 
 def test_knowledge_of_the_released_recipe(foundations):
     tokens, mask = knowledge_tokens(CAPTIONS, TRIPLETS, RELEASED, foundations.text_encoder)
-    alone, _ = encode_texts(["cathashat", "girlatparty", "girlhascake on a table"], foundations.text_encoder)
+    alone, _ = encode_texts(
+        ["cathashat", "girlatparty", "girlhascake on a table"], foundations.text_encoder
+    )
     captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
-    torch.testing.assert_close(tokens[:, 32:], torch.stack([alone[0], captions[1], alone[1] + alone[2]]))
+    torch.testing.assert_close(
+        tokens[:, 32:], torch.stack([alone[0], captions[1], alone[1] + alone[2]])
+    )
     assert mask.all(), "padding is text like any other"
 
 
@@ -174,7 +287,9 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
     many = [("cat", "has", f"hat {i}") for i in range(30)]
     one, _ = knowledge_tokens(["a cat"], [many[:1]], PAPER, foundations.text_encoder)
     tokens, mask = knowledge_tokens(["a cat"], [many], PAPER, foundations.text_encoder)
-    assert tokens.shape == (1, 64, 64) and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
+    assert (
+        tokens.shape == (1, 64, 64) and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
+    )
     glued, _ = knowledge_tokens(["a cat"], [many], RELEASED, foundations.text_encoder)
     assert glued[:, 32:].norm() > 10 * tokens[:, 32:].norm()
     nobody, mask = knowledge_tokens([], [], PAPER, foundations.text_encoder)
@@ -183,29 +298,53 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
 
 # -- the cache
 
+
 @pytest.fixture
 def pictures(tmp_path, images, monkeypatch):
     """Five pictures without files, a fresh cache, and a reader that counts how often it is asked."""
     calls = []
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setattr(knowledge.datasets, "read_images", lambda files, size: calls.append(len(files)) or images[[int(f.name) for f in files]], raising=False)
-    return SimpleNamespace(name="five", split="test", keys=list("abcde"), files=[Path(str(i)) for i in range(5)], calls=calls)
+    monkeypatch.setattr(
+        knowledge.datasets,
+        "read_images",
+        lambda files, size: calls.append(len(files)) or images[[int(f.name) for f in files]],
+        raising=False,
+    )
+    return SimpleNamespace(
+        name="five",
+        split="test",
+        keys=list("abcde"),
+        files=[Path(str(i)) for i in range(5)],
+        calls=calls,
+    )
 
 
 def test_freeze_equals_describe_and_computes_once(pictures, foundations, images, monkeypatch):
     preset = replace(blank_preset(), batch_size=3)
     first = knowledge.freeze(pictures, preset, PAPER)
-    assert pictures.calls == [3, 2, 3, 2] and len(first) == 5, "once for the captions, once for the latents"
+    assert pictures.calls == [3, 2, 3, 2] and len(first) == 5, (
+        "once for the captions, once for the latents"
+    )
     for name in ("load_vlm", "load_vae", "load_text_encoder"):
         monkeypatch.setattr(knowledge, name, None)  # a second call must not even load the models
     again = knowledge.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2]
     described = knowledge.describe(images, foundations, PAPER)
-    described.tokens = described.tokens * described.mask.any(0)[:, None]    # what is padding in every picture is not stored
+    described.tokens = (
+        described.tokens * described.mask.any(0)[:, None]
+    )  # what is padding in every picture is not stored
     for name in knowledge.TENSORS:
-        assert torch.equal(getattr(first, name)[:], getattr(again, name)[:]) and getattr(first, name).shape == getattr(described, name).shape
-        torch.testing.assert_close(getattr(first, name)[:], getattr(described, name), atol=1e-4, rtol=1e-4)
-    assert first.captions == again.captions == described.captions and first.triplets == again.triplets == described.triplets
+        assert (
+            torch.equal(getattr(first, name)[:], getattr(again, name)[:])
+            and getattr(first, name).shape == getattr(described, name).shape
+        )
+        torch.testing.assert_close(
+            getattr(first, name)[:], getattr(described, name), atol=1e-4, rtol=1e-4
+        )
+    assert (
+        first.captions == again.captions == described.captions
+        and first.triplets == again.triplets == described.triplets
+    )
     assert not list(paths.CACHE.rglob("*.part*"))
 
 
@@ -215,12 +354,16 @@ def test_freeze_survives_a_damaged_cache_entry(pictures):
     assert [entry.name.split("-")[0] for entry in entries] == ["captions", "latents", "tokens"]
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="is damaged .* made anew; all other shards are kept") as told:
+    with pytest.warns(
+        UserWarning, match="is damaged .* made anew; all other shards are kept"
+    ) as told:
         assert len(knowledge.freeze(pictures, blank_preset(), PAPER)) == 5
     assert len(told) == 3
 
 
-def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(pictures, images, monkeypatch):
+def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(
+    pictures, images, monkeypatch
+):
     """Five pictures in shards of two, read in batches across the shards."""
     whole = knowledge.freeze(pictures, blank_preset(), PAPER)
     monkeypatch.setattr(knowledge.shards, "SHARD", 2)
@@ -229,7 +372,11 @@ def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(p
     for name in knowledge.TENSORS:
         one, other = getattr(whole, name), getattr(sharded, name)
         torch.testing.assert_close(other[:].float(), one[:].float(), atol=1e-4, rtol=1e-4)
-        assert torch.equal(other[rows], other[:][rows]) and torch.equal(other[2], other[:][2]) and torch.equal(other.select(rows)[1:], other[:][rows][1:])
+        assert (
+            torch.equal(other[rows], other[:][rows])
+            and torch.equal(other[2], other[:][2])
+            and torch.equal(other.select(rows)[1:], other[:][rows][1:])
+        )
     assert sharded.captions == whole.captions and sharded.triplets == whole.triplets
     pictures.calls.clear()
     pictures.keys[3] = "another"
@@ -245,6 +392,7 @@ def test_a_killed_freeze_keeps_its_whole_shards(pictures, monkeypatch):
         if len(saved) == 4:
             raise KeyboardInterrupt
         saved.append(save(path, *rest))
+
     monkeypatch.setattr(paths, "atomic_save", killed)
     with pytest.raises(KeyboardInterrupt):
         knowledge.freeze(pictures, blank_preset(), PAPER)
@@ -276,55 +424,119 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_many_pictures_need_no_more_memory_than_few(tmp_path):
-    """Latents and tokens of Stable Diffusion's size, ten times the pictures: 700 kB a picture on disk, next to nothing in memory."""
-    peaks = [int(subprocess.run([sys.executable, "-c", MEASURE, tmp_path / str(count), str(count)], capture_output=True, text=True, check=True).stdout) for count in (32, 320)]
+    """Latents and tokens of Stable Diffusion's size, ten times the pictures.
+
+    700 kB a picture on disk, next to nothing in memory.
+    """
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", MEASURE, tmp_path / str(count), str(count)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for count in (32, 320)
+    ]
     assert (peaks[1] - peaks[0]) * 1024 < 0.2 * (320 - 32) * 735_000, peaks
 
 
 def test_a_switch_recomputes_only_what_it_changes(pictures, monkeypatch):
     paper = knowledge.freeze(pictures, blank_preset(), PAPER)
     monkeypatch.setattr(knowledge, "load_vlm", None)
-    for name, changed in (("image_range", "latents"), ("latent_scaling", "latents"), ("triplet_text", "tokens")):
-        other = knowledge.freeze(pictures, blank_preset(), replace(PAPER, **{name: getattr(RELEASED, name)}))
-        assert [torch.equal(getattr(paper, part)[:], getattr(other, part)[:]) for part in ("latents", "tokens")] == [changed == "tokens", changed == "latents"]
+    for name, changed in (
+        ("image_range", "latents"),
+        ("latent_scaling", "latents"),
+        ("triplet_text", "tokens"),
+    ):
+        other = knowledge.freeze(
+            pictures, blank_preset(), replace(PAPER, **{name: getattr(RELEASED, name)})
+        )
+        assert [
+            torch.equal(getattr(paper, part)[:], getattr(other, part)[:])
+            for part in ("latents", "tokens")
+        ] == [changed == "tokens", changed == "latents"]
 
 
 def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
     preset = blank_preset()
 
     def changed(preset=preset, recipe=PAPER) -> set[str]:
-        before, after = knowledge.frozen_keys(blank_preset(), PAPER), knowledge.frozen_keys(preset, recipe)
+        before, after = (
+            knowledge.frozen_keys(blank_preset(), PAPER),
+            knowledge.frozen_keys(preset, recipe),
+        )
         return {name for name in before if before[name] != after[name]}
 
-    assert not changed(replace(preset, learning_rate=1., epochs=99), replace(PAPER, balance="rank_std"))
+    assert not changed(
+        replace(preset, learning_rate=1.0, epochs=99), replace(PAPER, balance="rank_std")
+    )
     moved = shutil.copytree(preset.diffusion, tmp_path / "moved")
     assert not changed(replace(preset, diffusion=str(moved)))
     assert changed(replace(preset, image_size=128)) == {"captions", "latents", "tokens"}
-    assert changed(recipe=replace(PAPER, image_range="imagenet_twice")) == {"latents"} == changed(recipe=replace(PAPER, latent_scaling=False))
-    assert changed(recipe=replace(PAPER, triplet_text="glued")) == {"tokens"} == changed(recipe=replace(PAPER, knowledge="caption"))
+    assert (
+        changed(recipe=replace(PAPER, image_range="imagenet_twice"))
+        == {"latents"}
+        == changed(recipe=replace(PAPER, latent_scaling=False))
+    )
+    assert (
+        changed(recipe=replace(PAPER, triplet_text="glued"))
+        == {"tokens"}
+        == changed(recipe=replace(PAPER, knowledge="caption"))
+    )
     (moved / "unet" / "config.json").write_text("{}")
     assert changed(replace(preset, diffusion=str(moved))) == {"latents", "tokens"}
 
 
 def test_parts_of_the_knowledge_can_be_left_out_or_be_anothers(foundations):
-    """By the tokens that a picture has under each recipe: alone, the caption's half or the triplets' half is that of the whole."""
-    captions, triplets = ["a cat crying .", "a dog .", "a girl at a party ."], [[("cat", "is", "crying")], [], [("girl", "at", "party")]]
+    """By the tokens that a picture has under each recipe.
+
+    Alone, the caption's half or the triplets' half is that of the whole.
+    """
+    captions, triplets = (
+        ["a cat crying .", "a dog .", "a girl at a party ."],
+        [[("cat", "is", "crying")], [], [("girl", "at", "party")]],
+    )
 
     def known(part, captions=captions, triplets=triplets):
-        return knowledge.knowledge_tokens(captions, triplets, replace(PAPER, knowledge=part), foundations.text_encoder)
+        return knowledge.knowledge_tokens(
+            captions, triplets, replace(PAPER, knowledge=part), foundations.text_encoder
+        )
 
     both, length = known("both"), foundations.text_encoder.tokenizer.model_max_length
-    caption, triplet, none, another = (known(part) for part in ("caption", "triplets", "none", "another"))
-    for part, kept, gone in ((caption, slice(length), slice(length, None)), (triplet, slice(length, None), slice(length))):
-        assert torch.equal(part.tokens[:, kept], both.tokens[:, kept]) and torch.equal(part.mask[:, kept], both.mask[:, kept])
-        assert torch.equal(part.tokens[:, gone], none.tokens[:, gone]) and torch.equal(part.mask[:, gone], none.mask[:, gone])
-    assert none.mask.sum(1).tolist() == [2] * 3 and torch.equal(none.tokens[0], none.tokens[2]), "the marks where a text starts and ends"
-    assert torch.equal(another.tokens, both.tokens.roll(1, 0)) and torch.equal(another.mask, both.mask.roll(1, 0))
+    caption, triplet, none, another = (
+        known(part) for part in ("caption", "triplets", "none", "another")
+    )
+    for part, kept, gone in (
+        (caption, slice(length), slice(length, None)),
+        (triplet, slice(length, None), slice(length)),
+    ):
+        assert torch.equal(part.tokens[:, kept], both.tokens[:, kept]) and torch.equal(
+            part.mask[:, kept], both.mask[:, kept]
+        )
+        assert torch.equal(part.tokens[:, gone], none.tokens[:, gone]) and torch.equal(
+            part.mask[:, gone], none.mask[:, gone]
+        )
+    assert none.mask.sum(1).tolist() == [2] * 3 and torch.equal(none.tokens[0], none.tokens[2]), (
+        "the marks where a text starts and ends"
+    )
+    assert torch.equal(another.tokens, both.tokens.roll(1, 0)) and torch.equal(
+        another.mask, both.mask.roll(1, 0)
+    )
 
 
 def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, images):
     frozen = knowledge.describe(images, foundations, PAPER)
     empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
-    assert empty.embeddings.shape == frozen.embeddings.shape and not empty.embeddings[:].any() and frozen.embeddings.any()
-    assert torch.equal(empty.latents, frozen.latents) and empty.mask[:].sum(1).tolist() == [2] * 5 and set(empty.captions) == {""}
+    assert (
+        empty.embeddings.shape == frozen.embeddings.shape
+        and not empty.embeddings[:].any()
+        and frozen.embeddings.any()
+    )
+    assert (
+        torch.equal(empty.latents, frozen.latents)
+        and empty.mask[:].sum(1).tolist() == [2] * 5
+        and set(empty.captions) == {""}
+    )
     assert torch.equal(empty.tokens[0], empty.tokens[4])

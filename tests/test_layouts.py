@@ -1,4 +1,5 @@
 """Chapter 01: the real data sets, in miniature folders of their true on-disk layouts."""
+
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,16 @@ from kcdp_lib.datasets import EMOTIONS, layouts
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.world import EIGHT
 
-SIX_OF_EIGHT = {"amusement": "happy", "contentment": "happy", "awe": "surprise", "excitement": "surprise", "anger": "anger", "disgust": "disgust", "fear": "fear", "sadness": "sadness"}
+SIX_OF_EIGHT = {
+    "amusement": "happy",
+    "contentment": "happy",
+    "awe": "surprise",
+    "excitement": "surprise",
+    "anger": "anger",
+    "disgust": "disgust",
+    "fear": "fear",
+    "sadness": "sadness",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +33,9 @@ def own_cache(tmp_path, monkeypatch):
 
 def picture(path, number=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 16), (number % 251, number // 251, 7)).save(path, "PNG")    # whatever its name: JPEG would make neighbouring colours the same
+    Image.new("RGB", (20, 16), (number % 251, number // 251, 7)).save(
+        path, "PNG"
+    )  # whatever its name: JPEG would make neighbouring colours the same
 
 
 def write_json(path, content):
@@ -41,9 +53,18 @@ def emoset(root, nested=True, items=4, numbers=False, each=3):
             for n in range(each):
                 file = f"image/{name}/{name}_{s * 100 + n:05}.jpg"
                 picture(root / file, 1000 * s + 10 * i + n)
-                write_json(root / f"annotation/{name}/{name}_{s * 100 + n:05}.json", {"brightness": 0.5})
+                write_json(
+                    root / f"annotation/{name}/{name}_{s * 100 + n:05}.json", {"brightness": 0.5}
+                )
                 label = i if numbers else name
-                rows.append([label, *([f"{name}_{n}"] if items == 4 else []), file, f"annotation/{name}/{name}_{s * 100 + n:05}.json"])
+                rows.append(
+                    [
+                        label,
+                        *([f"{name}_{n}"] if items == 4 else []),
+                        file,
+                        f"annotation/{name}/{name}_{s * 100 + n:05}.json",
+                    ]
+                )
         write_json(root / f"{split}.json", rows)
     return root
 
@@ -53,10 +74,21 @@ def ser30k(root, categories=None, classes=None):
     for s, split in enumerate(("train", "val", "test")):
         rows = []
         for n in range(14):
-            row = {"topic": f"topic {n % 2}", "file_name": f"{split}{n}.jpg", "text": "hi", "anno1": 1, "anno2": 1, "anno3": 2, "anno": n % 7 + 1}
+            row = {
+                "topic": f"topic {n % 2}",
+                "file_name": f"{split}{n}.jpg",
+                "text": "hi",
+                "anno1": 1,
+                "anno2": 1,
+                "anno3": 2,
+                "anno": n % 7 + 1,
+            }
             picture(root / "Images" / row["topic"] / row["file_name"], 1000 * s + n)
             rows.append(row)
-        write_json(root / "Annotations" / "image-level" / f"{split}.json", {"annotations": rows, **({"categories": categories} if categories else {})})
+        write_json(
+            root / "Annotations" / "image-level" / f"{split}.json",
+            {"annotations": rows, **({"categories": categories} if categories else {})},
+        )
     if classes:
         (root / "classes.txt").write_text("\n".join(classes))
     return root
@@ -68,7 +100,10 @@ def fi(root, below=False, slash="/"):
     for s, split in enumerate(("train", "test")):
         for i, name in enumerate(names):
             picture((root / split if below else root) / name / f"{split}{i}.jpg", 100 * s + i)
-        write_json(root / f"{split}.json", [[f"{name}{slash}{split}{i}.jpg", i] for i, name in enumerate(names)])
+        write_json(
+            root / f"{split}.json",
+            [[f"{name}{slash}{split}{i}.jpg", i] for i, name in enumerate(names)],
+        )
     return root
 
 
@@ -93,7 +128,11 @@ def emotionroi(root):
 
 def emotion6(root, shares=None):
     root = root / "Emotion6"
-    lines = ["file\tvalence\tarousal\t" + "\t".join(f"prob. of {name}" for name in layouts.EMOTION6_CLASSES) + "\tprob. of neutral"]
+    lines = [
+        "file\tvalence\tarousal\t"
+        + "\t".join(f"prob. of {name}" for name in layouts.EMOTION6_CLASSES)
+        + "\tprob. of neutral"
+    ]
     for i, emotion in enumerate(layouts.EMOTION6_CLASSES):
         for n in range(10):
             picture(root / "images" / emotion / f"{n}.jpg", 100 * i + n)
@@ -103,11 +142,20 @@ def emotion6(root, shares=None):
     return root
 
 
-WRITERS = {"emoset": emoset, "ser30k": ser30k, "fi": fi, "emo8": emo8, "emotionroi": emotionroi, "emotion6": emotion6}
+WRITERS = {
+    "emoset": emoset,
+    "ser30k": ser30k,
+    "fi": fi,
+    "emo8": emo8,
+    "emotionroi": emotionroi,
+    "emotion6": emotion6,
+}
 
 
 def words(pictures):
-    return {file.name: pictures.classes[label] for file, label in zip(pictures.files, pictures.labels)}
+    return {
+        file.name: pictures.classes[label] for file, label in zip(pictures.files, pictures.labels)
+    }
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -120,12 +168,42 @@ def test_emoset_in_every_form_that_is_about(tmp_path, nested, items, numbers):
         assert all(word == of[file.split("_")[0]] for file, word in words(pictures).items())
 
 
-@pytest.mark.parametrize("categories, classes, of_number_1, note", [
-    (None, None, "surprise", "assumed"),
-    ([{"id": 2, "name": "happy"}, {"id": 1, "name": "anger"}, *({"id": i, "name": name} for i, name in enumerate(("fear", "sadness", "disgust", "surprise", "neutral"), 3))], None, "anger", "categories"),
-    (["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"], None, "fear", "categories"),
-    (["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"], ["disgust", "happy", "fear", "sadness", "anger", "surprise", "neutral"], "disgust", "classes.txt")])
-def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(tmp_path, categories, classes, of_number_1, note):
+@pytest.mark.parametrize(
+    "categories, classes, of_number_1, note",
+    [
+        (None, None, "surprise", "assumed"),
+        (
+            [
+                {"id": 2, "name": "happy"},
+                {"id": 1, "name": "anger"},
+                *(
+                    {"id": i, "name": name}
+                    for i, name in enumerate(
+                        ("fear", "sadness", "disgust", "surprise", "neutral"), 3
+                    )
+                ),
+            ],
+            None,
+            "anger",
+            "categories",
+        ),
+        (
+            ["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"],
+            None,
+            "fear",
+            "categories",
+        ),
+        (
+            ["fear", "happy", "anger", "sadness", "disgust", "surprise", "neutral"],
+            ["disgust", "happy", "fear", "sadness", "anger", "surprise", "neutral"],
+            "disgust",
+            "classes.txt",
+        ),
+    ],
+)
+def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(
+    tmp_path, categories, classes, of_number_1, note
+):
     ser30k(tmp_path, categories, classes)
     pictures = datasets.load("ser30k", "train", tmp_path)
     assert words(pictures)["train0.jpg"] == of_number_1 == words(pictures)["train7.jpg"]
@@ -135,21 +213,28 @@ def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(tmp_pat
 
 def test_stickers_of_ser30k_that_are_several_of_eight_are_left_out(tmp_path):
     ser30k(tmp_path)
-    assert datasets.load("ser30k", "test", tmp_path, taxonomy="eight").of_no_class == 3 * 2     # neutral, happy, surprise
+    assert (
+        datasets.load("ser30k", "test", tmp_path, taxonomy="eight").of_no_class == 3 * 2
+    )  # neutral, happy, surprise
 
 
 @pytest.mark.parametrize("below, slash", [(False, "/"), (True, "\\")])
 def test_fi_with_slashes_of_either_kind_and_pictures_in_either_place(tmp_path, below, slash):
     fi(tmp_path, below, slash)
-    assert words(datasets.load("fi", "test", tmp_path, taxonomy="eight")) == {f"test{i}.jpg": name for i, name in enumerate(layouts.FI_CLASSES)}
+    assert words(datasets.load("fi", "test", tmp_path, taxonomy="eight")) == {
+        f"test{i}.jpg": name for i, name in enumerate(layouts.FI_CLASSES)
+    }
 
 
 def test_emo8_and_emotionroi(tmp_path):
     emo8(tmp_path), emotionroi(tmp_path)
-    assert words(datasets.load("emo8", "val", tmp_path, taxonomy="eight")) == {f"{i}.png": name for i, name in enumerate(EIGHT)}
+    assert words(datasets.load("emo8", "val", tmp_path, taxonomy="eight")) == {
+        f"{i}.png": name for i, name in enumerate(EIGHT)
+    }
     found = datasets.load("emotionroi", "test", tmp_path)
-    assert sorted(zip((file.parent.name for file in found.files), (EMOTIONS[label] for label in found.labels))) == sorted(
-        (name, {"joy": "happy"}.get(name, name)) for name in layouts.EMOTION6_CLASSES)
+    assert sorted(
+        zip((file.parent.name for file in found.files), (EMOTIONS[label] for label in found.labels))
+    ) == sorted((name, {"joy": "happy"}.get(name, name)) for name in layouts.EMOTION6_CLASSES)
     with pytest.raises(KCDPError, match="EmotionROI has no split 'val'; choose one of train, test"):
         datasets.load("emotionroi", "val", tmp_path)
 
@@ -157,12 +242,23 @@ def test_emo8_and_emotionroi(tmp_path):
 def test_emotion6_takes_the_likeliest_and_names_ties(tmp_path):
     emotion6(tmp_path / "a")
     train, test = (datasets.load("emotion6", split, tmp_path / "a") for split in ("train", "test"))
-    assert len(train) + len(test) == 60 and not set(train.keys) & set(test.keys) and 5 <= len(test) <= 20 and not train.notes
-    assert all(EMOTIONS[label] == {"joy": "happy"}.get(file.parent.name, file.parent.name) for file, label in zip(train.files, train.labels))
+    assert (
+        len(train) + len(test) == 60
+        and not set(train.keys) & set(test.keys)
+        and 5 <= len(test) <= 20
+        and not train.notes
+    )
+    assert all(
+        EMOTIONS[label] == {"joy": "happy"}.get(file.parent.name, file.parent.name)
+        for file, label in zip(train.files, train.labels)
+    )
     emotion6(tmp_path / "b", [0.1, 0.3, 0.3, 0.1, 0.1, 0.1])
     tied = datasets.load("emotion6", "train", tmp_path / "b")
     assert set(tied.labels) == {EMOTIONS.index("disgust")}
-    assert f"{len(tied)} pictures with several likeliest emotions" in tied.notes[0] and "(disgust = fear)" in tied.notes[0]
+    assert (
+        f"{len(tied)} pictures with several likeliest emotions" in tied.notes[0]
+        and "(disgust = fear)" in tied.notes[0]
+    )
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -184,7 +280,9 @@ def test_a_wrong_root_is_told_what_was_expected(tmp_path, name, layout):
     with pytest.raises(KCDPError, match="lacks .*; expected are") as told:
         datasets.load(name, "train", tmp_path / "elsewhere")
     assert all(part in str(told.value) for part in layout.expected) and "\n" not in str(told.value)
-    with pytest.raises(KCDPError, match=f"set data_root to the folder that holds {layout.folders[0]}/"):
+    with pytest.raises(
+        KCDPError, match=f"set data_root to the folder that holds {layout.folders[0]}/"
+    ):
         Config(target=name).check()
     WRITERS[name](tmp_path)
     Config(target=name, data_root=str(tmp_path)).check()
@@ -195,18 +293,49 @@ def test_a_report_counts_what_is_missing_unreadable_and_of_no_class(tmp_path):
     (root / "Images" / "topic 0" / "train0.jpg").unlink()
     (root / "Images" / "topic 1" / "train1.jpg").write_bytes(b"no picture")
     table, notes = datasets.report("ser30k", tmp_path)
-    assert table.loc["train"].to_dict() == {"pictures": 10, "missing": 1, "unreadable": 1, "no class": 2, "surprise": 1, "happy": 1, "disgust": 2, "fear": 2, "sadness": 2, "anger": 2}
-    assert list(table.index) == ["train", "val", "test"] and table.loc["test", "pictures"] == 12 and len(notes) == 1
+    assert table.loc["train"].to_dict() == {
+        "pictures": 10,
+        "missing": 1,
+        "unreadable": 1,
+        "no class": 2,
+        "surprise": 1,
+        "happy": 1,
+        "disgust": 2,
+        "fear": 2,
+        "sadness": 2,
+        "anger": 2,
+    }
+    assert (
+        list(table.index) == ["train", "val", "test"]
+        and table.loc["test", "pictures"] == 12
+        and len(notes) == 1
+    )
     for split in ("train", "test"):
         picture(tmp_path / "mine" / split / "joy" / "a.png", 3)
-    assert datasets.report(tmp_path / "mine")[0].loc["test", ["pictures", "happy"]].tolist() == [1, 1]
+    assert datasets.report(tmp_path / "mine")[0].loc["test", ["pictures", "happy"]].tolist() == [
+        1,
+        1,
+    ]
 
 
 def test_adaptation_from_emoset_to_ser30k(tmp_path):
-    """The real command, on pictures that say nothing: what is trained here is not the point, that every part takes the real layouts is."""
+    """The real command, on pictures that say nothing.
+
+    What is trained here is not the point, that every part takes the real layouts is.
+    """
     emoset(tmp_path), ser30k(tmp_path)
-    found = adapt(source="emoset", target="ser30k", data_root=str(tmp_path), out_dir=str(tmp_path / "run"), epochs=1)
-    assert found["source"]["pictures"] == 24 and found["target"]["pictures"] == 12 and not found["target"]["transductive"]
+    found = adapt(
+        source="emoset",
+        target="ser30k",
+        data_root=str(tmp_path),
+        out_dir=str(tmp_path / "run"),
+        epochs=1,
+    )
+    assert (
+        found["source"]["pictures"] == 24
+        and found["target"]["pictures"] == 12
+        and not found["target"]["transductive"]
+    )
     assert found["target"]["test"]["n"] == 12 and (tmp_path / "run" / "predictions.jsonl").exists()
 
 
@@ -216,7 +345,11 @@ def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch)
     monkeypatch.setattr(datasets.index, "_look", lambda path: looked.append(path) or look(path))
     emo8(tmp_path)
     first = datasets.load("emo8", "train", tmp_path)
-    assert len(looked) == 8 and datasets.load("emo8", "train", tmp_path).keys == first.keys and len(looked) == 8
+    assert (
+        len(looked) == 8
+        and datasets.load("emo8", "train", tmp_path).keys == first.keys
+        and len(looked) == 8
+    )
     picture(first.files[0], 99999)
     again = datasets.load("emo8", "train", tmp_path)
     assert looked[8:] == [first.files[0]] and set(first.keys) - set(again.keys) == {first.keys[0]}
@@ -227,7 +360,9 @@ def test_a_name_is_another_picture_in_another_folder(tmp_path, monkeypatch):
     found = []
     for i, folder in enumerate((tmp_path / "a", tmp_path / "b")):
         folder.mkdir()
-        Image.new("RGB", (4, 4), (i, 0, 0)).save(folder / "x.bmp")    # no compression: all are of one size
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(
+            folder / "x.bmp"
+        )  # no compression: all are of one size
         os.utime(folder / "x.bmp", ns=(10**18, 10**18))
         monkeypatch.chdir(folder)
         found.append(datasets.index.inspect([Path("x.bmp")])[Path("x.bmp")][0])
@@ -244,11 +379,15 @@ def test_a_first_reading_that_is_killed_goes_on(tmp_path, monkeypatch):
         if path == files[1200]:
             raise KeyboardInterrupt
         return look(path)
+
     with monkeypatch.context() as patch:
         patch.setattr(datasets.index, "_look", killed)
         with pytest.raises(KeyboardInterrupt):
             datasets.index.inspect(files)
     looked = []
     monkeypatch.setattr(datasets.index, "_look", lambda path: looked.append(path) or look(path))
-    assert len({sha for sha, error in datasets.index.inspect(files).values() if error is None}) == 1500 and len(looked) == 500
+    assert (
+        len({sha for sha, error in datasets.index.inspect(files).values() if error is None}) == 1500
+        and len(looked) == 500
+    )
     assert np.unique([path.name for path in looked]).size == 500

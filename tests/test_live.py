@@ -1,4 +1,7 @@
-"""The live figure: the exported graphs, the page's JavaScript and the page itself in a browser give what Python gives."""
+"""The live figure: the exported graphs, the page's JavaScript and the page itself in a browser give
+what Python gives.
+"""
+
 import base64
 import json
 import re
@@ -24,9 +27,20 @@ ROOT = Path(__file__).resolve().parents[1]
 LIVE, MODEL = ROOT / "book" / "_static" / "live", ROOT / "results" / "live"
 NEAR = 1e-3
 SECONDS = 2
-MEGABYTES = 22    # of weights and onnxruntime together; the built site may have 60
-SENTENCES = ("a girl with a smile at a party while holding a cup .", "in a field , a man is running and a dog who is barking jumps .", "a cat that has big eyes sits on top of a box .", "there is a boy surrounded by flies",
-             "two dogs , barking", "a man is smiling", "a morning in a wedding with a growling dog and raised eyebrows", "a man hit by a ball and a woman as painted in a storm ; it is raining", "", "smile", "the cat's ear : it's wide")
+MEGABYTES = 22  # of weights and onnxruntime together; the built site may have 60
+SENTENCES = (
+    "a girl with a smile at a party while holding a cup .",
+    "in a field , a man is running and a dog who is barking jumps .",
+    "a cat that has big eyes sits on top of a box .",
+    "there is a boy surrounded by flies",
+    "two dogs , barking",
+    "a man is smiling",
+    "a morning in a wedding with a growling dog and raised eyebrows",
+    "a man hit by a ball and a woman as painted in a storm ; it is raining",
+    "",
+    "smile",
+    "the cat's ear : it's wide",
+)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -48,24 +62,38 @@ def told(model: KCDP, file) -> dict:
     """What Python says of one picture."""
     frozen = describe(read_images([file], model.preset.image_size), model.foundations, model.recipe)
     seen, similarities = model(frozen.latents, frozen.tokens, frozen.mask)
-    return {"caption": frozen.captions[0], "triplets": [list(triplet) for triplet in frozen.triplets[0]], "probabilities": model.answer(seen, similarities)[0].numpy(),
-            "similarities": similarities[0].numpy(), "attention": seen.attention[0][0].numpy()}
+    return {
+        "caption": frozen.captions[0],
+        "triplets": [list(triplet) for triplet in frozen.triplets[0]],
+        "probabilities": model.answer(seen, similarities)[0].numpy(),
+        "similarities": similarities[0].numpy(),
+        "attention": seen.attention[0][0].numpy(),
+    }
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> Path:
     """A reader's own PNG: 300 x 200, no square and no multiple of 64."""
     path = tmp_path_factory.mktemp("own") / "own.png"
-    world.render(world.sample_scene("test", 3, 5, "stickers"), "stickers", 300).crop((0, 40, 300, 240)).save(path)
+    world.render(world.sample_scene("test", 3, 5, "stickers"), "stickers", 300).crop(
+        (0, 40, 300, 240)
+    ).save(path)
     return path
 
 
 # ---------------------------------------------------------------- the files
 
+
 def test_the_files_are_of_this_library(model, about):
-    assert about["from"]["stack"] == stack_key(model.preset) and about["from"]["world"] == world.world_key(), "run `python -m kcdp_lib.live results/live book/_static/live`"
+    assert (
+        about["from"]["stack"] == stack_key(model.preset)
+        and about["from"]["world"] == world.world_key()
+    ), "run `python -m kcdp_lib.live results/live book/_static/live`"
     assert about["from"]["model"] == live.trained(MODEL)
-    assert about["words"] == json.loads(json.dumps(live.words(model))) and about["rules"] == live.rules()
+    assert (
+        about["words"] == json.loads(json.dumps(live.words(model)))
+        and about["rules"] == live.rules()
+    )
     assert about["classes"] == list(model.classes) and about["side"] == model.preset.image_size
 
 
@@ -77,21 +105,38 @@ def test_the_files_are_small_enough(about):
 
 def test_what_is_packed_comes_back():
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
-    names = {"a": values.astype(np.float16).astype(np.float32), "b": values, live.COARSE[0] + "c": values, "d": np.float32([2e-7, -6e-8, 0, -0.0] * 300)}
+    names = {
+        "a": values.astype(np.float16).astype(np.float32),
+        "b": values,
+        live.COARSE[0] + "c": values,
+        "d": np.float32([2e-7, -6e-8, 0, -0.0] * 300),
+    }
     lines, numbers = zip(*(live.packed(*tensor) for tensor in names.items()))
-    back = np.split(live.unpacked(b"".join(numbers), lines), np.cumsum([line[1] for line in lines])[:-1])
+    back = np.split(
+        live.unpacked(b"".join(numbers), lines), np.cumsum([line[1] for line in lines])[:-1]
+    )
     assert [line[0] for line in lines] == ["float16", "float24", "grid", "float24"]
-    assert np.array_equal(back[0], names["a"]) and np.abs(back[1] / values - 1).max() < 2 ** -15 and np.abs(back[2] - values).max() <= lines[2][2] / 2 * 1.001
+    assert (
+        np.array_equal(back[0], names["a"])
+        and np.abs(back[1] / values - 1).max() < 2**-15
+        and np.abs(back[2] - values).max() <= lines[2][2] / 2 * 1.001
+    )
 
 
 def test_only_the_papers_recipe_is_exported(model):
     class Other:
-        recipe, preset, knowledge = type("R", (), {"embeddings": True, "name": "best"}), model.preset, True
+        recipe, preset, knowledge = (
+            type("R", (), {"embeddings": True, "name": "best"}),
+            model.preset,
+            True,
+        )
+
     with pytest.raises(KCDPError, match="shows the paper's recipe on the preset tiny, not 'best'"):
         live.pack(Other())
 
 
 # ---------------------------------------------------------------- the graphs, in Python
+
 
 @pytest.fixture(scope="module")
 def sessions(about) -> dict:
@@ -104,10 +149,19 @@ def sessions(about) -> dict:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 where = {entry.key: entry.value for entry in tensor.external_data}
                 start = int(where["offset"]) // 4
-                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[start:start + int(where["length"]) // 4].reshape(tuple(tensor.dims)), tensor.name))
+                tensor.CopyFrom(
+                    onnx.numpy_helper.from_array(
+                        weights[start : start + int(where["length"]) // 4].reshape(
+                            tuple(tensor.dims)
+                        ),
+                        tensor.name,
+                    )
+                )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        found[name] = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found[name] = onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     return found
 
 
@@ -115,23 +169,38 @@ def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd)
     vlm, texts = model.foundations.vlm, model.foundations.text_encoder
     for file in [*(LIVE / example["file"] for example in about["examples"]), odd]:
         expected, pixels = told(model, file), read_images([file], about["side"]).float().numpy()
-        image_tokens, = sessions["look"].run(None, {"pixels": pixels})
-        ids, said = np.full((1, texts.tokenizer.model_max_length - 1), vlm.model.pad_id, np.int32), [vlm.start]
+        (image_tokens,) = sessions["look"].run(None, {"pixels": pixels})
+        ids, said = (
+            np.full((1, texts.tokenizer.model_max_length - 1), vlm.model.pad_id, np.int32),
+            [vlm.start],
+        )
         while len(said) <= ids.shape[1] and said[-1] != vlm.end:
-            ids[0, :len(said)] = said
-            said.append(int(sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})[0][len(said) - 1]))
+            ids[0, : len(said)] = said
+            said.append(
+                int(
+                    sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})[0][
+                        len(said) - 1
+                    ]
+                )
+            )
         assert " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split()) == expected["caption"]
         lines = [expected["caption"], *map(" ".join, expected["triplets"])]
         _, real = encode_texts(lines, texts)
-        read = texts.tokenizer(lines, padding="max_length", truncation=True, return_tensors="np").input_ids
+        read = texts.tokenizer(
+            lines, padding="max_length", truncation=True, return_tensors="np"
+        ).input_ids
         room = np.zeros((1 + live.TRIPLETS, read.shape[1]), np.int32)
         ids, mask = room.copy(), room.astype(np.float32)
-        ids[:len(lines)], mask[:len(lines)] = read, real.numpy()
-        for name, found in zip(("probabilities", "similarities", "attention"), sessions["perceive"].run(None, {"pixels": pixels, "ids": ids, "mask": mask})):
+        ids[: len(lines)], mask[: len(lines)] = read, real.numpy()
+        for name, found in zip(
+            ("probabilities", "similarities", "attention"),
+            sessions["perceive"].run(None, {"pixels": pixels, "ids": ids, "mask": mask}),
+        ):
             assert np.abs(found - expected[name]).max() < NEAR, f"{name} of {file.name}"
 
 
 # ---------------------------------------------------------------- the page, in a browser
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -139,15 +208,23 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "some" / "book").mkdir(parents=True)
     (folder / "some" / "_static").symlink_to(ROOT / "book" / "_static")
-    markup = re.search(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "live.md").read_text(), re.S)[1]
-    (folder / "some" / "book" / "live.html").write_text(f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>live</title><body>{markup}</body></html>')
+    markup = re.search(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "live.md").read_text(), re.S)[
+        1
+    ]
+    (folder / "some" / "book" / "live.html").write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>live</title><body>{markup}</body></html>'
+    )
     with serve(folder) as address:
         yield folder, f"{address}some/book/live.html"
 
 
 @pytest.fixture(scope="module")
 def page(chromium, site):
-    """The figure with its model loaded; `page.asked` holds every address it asked for, `page.errors` what went wrong unseen."""
+    """The figure with its model loaded.
+
+    `page.asked` holds every address it asked for, `page.errors` what went wrong unseen.
+    """
     page = chromium.new_page()
     page.set_viewport_size({"width": 1000, "height": 900})
     page.asked, page.errors = [], []
@@ -163,7 +240,11 @@ def page(chromium, site):
 
 def says(page, beginning: str) -> None:
     """Wait until the figure's status begins so."""
-    page.wait_for_function("beginning => document.querySelector('.live-status').textContent.startsWith(beginning)", arg=beginning, timeout=60_000)
+    page.wait_for_function(
+        "beginning => document.querySelector('.live-status').textContent.startsWith(beginning)",
+        arg=beginning,
+        timeout=60_000,
+    )
 
 
 def shown(page, act) -> dict:
@@ -182,8 +263,12 @@ def same(found: dict, expected: dict) -> None:
 
 
 def test_nothing_heavy_is_fetched_unasked_and_nothing_from_elsewhere(page, site):
-    assert not [url for url in page.light if url.endswith((".bin", ".mjs"))] and [url for url in page.asked if url.endswith("model.bin")]
-    assert all(url.startswith(("blob:", site[1].split("/some/")[0] + "/some/")) for url in page.asked)
+    assert not [url for url in page.light if url.endswith((".bin", ".mjs"))] and [
+        url for url in page.asked if url.endswith("model.bin")
+    ]
+    assert all(
+        url.startswith(("blob:", site[1].split("/some/")[0] + "/some/")) for url in page.asked
+    )
 
 
 def test_the_examples_are_seen_as_in_python(page, model, about):
@@ -192,8 +277,10 @@ def test_the_examples_are_seen_as_in_python(page, model, about):
         found = shown(page, page.locator(".live-example").nth(i).click)
         same(found, told(model, LIVE / example["file"]))
         seconds.append(found["seconds"])
-        assert page.inner_text(".live-best .live-mark >> nth=1") == "answer" and about["classes"][int(np.argmax(found["probabilities"]))] in page.inner_text(".live-verdict strong")
-    assert min(seconds) < SECONDS    # the best of them: on a busy machine any one may wait
+        assert page.inner_text(".live-best .live-mark >> nth=1") == "answer" and about["classes"][
+            int(np.argmax(found["probabilities"]))
+        ] in page.inner_text(".live-verdict strong")
+    assert min(seconds) < SECONDS  # the best of them: on a busy machine any one may wait
     assert not page.errors
 
 
@@ -216,25 +303,48 @@ def test_what_is_no_picture_is_told_in_a_sentence(page, tmp_path):
 def test_keyboard_and_screen_reader(page):
     page.locator(".live-example").first.focus()
     shown(page, lambda: page.keyboard.press("Enter"))
-    assert page.get_attribute(".live-status", "role") == "status" and page.get_attribute(".live-example >> nth=0", "aria-pressed") == "true"
-    assert all(page.locator(".live-example img").nth(i).get_attribute("alt") for i in range(page.locator(".live-example").count()))
+    assert (
+        page.get_attribute(".live-status", "role") == "status"
+        and page.get_attribute(".live-example >> nth=0", "aria-pressed") == "true"
+    )
+    assert all(
+        page.locator(".live-example img").nth(i).get_attribute("alt")
+        for i in range(page.locator(".live-example").count())
+    )
     before = page.get_attribute(".live-picture canvas", "aria-label")
     assert re.match(r"The picture, with a map of the attention to “\w+”: strongest at the ", before)
     page.locator(".live-words input:checked").focus()
     page.keyboard.press("ArrowLeft")
     after = page.get_attribute(".live-picture canvas", "aria-label")
     assert after != before and page.get_attribute(".live-picture canvas", "role") == "img"
-    assert page.locator(".live-bars").count() == 2 and page.locator(".live-bars th[scope=row]").count() == 12
+    assert (
+        page.locator(".live-bars").count() == 2
+        and page.locator(".live-bars th[scope=row]").count() == 12
+    )
 
 
 def test_the_map_is_pythons(page, model, about):
     found = shown(page, page.locator(".live-example").nth(2).click)
     expected = told(model, LIVE / about["examples"][2]["file"])
-    for place in {place["word"]: place for place in found["places"][::-1]}.values():    # the first of words that come twice, as in Python
-        heat = page.evaluate("async ([place, size]) => (await import(new URL('../_static/live/live.js', location))).heat(document.querySelector('.live-result').found.attention, place, size)", [place, 64])
-        positions = word_positions(found["caption"], place["word"], model.foundations.text_encoder.tokenizer)
+    for place in {
+        place["word"]: place for place in found["places"][::-1]
+    }.values():  # the first of words that come twice, as in Python
+        heat = page.evaluate(
+            "async ([place, size]) => (await import(new URL('../_static/live/live.js', "
+            "location))).heat(document.querySelector('.live-result').found.attention, place, size)",
+            [place, 64],
+        )
+        positions = word_positions(
+            found["caption"], place["word"], model.foundations.text_encoder.tokenizer
+        )
         assert positions.tolist() == list(range(place["first"], place["last"]))
-        assert np.abs(np.array(heat).reshape(64, 64) - word_attention(torch.from_numpy(expected["attention"]), positions, 64).numpy()).max() < 5 * NEAR    # stretched to 0 and 1, and the error with it
+        assert (
+            np.abs(
+                np.array(heat).reshape(64, 64)
+                - word_attention(torch.from_numpy(expected["attention"]), positions, 64).numpy()
+            ).max()
+            < 5 * NEAR
+        )  # stretched to 0 and 1, and the error with it
 
 
 def test_nothing_is_wider_than_a_phone(page):
@@ -245,31 +355,69 @@ def test_nothing_is_wider_than_a_phone(page):
 
 
 def test_words_and_triplets_are_pythons(page, model):
-    """On the captions of hundreds of scenes in all domains, and on sentences that take every branch of the parser."""
-    captions = [world.caption(world.sample_scene(split, 1, i, domain), domain) for split in ("pretrain", "test") for domain in world.BENCHMARK for i in range(80)]
+    """On the captions of hundreds of scenes in all domains, and on sentences that take every branch
+    of the parser.
+    """
+    captions = [
+        world.caption(world.sample_scene(split, 1, i, domain), domain)
+        for split in ("pretrain", "test")
+        for domain in world.BENCHMARK
+        for i in range(80)
+    ]
     texts = [*dict.fromkeys(captions), *SENTENCES]
-    found = page.evaluate("""async texts => { const {language} = await import(new URL('../_static/live/live.js', location)), about = await (await fetch('../_static/live/live.json')).json(), {tokenize, parse} = language(about);
-                             return texts.map(text => [tokenize(text).ids, tokenize(text).real, parse(text)]); }""", texts)
-    read = model.foundations.text_encoder.tokenizer(texts, padding="max_length", truncation=True, max_length=32)
+    found = page.evaluate(
+        """async texts => { const {language} = await import(new URL('../_static/live/live.js', location)), about = await (await fetch('../_static/live/live.json')).json(), {tokenize, parse} = language(about);
+                             return texts.map(text => [tokenize(text).ids, tokenize(text).real, parse(text)]); }""",
+        texts,
+    )
+    read = model.foundations.text_encoder.tokenizer(
+        texts, padding="max_length", truncation=True, max_length=32
+    )
     assert len(texts) > 300
-    for text, (ids, real, triplets), expected, mask in zip(texts, found, read["input_ids"], read["attention_mask"]):
+    for text, (ids, real, triplets), expected, mask in zip(
+        texts, found, read["input_ids"], read["attention_mask"]
+    ):
         assert ids == expected and real == sum(mask), text
         assert triplets == [list(triplet) for triplet in parse_triplets(text)], text
 
 
-@pytest.mark.parametrize("size", [(300, 200), (64, 64), (65, 90), (65, 66), (65, 67), (100, 136), (100, 137), (31, 40), (31, 70), (321, 240), (64, 200), (80, 64)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (300, 200),
+        (64, 64),
+        (65, 90),
+        (65, 66),
+        (65, 67),
+        (100, 136),
+        (100, 137),
+        (31, 40),
+        (31, 70),
+        (321, 240),
+        (64, 200),
+        (80, 64),
+    ],
+)
 def test_pictures_are_scaled_as_pillow_does(page, size):
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
     values[..., 3] = 255
     script = """async ([text, width, height]) => { const data = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
                 return [...(await import(new URL('../_static/live/live.js', location))).fit({data, width, height}, 64)]; }"""
     found = page.evaluate(script, [base64.b64encode(values.tobytes()).decode(), *size])
-    assert np.array_equal(np.array(found).reshape(3, 64, 64), read_images([Image.fromarray(values[..., :3])], 64)[0].numpy())
+    assert np.array_equal(
+        np.array(found).reshape(3, 64, 64),
+        read_images([Image.fromarray(values[..., :3])], 64)[0].numpy(),
+    )
 
 
 def test_a_page_opened_as_a_file_says_what_to_do(chromium, site):
     page = chromium.new_page()
     page.goto((site[0] / "some" / "book" / "live.html").as_uri())
     page.wait_for_timeout(300)
-    assert "python -m http.server" in page.inner_text(".kcdp-live") and page.locator(".live-ready").count() == 0
-    assert page.evaluate("document.querySelector('.kcdp-live img').naturalWidth") > 300 and page.get_attribute(".kcdp-live img", "alt")
+    assert (
+        "python -m http.server" in page.inner_text(".kcdp-live")
+        and page.locator(".live-ready").count() == 0
+    )
+    assert page.evaluate(
+        "document.querySelector('.kcdp-live img').naturalWidth"
+    ) > 300 and page.get_attribute(".kcdp-live img", "alt")

@@ -1,4 +1,9 @@
-"""Every page of the built book, in a browser: nothing is missing, nothing leaves this machine, mathematics is drawn, it fits a phone, and it can be read by everyone."""
+"""Every page of the built book, in a browser.
+
+Nothing is missing, nothing leaves this machine, mathematics is drawn, it fits a phone, and it can
+be read by everyone.
+"""
+
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +15,13 @@ from browser import build_book, visit
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-DOCUMENTS = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+DOCUMENTS = [
+    TOC["root"],
+    *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]),
+]
 PAGES = [*DOCUMENTS, "book/api/kcdp_lib.perception", "genindex", "py-modindex", "search"]
-PHONE = 390    # pixels
-SECONDS = 3    # for a page to be readable; alone on the machine it takes a fraction of one
+PHONE = 390  # pixels
+SECONDS = 3  # for a page to be readable; alone on the machine it takes a fraction of one
 GRAVE = ("serious", "critical")
 
 LOOK = """() => ({
@@ -31,26 +39,48 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def look(chromium, site):
-    """A function: what there is to see on a page, by its name. Each page is opened once for all tests."""
+    """A function: what there is to see on a page, by its name.
+
+    Each page is opened once for all tests.
+    """
+
     @lru_cache(maxsize=None)
     def at(name: str) -> dict:
         with visit(chromium, f"{site}{name}.html", below=site) as seen:
             page = seen.page
-            page.evaluate("Promise.allSettled([...document.images].map(image => image.decode()))")    # those that a script has put in come later than the page
-            found = {"problems": list(seen.problems), "seconds": seen.seconds, **page.evaluate(LOOK)}
+            page.evaluate(
+                "Promise.allSettled([...document.images].map(image => image.decode()))"
+            )  # those that a script has put in come later than the page
+            found = {
+                "problems": list(seen.problems),
+                "seconds": seen.seconds,
+                **page.evaluate(LOOK),
+            }
             found["light"] = violations(page, "light")
             found["dark"] = violations(page, "dark", {"runOnly": ["color-contrast"]})
             page.set_viewport_size({"width": PHONE, "height": 844})
             found["phone"] = page.evaluate("document.documentElement.scrollWidth")
             return found
+
     return at
 
 
 def violations(page, theme: str, options: dict | None = None) -> list[str]:
     """What axe-core finds grave in a theme, a line for each place."""
-    page.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)
-    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False, **(options or {})}).response["violations"]
-    return [f"{of['id']}: {node['html'][:200]} {node['failureSummary'].splitlines()[1]}" for of in found if of["impact"] in GRAVE for node in of["nodes"]]
+    page.evaluate(
+        "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
+    )
+    found = (
+        Axe()
+        .run(page, options={"resultTypes": ["violations"], "preload": False, **(options or {})})
+        .response["violations"]
+    )
+    return [
+        f"{of['id']}: {node['html'][:200]} {node['failureSummary'].splitlines()[1]}"
+        for of in found
+        if of["impact"] in GRAVE
+        for node in of["nodes"]
+    ]
 
 
 @each_page
@@ -61,9 +91,15 @@ def test_nothing_is_missing_and_nothing_is_asked_of_a_network(look, name):
 @each_page
 def test_mathematics_is_drawn(look, book, name):
     seen = look(name)
-    assert len(seen["formulas"]) == len(re.findall(r'class="math ', (book / f"{name}.html").read_text()))
-    assert not [formula["text"] for formula in seen["formulas"] if not formula["drawn"] or formula["wrong"]]
-    assert not [text for text in seen["prose"] if re.search(r"\$[^$\s][^$]*\$|\\[(\[]|\\[a-z]+\{", text)], "raw TeX"
+    assert len(seen["formulas"]) == len(
+        re.findall(r'class="math ', (book / f"{name}.html").read_text())
+    )
+    assert not [
+        formula["text"] for formula in seen["formulas"] if not formula["drawn"] or formula["wrong"]
+    ]
+    assert not [
+        text for text in seen["prose"] if re.search(r"\$[^$\s][^$]*\$|\\[(\[]|\\[a-z]+\{", text)
+    ], "raw TeX"
 
 
 def test_there_is_mathematics(look):
@@ -74,7 +110,9 @@ def test_there_is_mathematics(look):
 def test_every_image_is_there_and_has_words_for_it(look, name):
     images = look(name)["images"]
     assert not [image["name"] for image in images if not image["width"]]
-    assert not [image["name"] for image in images if re.fullmatch(r"\s*|\S*\.(png|svg)", image["alt"] or "")], "a file's name tells nobody what it shows: give the cell metadata mystnb: image: alt"
+    assert not [
+        image["name"] for image in images if re.fullmatch(r"\s*|\S*\.(png|svg)", image["alt"] or "")
+    ], "a file's name tells nobody what it shows: give the cell metadata mystnb: image: alt"
 
 
 @each_page
@@ -102,7 +140,10 @@ def test_the_site_is_small(book):
 def test_names_in_code_cells_lead_to_their_documentation(book):
     page = (book / "notebooks" / "04_counterfactuals.html").read_text()
     links = set(re.findall(r'class="sphinx-codeautolink-a" href="([^"]*)"', page))
-    assert {"../book/api/kcdp_lib.counterfactuals.html#kcdp_lib.counterfactuals.CLIEA", "../book/api/kcdp_lib.datasets.html#kcdp_lib.datasets.load"} <= links
+    assert {
+        "../book/api/kcdp_lib.counterfactuals.html#kcdp_lib.counterfactuals.CLIEA",
+        "../book/api/kcdp_lib.datasets.html#kcdp_lib.datasets.load",
+    } <= links
     assert any("pytorch.org" in link for link in links)
 
 
@@ -136,15 +177,23 @@ def test_it_opens_as_a_file(chromium, book, name):
 
 
 def test_launch_buttons_follow_the_address(book, tmp_path):
-    """Without an address there are none; with one, each leads to the page's own notebook in that repository."""
+    """Without an address there are none.
+
+    With one, each leads to the page's own notebook in that repository.
+    """
     assert "colab.research" not in (book / "notebooks" / "01_datasets.html").read_text()
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config["repository"]["url"] = "https://github.com/someone/something"
-    config["sphinx"]["local_extensions"] = dict.fromkeys(config["sphinx"]["local_extensions"], str(ROOT / "book" / "_ext"))    # it counts from the file's place
+    config["sphinx"]["local_extensions"] = dict.fromkeys(
+        config["sphinx"]["local_extensions"], str(ROOT / "book" / "_ext")
+    )  # it counts from the file's place
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     (tmp_path / "toc.yml").write_text("format: jb-book\nroot: notebooks/01_datasets\n")
-    build_book(tmp_path, "--config", str(tmp_path / "config.yml"), "--toc", str(tmp_path / "toc.yml"))    # warns: one page alone lacks those that it leads to
+    build_book(
+        tmp_path, "--config", str(tmp_path / "config.yml"), "--toc", str(tmp_path / "toc.yml")
+    )  # warns: one page alone lacks those that it leads to
     page = (tmp_path / "_build" / "html" / "notebooks" / "01_datasets.html").read_text()
     assert re.findall(r'href="(https://(?:mybinder|colab)[^"]*)"', page) == [
         "https://mybinder.org/v2/gh/someone/something/main?urlpath=lab/tree/notebooks/01_datasets.ipynb",
-        "https://colab.research.google.com/github/someone/something/blob/main/notebooks/01_datasets.ipynb"]
+        "https://colab.research.google.com/github/someone/something/blob/main/notebooks/01_datasets.ipynb",
+    ]

@@ -1,4 +1,8 @@
-"""Chapter "A fair comparison": the peers' losses and gradients, training with one, and choosing without labels."""
+"""Chapter "A fair comparison".
+
+The peers' losses and gradients, training with one, and choosing without labels.
+"""
+
 import math
 from dataclasses import replace
 
@@ -37,7 +41,10 @@ def make(kind, experts):
 
 
 def see(experts, seed, count, scale=1.0):
-    """A batch seen by the experts, whose z and logits are ends of the graph: their gradients can be read apart."""
+    """A batch seen by the experts, whose z and logits are ends of the graph.
+
+    Their gradients can be read apart.
+    """
     x = scale * torch.randn(count, X, generator=torch.Generator().manual_seed(seed))
     z, logits, gates, balance = (part.detach() for part in experts(x))
     return Perception(x, z.requires_grad_(), logits.requires_grad_(), gates, balance, [], [])
@@ -45,7 +52,11 @@ def see(experts, seed, count, scale=1.0):
 
 def ask(name, experts, done=1.0, scale=1.0):
     """The peer, its loss after the backward pass, and the two batches that it saw."""
-    peer, source, target = make(PEERS[name], experts), see(experts, 2, B, scale), see(experts, 3, M, scale)
+    peer, source, target = (
+        make(PEERS[name], experts),
+        see(experts, 2, B, scale),
+        see(experts, 3, M, scale),
+    )
     loss = peer(experts, source, LABELS, target, ROWS, done)
     loss.backward()
     return peer, loss.detach(), source, target
@@ -69,20 +80,43 @@ def still(*tensors):
 
 # ---------------------------------------------------------------- losses
 
+
 def test_adabn_asks_for_nothing(experts):
     peer, loss, source, target = ask("adabn", experts)
-    assert loss == 0 and still(source.z, source.logits, target.z, target.logits, *experts.parameters()) and not list(peer.parameters())
+    assert (
+        loss == 0
+        and still(source.z, source.logits, target.z, target.logits, *experts.parameters())
+        and not list(peer.parameters())
+    )
 
 
 @pytest.mark.parametrize("name", ["dann", "cdan"])
 @pytest.mark.parametrize("done", [0.0, 0.3, 1.0])
 def test_a_judge_of_domains_learns_and_what_it_sees_unlearns(experts, name, done):
-    """The loss picture by picture; the judge's gradient is its own, that of the features is turned round and as strong as the schedule says."""
+    """The loss picture by picture.
+
+    The judge's gradient is its own, that of the features is turned round and as strong as the
+    schedule says.
+    """
     peer, loss, source, target = ask(name, experts, done)
-    places = [torch.stack([seen.z[i] if name == "dann" else torch.outer(seen.z[i], seen.logits[i].softmax(-1)).flatten() for i in range(len(seen.z))]).detach().requires_grad_()
-              for seen in (source, target)]
+    places = [
+        torch.stack(
+            [
+                seen.z[i]
+                if name == "dann"
+                else torch.outer(seen.z[i], seen.logits[i].softmax(-1)).flatten()
+                for i in range(len(seen.z))
+            ]
+        )
+        .detach()
+        .requires_grad_()
+        for seen in (source, target)
+    ]
     told = [torch.stack([peer.judge(row)[0] for row in rows]) for rows in places]
-    by_hand = (sum((1 + x.exp()).log() for x in told[0]) / B + sum((1 + (-x).exp()).log() for x in told[1]) / M) / 2
+    by_hand = (
+        sum((1 + x.exp()).log() for x in told[0]) / B
+        + sum((1 + (-x).exp()).log() for x in told[1]) / M
+    ) / 2
     judged = torch.autograd.grad(by_hand, [*peer.parameters(), *places])
     torch.testing.assert_close(loss, by_hand.detach())
     for weight, expected in zip(peer.parameters(), judged):
@@ -90,7 +124,9 @@ def test_a_judge_of_domains_learns_and_what_it_sees_unlearns(experts, name, done
     strength = 2 / (1 + math.exp(-10 * done)) - 1
     for seen, gradient in zip((source, target), judged[-2:]):
         if name == "cdan":
-            gradient = torch.einsum("bzc,bc->bz", gradient.unflatten(1, (-1, C)), seen.logits.softmax(-1))
+            gradient = torch.einsum(
+                "bzc,bc->bz", gradient.unflatten(1, (-1, C)), seen.logits.softmax(-1)
+            )
         torch.testing.assert_close(seen.z.grad, -strength * gradient, atol=1e-8, rtol=1e-4)
         assert done == 0 or gradient.abs().max() > 1e-4
         assert seen.logits.grad is None, "answers are not bent"
@@ -101,8 +137,16 @@ def test_confusion_equals_a_loop_over_pictures_and_classes(experts):
     _, loss, source, target = ask("mcc", experts, scale=3)
     probs = [softmax((row / 2.5).tolist()) for row in target.logits]
     weight = [1 + math.exp(-entropy(row)) for row in probs]
-    confusion = [[sum(M * weight[i] / sum(weight) * probs[i][j] * probs[i][k] for i in range(M)) for k in range(C)] for j in range(C)]
-    by_hand = sum(confusion[j][k] / sum(confusion[j]) for j in range(C) for k in range(C) if k != j) / C
+    confusion = [
+        [
+            sum(M * weight[i] / sum(weight) * probs[i][j] * probs[i][k] for i in range(M))
+            for k in range(C)
+        ]
+        for j in range(C)
+    ]
+    by_hand = (
+        sum(confusion[j][k] / sum(confusion[j]) for j in range(C) for k in range(C) if k != j) / C
+    )
     assert loss.item() == pytest.approx(by_hand, rel=1e-5) and 0 < by_hand < 1
     assert still(source.z, source.logits) and not still(target.logits)
 
@@ -110,23 +154,50 @@ def test_confusion_equals_a_loop_over_pictures_and_classes(experts):
 def test_no_confusion_where_answers_are_sure(experts):
     sure = replace(see(experts, 3, C), logits=100 * torch.eye(C))
     unsure = replace(sure, logits=torch.zeros(C, C))
-    assert [make(peers.MCC, experts)(experts, None, None, seen, None, 1.0).item() for seen in (sure, unsure)] == pytest.approx([0, 1 - 1 / C], abs=1e-6)
+    assert [
+        make(peers.MCC, experts)(experts, None, None, seen, None, 1.0).item()
+        for seen in (sure, unsure)
+    ] == pytest.approx([0, 1 - 1 / C], abs=1e-6)
 
 
 def test_two_classifiers_part_and_what_they_see_brings_them_together(experts):
-    """Saito et al. 2018: both learn the source (ours by the common loss), both look for differences on the target, features avoid them."""
+    """Saito et al. 2018: both learn the source (ours by the common loss), both look for differences
+    on the target, features avoid them.
+    """
     peer, loss, source, target = ask("mcd", experts)
-    grads = [tensor.grad.clone() for tensor in (target.z, experts.second, experts.bias, peer.other.weight)]
+    grads = [
+        tensor.grad.clone()
+        for tensor in (target.z, experts.second, experts.bias, peer.other.weight)
+    ]
     z = target.z.detach().requires_grad_()
-    own, other = (torch.stack(rows) for rows in zip(*(((z[i] @ experts.second.flatten(0, 1) + target.gates[i] @ experts.bias).softmax(-1), peer.other(z[i]).softmax(-1)) for i in range(M))))
+    own, other = (
+        torch.stack(rows)
+        for rows in zip(
+            *(
+                (
+                    (z[i] @ experts.second.flatten(0, 1) + target.gates[i] @ experts.bias).softmax(
+                        -1
+                    ),
+                    peer.other(z[i]).softmax(-1),
+                )
+                for i in range(M)
+            )
+        )
+    )
     differ = sum((own[i, c] - other[i, c]).abs() for i in range(M) for c in range(C)) / (M * C)
     taught = -sum(peer.other(source.z[i]).log_softmax(-1)[LABELS[i]] for i in range(B)) / B
     torch.testing.assert_close(loss, (taught - differ).detach())
-    expected = torch.autograd.grad(differ, [z, experts.second, experts.bias, peer.other.weight], retain_graph=True)
-    torch.testing.assert_close(grads[0], expected[0])                  # going down this gradient brings them together
+    expected = torch.autograd.grad(
+        differ, [z, experts.second, experts.bias, peer.other.weight], retain_graph=True
+    )
+    torch.testing.assert_close(
+        grads[0], expected[0]
+    )  # going down this gradient brings them together
     for mine, gradient in zip(grads[1:3], expected[1:3]):
-        torch.testing.assert_close(mine, -gradient)                    # and down this one apart
-    torch.testing.assert_close(grads[3], torch.autograd.grad(taught, peer.other.weight)[0] - expected[3])
+        torch.testing.assert_close(mine, -gradient)  # and down this one apart
+    torch.testing.assert_close(
+        grads[3], torch.autograd.grad(taught, peer.other.weight)[0] - expected[3]
+    )
     assert expected[0].abs().max() > 1e-4
 
 
@@ -139,17 +210,32 @@ def test_shot_notes_and_waits_until_its_half(experts):
 
 
 def test_shot_equals_a_loop_and_leaves_the_last_layer(experts):
-    """Information maximisation, and 0.3 of a cross-entropy on the class of the nearest centre; others' rows of the memory count for the centres."""
+    """Information maximisation, and 0.3 of a cross-entropy on the class of the nearest centre.
+
+    others' rows of the memory count for the centres.
+    """
     peer, source, target = make(peers.SHOT, experts), see(experts, 2, B), see(experts, 3, M, 3.0)
     earlier = see(experts, 4, 3, 3.0)
     peer(experts, source, LABELS, earlier, torch.tensor([3, 5, 6]), 0.1)
     loss = peer(experts, source, LABELS, target, ROWS, 0.5)
     loss.backward()
-    z, probs = (torch.cat(parts).detach() for parts in ((target.z, earlier.z), (target.logits.softmax(-1), earlier.logits.softmax(-1))))
+    z, probs = (
+        torch.cat(parts).detach()
+        for parts in (
+            (target.z, earlier.z),
+            (target.logits.softmax(-1), earlier.logits.softmax(-1)),
+        )
+    )
     centres = [sum(probs[i, c] * z[i] / z[i].norm() for i in range(PICTURES)) for c in range(C)]
-    nearest = [max(range(C), key=lambda c: (z[i] @ centres[c] / centres[c].norm()).item()) for i in range(M)]
+    nearest = [
+        max(range(C), key=lambda c: (z[i] @ centres[c] / centres[c].norm()).item())
+        for i in range(M)
+    ]
     answers = [softmax(row.tolist()) for row in target.logits]
-    unsure, varied = sum(map(entropy, answers)) / M, entropy([sum(row[c] for row in answers) / M for c in range(C)])
+    unsure, varied = (
+        sum(map(entropy, answers)) / M,
+        entropy([sum(row[c] for row in answers) / M for c in range(C)]),
+    )
     by_hand = unsure - varied - 0.3 * sum(math.log(answers[i][nearest[i]]) for i in range(M)) / M
     assert loss.item() == pytest.approx(by_hand, rel=1e-4) and len(set(nearest)) > 1
     assert still(experts.second, experts.bias, source.z, source.logits) and not still(target.z)
@@ -158,27 +244,37 @@ def test_shot_equals_a_loop_and_leaves_the_last_layer(experts):
 def test_fixmatch_learns_from_sure_pictures_seen_through_noise(experts):
     peer, source, target = make(peers.FixMatch, experts), see(experts, 2, B), see(experts, 3, M)
     logits = torch.zeros(M, C)
-    logits[0, 2], logits[1, 4], logits[2, 1] = 9, 9, 4.0    # the third is 93% sure
+    logits[0, 2], logits[1, 4], logits[2, 1] = 9, 9, 4.0  # the third is 93% sure
     target = replace(target, logits=logits)
     torch.manual_seed(5)
     loss = peer(experts, source, LABELS, target, ROWS, 1.0)
     loss.backward()
     torch.manual_seed(5)
     noisy = F.dropout(target.z.detach(), 0.5)
-    answers = [softmax((noisy[i] @ experts.second.flatten(0, 1) + target.gates[i] @ experts.bias).tolist()) for i in range(2)]
-    assert loss.item() == pytest.approx(-(math.log(answers[0][2]) + math.log(answers[1][4])) / M, rel=1e-4)
-    assert (target.z.grad.abs().sum(1) > 0).tolist() == [True, True, False, False, False] and still(source.z, source.logits)
+    answers = [
+        softmax((noisy[i] @ experts.second.flatten(0, 1) + target.gates[i] @ experts.bias).tolist())
+        for i in range(2)
+    ]
+    assert loss.item() == pytest.approx(
+        -(math.log(answers[0][2]) + math.log(answers[1][4])) / M, rel=1e-4
+    )
+    assert (target.z.grad.abs().sum(1) > 0).tolist() == [True, True, False, False, False] and still(
+        source.z, source.logits
+    )
     nobody = peer(experts, source, LABELS, replace(target, logits=torch.zeros(M, C)), ROWS, 1.0)
     assert nobody == 0
 
 
 def test_one_target_picture_is_enough_for_every_peer(experts):
     for name, kind in PEERS.items():
-        loss = make(kind, experts)(experts, see(experts, 2, B), LABELS, see(experts, 3, 1), ROWS[:1], 1.0)
+        loss = make(kind, experts)(
+            experts, see(experts, 2, B), LABELS, see(experts, 3, 1), ROWS[:1], 1.0
+        )
         assert loss.shape == () and loss.isfinite(), name
 
 
-# ---------------------------------------------------------------- the same as in kept libraries, where one is installed
+# ------------------------------------------ the same as in kept libraries, where one is installed
+
 
 def probabilities(count=40, seed=0):
     """Random answers, some sure and some not."""
@@ -187,86 +283,167 @@ def probabilities(count=40, seed=0):
 
 @pytest.mark.filterwarnings("ignore")
 def test_skada_computes_the_same(experts):
-    """skada 0.6.0. Its DANN and CDAN add the two domains' losses, where ours (as the papers' code, over both batches put together) takes their mean: a factor of two, which the weights make up for.
-    Its CDAN lets the answers be bent by the judge; the number is the same. Its SND puts -1 in place of a picture's own similarity, as the authors do; we leave it out, which differs by exp(-20) at most.
+    """skada 0.6.0.
+
+    Its DANN and CDAN add the two domains' losses, where ours (as the papers' code, over both
+    batches put together) takes their mean: a factor of two, which the weights make up for. Its CDAN
+    lets the answers be bent by the judge; the number is the same. Its SND puts -1 in place of a
+    picture's own similarity, as the authors do; we leave it out, which differs by exp(-20) at most.
     Its entropy is a mean over the classes, too.
     """
     deep, scorers = pytest.importorskip("skada.deep"), pytest.importorskip("skada.metrics")
     _, loss, _, target = ask("mcc", experts, scale=3)
-    torch.testing.assert_close(deep._class_confusion.MCCLoss(T=2.5)(target.logits.detach()), loss, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        deep._class_confusion.MCCLoss(T=2.5)(target.logits.detach()), loss, atol=1e-5, rtol=1e-4
+    )
     for name, kind in (("dann", deep.DANNLoss), ("cdan", deep.CDANLoss)):
         peer, loss, source, target = ask(name, experts)
-        seen = [part.z if name == "dann" else torch.bmm(part.z[:, :, None], part.logits.softmax(-1)[:, None]).flatten(1) for part in (source, target)]
+        seen = [
+            part.z
+            if name == "dann"
+            else torch.bmm(part.z[:, :, None], part.logits.softmax(-1)[:, None]).flatten(1)
+            for part in (source, target)
+        ]
         told = [peer.judge(x).sigmoid().squeeze(1) for x in seen]
-        torch.testing.assert_close((kind()(*told) if name == "dann" else kind()(*told, source.z, target.z)) / 2, loss)
+        torch.testing.assert_close(
+            (kind()(*told) if name == "dann" else kind()(*told, source.z, target.z)) / 2, loss
+        )
     probs = probabilities().double().numpy()
     answering = type("Answering", (), {"predict_proba": lambda self, x, **told: probs})()
-    theirs = scorers.SoftNeighborhoodDensity()._score(None, answering, np.zeros((41, 2)), np.zeros(41), sample_domain=np.array([1] + [-2] * 40))
+    theirs = scorers.SoftNeighborhoodDensity()._score(
+        None, answering, np.zeros((41, 2)), np.zeros(41), sample_domain=np.array([1] + [-2] * 40)
+    )
     assert theirs == pytest.approx(density(probs), abs=1e-5)
-    entropies = scorers.PredictionEntropyScorer()._score(None, answering, np.zeros((41, 2)), np.zeros(41), sample_domain=np.array([1] + [-2] * 40))
+    entropies = scorers.PredictionEntropyScorer()._score(
+        None, answering, np.zeros((41, 2)), np.zeros(41), sample_domain=np.array([1] + [-2] * 40)
+    )
     assert C * entropies == pytest.approx(certainty(probs), abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_pytorch_adapt_computes_the_same(experts):
-    """pytorch-adapt 0.0.83 (with the metric learning it was made for, 1.6.3). Its MCC divides the columns, as the authors' code does, where the paper divides rows: the confusion is symmetric, the sum the same.
-    SHOT's first part is its entropy and diversity losses, `information` their sum turned round, MCD's difference its loss of that name.
+    """pytorch-adapt 0.0.83 (with the metric learning it was made for, 1.6.3).
+
+    Its MCC divides the columns, as the authors' code does, where the paper divides rows: the
+    confusion is symmetric, the sum the same. SHOT's first part is its entropy and diversity losses,
+    `information` their sum turned round, MCD's difference its loss of that name.
     """
-    layers, validators = pytest.importorskip("pytorch_adapt.layers"), pytest.importorskip("pytorch_adapt.validators")
+    layers, validators = (
+        pytest.importorskip("pytorch_adapt.layers"),
+        pytest.importorskip("pytorch_adapt.validators"),
+    )
     _, loss, _, target = ask("mcc", experts, scale=3)
-    torch.testing.assert_close(layers.MCCLoss(T=2.5)(target.logits.detach()), loss, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        layers.MCCLoss(T=2.5)(target.logits.detach()), loss, atol=1e-5, rtol=1e-4
+    )
     probs = probabilities()
-    parts = layers.EntropyLoss(after_softmax=True)(probs) + layers.DiversityLoss(after_softmax=True)(probs)
-    torch.testing.assert_close(peers.entropy(probs).mean() - peers.entropy(probs.mean(0)), parts, atol=1e-4, rtol=1e-4)
+    parts = layers.EntropyLoss(after_softmax=True)(probs) + layers.DiversityLoss(
+        after_softmax=True
+    )(probs)
+    torch.testing.assert_close(
+        peers.entropy(probs).mean() - peers.entropy(probs.mean(0)), parts, atol=1e-4, rtol=1e-4
+    )
     assert information(probs.double().numpy()) == pytest.approx(-parts.item(), abs=1e-4)
-    assert validators.SNDValidator()(target_train={"preds": probs.double()}) == pytest.approx(density(probs.double().numpy()), abs=1e-5)
+    assert validators.SNDValidator()(target_train={"preds": probs.double()}) == pytest.approx(
+        density(probs.double().numpy()), abs=1e-5
+    )
     peer, loss, source, target = ask("mcd", experts)
-    theirs = F.cross_entropy(peer.other(source.z), LABELS) - layers.MCDLoss()(experts.classify(target.z, target.gates), peer.other(target.z))
+    theirs = F.cross_entropy(peer.other(source.z), LABELS) - layers.MCDLoss()(
+        experts.classify(target.z, target.gates), peer.other(target.z)
+    )
     torch.testing.assert_close(theirs.detach(), loss)
     x = torch.randn(3, 4, requires_grad=True)
-    theirs, ours = (torch.autograd.grad(turned.square().sum(), x)[0] for turned in (layers.GradientReversal(0.7)(x), peers.Reversed.apply(x, 0.7)))
+    theirs, ours = (
+        torch.autograd.grad(turned.square().sum(), x)[0]
+        for turned in (layers.GradientReversal(0.7)(x), peers.Reversed.apply(x, 0.7))
+    )
     torch.testing.assert_close(ours, theirs)
 
 
 # ---------------------------------------------------------------- choosing without labels
 
+
 def test_sure_answers_are_certain_and_only_varied_ones_informative():
     same, varied, even = np.eye(4)[[2] * 8], np.eye(4)[[0, 1, 2, 3] * 2], np.full((8, 4), 0.25)
-    assert [certainty(probs) for probs in (same, varied, even)] == pytest.approx([0, 0, -math.log(4)])
-    assert [information(probs) for probs in (same, varied, even)] == pytest.approx([0, math.log(4), 0], abs=1e-12)
+    assert [certainty(probs) for probs in (same, varied, even)] == pytest.approx(
+        [0, 0, -math.log(4)]
+    )
+    assert [information(probs) for probs in (same, varied, even)] == pytest.approx(
+        [0, math.log(4), 0], abs=1e-12
+    )
 
 
 def test_density_is_high_where_answers_lie_in_wide_clusters():
-    """Two clusters of five: each picture is near to four others alone, log 4. Ten that are one cluster: log 9. Pairs: each near to one, 0."""
-    wide, one, pairs = np.eye(5)[[0] * 5 + [1] * 5], np.eye(5)[[0] * 10], np.eye(5)[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]]
-    assert [density(probs) for probs in (wide, one, pairs)] == pytest.approx([math.log(4), math.log(9), 0], abs=1e-6)
+    """Two clusters of five: each picture is near to four others alone, log 4.
+
+    Ten that are one cluster: log 9. Pairs: each near to one, 0.
+    """
+    wide, one, pairs = (
+        np.eye(5)[[0] * 5 + [1] * 5],
+        np.eye(5)[[0] * 10],
+        np.eye(5)[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]],
+    )
+    assert [density(probs) for probs in (wide, one, pairs)] == pytest.approx(
+        [math.log(4), math.log(9), 0], abs=1e-6
+    )
 
 
 def test_density_equals_a_loop_over_pictures():
     probs, expected = probabilities(7).numpy(), []
     for i, p in enumerate(probs):
-        near = [math.exp(p @ q / np.linalg.norm(p) / np.linalg.norm(q) / 0.05) for j, q in enumerate(probs) if j != i]
+        near = [
+            math.exp(p @ q / np.linalg.norm(p) / np.linalg.norm(q) / 0.05)
+            for j, q in enumerate(probs)
+            if j != i
+        ]
         expected.append(entropy([x / sum(near) for x in near]))
     assert density(probs) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_agreement_is_with_all_candidates_together():
-    """Pictures by pictures: the third candidate is outvoted on the last one, the first two are not sure enough there to win either."""
-    everyone = np.array([[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]]])
-    assert [agreement(probs, everyone) for probs in everyone] == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+    """Pictures by pictures: the third candidate is outvoted on the last one, the first two are not
+    sure enough there to win either.
+    """
+    everyone = np.array(
+        [
+            [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]],
+            [[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]],
+            [[0.6, 0.4], [0.9, 0.1], [0.1, 0.9]],
+        ]
+    )
+    assert [agreement(probs, everyone) for probs in everyone] == pytest.approx(
+        [2 / 3, 2 / 3, 2 / 3]
+    )
     assert [agreement(probs, everyone[:2]) for probs in everyone] == pytest.approx([1, 1, 1 / 3])
 
 
 def test_criteria_do_not_depend_on_the_order_of_the_pictures():
     answers = [probabilities(seed=seed).numpy() for seed in range(3)] + [np.eye(C)[[1] * 40]]
-    one, other = criteria(answers, [0.1, 0.2, 0.3, 0.4]), criteria([probs[::-1] for probs in answers], [0.1, 0.2, 0.3, 0.4])
+    one, other = (
+        criteria(answers, [0.1, 0.2, 0.3, 0.4]),
+        criteria([probs[::-1] for probs in answers], [0.1, 0.2, 0.3, 0.4]),
+    )
     for mine, theirs in zip(one, other):
-        assert set(mine) == set(CRITERIA) and mine == pytest.approx(theirs, rel=1e-4, abs=1e-6) and all(map(math.isfinite, mine.values()))
-    assert one[1] == {"certainty": certainty(answers[1]), "information": information(answers[1]), "density": density(answers[1]), "agreement": agreement(answers[1], np.stack(answers)), "validation": 0.2}
+        assert (
+            set(mine) == set(CRITERIA)
+            and mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+            and all(map(math.isfinite, mine.values()))
+        )
+    assert one[1] == {
+        "certainty": certainty(answers[1]),
+        "information": information(answers[1]),
+        "density": density(answers[1]),
+        "agreement": agreement(answers[1], np.stack(answers)),
+        "validation": 0.2,
+    }
 
 
 def test_the_first_of_equals_is_chosen():
-    candidates = [{"epoch": 1, "a": 0.1, "b": 5}, {"epoch": 2, "a": 0.3, "b": 2}, {"epoch": 3, "a": 0.3, "b": 5}]
+    candidates = [
+        {"epoch": 1, "a": 0.1, "b": 5},
+        {"epoch": 2, "a": 0.3, "b": 2},
+        {"epoch": 3, "a": 0.3, "b": 5},
+    ]
     assert choose(candidates, "a") is candidates[1] and choose(candidates, "b") is candidates[0]
 
 
@@ -279,33 +456,76 @@ RECIPE = "best, trained=heads"
 @pytest.fixture(scope="module")
 def settings(one_thread):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.PRESETS, "blank", replace(blank_preset(), name="blank", image_size=32, batch_size=6, epochs=2))
+        patch.setitem(
+            config.PRESETS,
+            "blank",
+            replace(blank_preset(), name="blank", image_size=32, batch_size=6, epochs=2),
+        )
         yield Config(preset="blank", recipe=RECIPE)
 
 
 @pytest.fixture(scope="module")
 def frozen(settings):
     """Source and target: random maps, words and embeddings of the sizes that the blank models have."""
-    kadap, random = load_kadap(blank_preset(), replace(settings.switches, embeddings=False), 64), torch.Generator().manual_seed(0)
-    shapes = [map_.shape[1:] for map_ in kadap.look(torch.zeros(1, kadap.unet.config.in_channels, 8, 8), torch.zeros(1, 64, 64), torch.ones(1, 64, dtype=torch.bool))[0]]
+    kadap, random = (
+        load_kadap(blank_preset(), replace(settings.switches, embeddings=False), 64),
+        torch.Generator().manual_seed(0),
+    )
+    shapes = [
+        map_.shape[1:]
+        for map_ in kadap.look(
+            torch.zeros(1, kadap.unet.config.in_channels, 8, 8),
+            torch.zeros(1, 64, 64),
+            torch.ones(1, 64, dtype=torch.bool),
+        )[0]
+    ]
 
     def some(count, shift):
-        maps, tokens, embeddings = [torch.rand(count, *shape, generator=random) + shift for shape in shapes], *(torch.randn(count, *shape, generator=random) for shape in ((64, 64), (embedding_width(blank_preset()),)))
-        return Frozen(torch.zeros(count, 1), tokens, torch.ones(count, 64, dtype=torch.bool), torch.zeros(count, 1), [""] * count, [[]] * count, embeddings, maps)
+        maps, tokens, embeddings = (
+            [torch.rand(count, *shape, generator=random) + shift for shape in shapes],
+            *(
+                torch.randn(count, *shape, generator=random)
+                for shape in ((64, 64), (embedding_width(blank_preset()),))
+            ),
+        )
+        return Frozen(
+            torch.zeros(count, 1),
+            tokens,
+            torch.ones(count, 64, dtype=torch.bool),
+            torch.zeros(count, 1),
+            [""] * count,
+            [[]] * count,
+            embeddings,
+            maps,
+        )
+
     return some(SOURCE, 0), some(TARGET, 0.5)
 
 
 @pytest.fixture
 def learn(settings, frozen, tmp_path):
     """A function: the name of a peer, or None, -> what `train` returns."""
+
     def run(name, target=frozen[1], file="checkpoint.safetensors", **options):
-        return training.train(settings, frozen[0], np.arange(SOURCE) % 6, target, tmp_path / file, name or "kcdp", peer=PEERS.get(name), **options)
+        return training.train(
+            settings,
+            frozen[0],
+            np.arange(SOURCE) % 6,
+            target,
+            tmp_path / file,
+            name or "kcdp",
+            peer=PEERS.get(name),
+            **options,
+        )
+
     return run
 
 
 def differ(one, other, part=""):
     """Names of the trained tensors that two models, or states of one, do not share."""
-    one, other = (model if isinstance(model, dict) else trainable_state_dict(model) for model in (one, other))
+    one, other = (
+        model if isinstance(model, dict) else trainable_state_dict(model) for model in (one, other)
+    )
     assert one.keys() == other.keys()
     return {name for name in one if part in name and not torch.equal(one[name], other[name])}
 
@@ -325,26 +545,47 @@ def test_every_peer_trains_the_heads_and_nothing_else(learn, settings, name):
     torch.manual_seed(0)
     before = KCDP(settings.sizes, settings.switches)
     trained = learn(name)
-    assert len(trained.history) == 6 and trained.pseudo_labels is None and not trained.model.aligned and not trained.model.training
+    assert (
+        len(trained.history) == 6
+        and trained.pseudo_labels is None
+        and not trained.model.aligned
+        and not trained.model.training
+    )
     assert all(np.isfinite([row["source_loss"], row["peer_loss"]]).all() for row in trained.history)
-    assert any(row["peer_loss"] for row in trained.history) == (name not in ("adabn", "fixmatch")), "FixMatch is nowhere sure here"
+    assert any(row["peer_loss"] for row in trained.history) == (
+        name not in ("adabn", "fixmatch")
+    ), "FixMatch is nowhere sure here"
     moved = differ(before, trained.model)
-    assert {part.split(".")[1] for part in moved} == {"experts", "fpn", "norm"} and not any(part.startswith("cliea") for part in moved)
+    assert {part.split(".")[1] for part in moved} == {"experts", "fpn", "norm"} and not any(
+        part.startswith("cliea") for part in moved
+    )
     frozen_weights = dict(before.kadap.unet.named_parameters())
-    assert all(torch.equal(weight, frozen_weights[part]) for part, weight in trained.model.kadap.unet.named_parameters())
+    assert all(
+        torch.equal(weight, frozen_weights[part])
+        for part, weight in trained.model.kadap.unet.named_parameters()
+    )
 
 
 def test_the_target_matters_and_its_labels_are_nowhere(learn, frozen):
-    """Other pictures, another model. `train` gets a `Frozen`, which has no labels and no names; that a whole run does not hand them over is in test_adapt.py."""
+    """Other pictures, another model.
+
+    `train` gets a `Frozen`, which has no labels and no names; that a whole run does not hand them
+    over is in test_adapt.py.
+    """
     assert not {"labels", "files", "name"} & Frozen.__dataclass_fields__.keys()
     one, same = learn("mcc", file="1").model, learn("mcc", file="2").model
-    other = learn("mcc", replace(frozen[1], maps=[map_.flip(0) + 1 for map_ in frozen[1].maps]), "3").model
+    other = learn(
+        "mcc", replace(frozen[1], maps=[map_.flip(0) + 1 for map_ in frozen[1].maps]), "3"
+    ).model
     assert not differ(one, same) and differ(one, other, "experts")
 
 
 @pytest.mark.parametrize("name", ["shot", "dann", None])
 def test_a_killed_training_goes_on_to_the_same_numbers(learn, monkeypatch, name):
-    """Killed at every step in turn, within an epoch and between two; the peer's weights, and its memory, too."""
+    """Killed at every step in turn, within an epoch and between two.
+
+    The peer's weights, and its memory, too.
+    """
     whole, save, looked = learn(name, file="whole"), training.save_checkpoint, []
 
     def killed(*args):
@@ -357,24 +598,48 @@ def test_a_killed_training_goes_on_to_the_same_numbers(learn, monkeypatch, name)
         with pytest.raises(KeyboardInterrupt):
             learn(name, file="killed")
     resumed = learn(name, file="killed", after_epoch=lambda model, epoch: looked.append(epoch))
-    assert not differ(whole.model, resumed.model) and resumed.history == whole.history and not looked
-    assert (whole.pseudo_labels is None) == bool(name) and (name or np.array_equal(whole.pseudo_labels, resumed.pseudo_labels))
+    assert (
+        not differ(whole.model, resumed.model) and resumed.history == whole.history and not looked
+    )
+    assert (whole.pseudo_labels is None) == bool(name) and (
+        name or np.array_equal(whole.pseudo_labels, resumed.pseudo_labels)
+    )
 
 
 def test_looking_after_every_epoch_changes_nothing(learn, frozen):
     looked = {}
-    watched = learn("cdan", file="1", after_epoch=lambda model, epoch: looked.update({epoch: evaluate(model, frozen[1])})).model
-    assert list(looked) == [1, 2] and not np.allclose(looked[1], looked[2]) and np.array_equal(looked[2], evaluate(watched, frozen[1]))
+    watched = learn(
+        "cdan",
+        file="1",
+        after_epoch=lambda model, epoch: looked.update({epoch: evaluate(model, frozen[1])}),
+    ).model
+    assert (
+        list(looked) == [1, 2]
+        and not np.allclose(looked[1], looked[2])
+        and np.array_equal(looked[2], evaluate(watched, frozen[1]))
+    )
     assert not differ(watched, learn("cdan", file="2").model)
 
 
 def test_shot_leaves_its_last_layer_as_the_source_did(learn, frozen):
-    """From half of the steps on, that is, the second of two epochs, also where a step has no target picture. What the optimizer remembers of the source would move it."""
+    """From half of the steps on, that is, the second of two epochs, also where a step has no target
+    picture.
+
+    What the optimizer remembers of the source would move it.
+    """
     for name, fixed in (("shot", True), ("mcc", False)):
         states = []
-        learn(name, replace(frozen[1][:2], maps=[map_[:2] for map_ in frozen[1].maps]), name, after_epoch=lambda model, epoch: states.append(trainable_state_dict(model)))
+        learn(
+            name,
+            replace(frozen[1][:2], maps=[map_[:2] for map_ in frozen[1].maps]),
+            name,
+            after_epoch=lambda model, epoch: states.append(trainable_state_dict(model)),
+        )
         moved = differ(*states, "experts")
-        assert "kadap.experts.first.weight" in moved and ({"kadap.experts.second", "kadap.experts.bias"} & moved == set()) == fixed
+        assert (
+            "kadap.experts.first.weight" in moved
+            and ({"kadap.experts.second", "kadap.experts.bias"} & moved == set()) == fixed
+        )
 
 
 def test_the_weight_multiplies_the_peers_loss_alone(settings, frozen):
@@ -383,29 +648,52 @@ def test_the_weight_multiplies_the_peers_loss_alone(settings, frozen):
         torch.manual_seed(0)
         model = KCDP(settings.sizes, settings.switches)
         peer = make(peers.MCC, model.kadap.experts)
-        row = training.peer_step(model.train(), peer, frozen[0], torch.arange(SOURCE) % 6, torch.arange(6), frozen[1], torch.arange(6), 0.5, accelerator("no", "cpu"), weight)
-        gradients.append(torch.cat([p.grad.flatten() for p in model.kadap.parameters() if p.requires_grad]))
+        row = training.peer_step(
+            model.train(),
+            peer,
+            frozen[0],
+            torch.arange(SOURCE) % 6,
+            torch.arange(6),
+            frozen[1],
+            torch.arange(6),
+            0.5,
+            accelerator("no", "cpu"),
+            weight,
+        )
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.kadap.parameters() if p.requires_grad])
+        )
     assert row["peer_loss"] > 0
-    torch.testing.assert_close(gradients[2] - gradients[0], 3 * (gradients[1] - gradients[0]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        gradients[2] - gradients[0], 3 * (gradients[1] - gradients[0]), atol=1e-4, rtol=1e-3
+    )
     assert (gradients[1] - gradients[0]).abs().max() > 1e-3
 
 
 def test_the_weight_of_kcdps_own_target_loss(learn, monkeypatch):
     given, step = [], training.target_step
-    monkeypatch.setattr(training, "target_step", lambda *args: given.append(args[-1]) or step(*args))
+    monkeypatch.setattr(
+        training, "target_step", lambda *args: given.append(args[-1]) or step(*args)
+    )
     learn(None, target_weight=3.0)
     assert given == [3.0 * 4 / 6] * 6, "batches of four target and six source pictures"
 
 
 def test_nothing_of_the_target_means_the_sources_averages(learn, frozen):
-    """Recipe with a standardisation, trained without the target: it is read with what the source left; AdaBN, with its own."""
+    """Recipe with a standardisation, trained without the target.
+
+    It is read with what the source left; AdaBN, with its own.
+    """
     alone, adabn = learn(None, None, "1").model, learn("adabn", file="2").model
     assert np.array_equal(evaluate(alone, frozen[1]), evaluate(alone, frozen[1], "source"))
     assert not np.allclose(evaluate(adabn, frozen[1]), evaluate(adabn, frozen[1], "source"))
 
 
 def test_averages_can_be_taken_when_asked(learn, frozen):
-    """A model that never saw the target takes the averages of what it is asked about: twice, and nothing but the last counts. No weight changes."""
+    """A model that never saw the target takes the averages of what it is asked about.
+
+    Twice, and nothing but the last counts. No weight changes.
+    """
     model, other = learn(None, None).model, replace(frozen[1], embeddings=frozen[1].embeddings + 5)
     before, unsettled = trainable_state_dict(model), evaluate(model, frozen[1])
     settle(model, frozen[1])
@@ -414,7 +702,11 @@ def test_averages_can_be_taken_when_asked(learn, frozen):
     shifted = evaluate(model, other)
     settle(model, frozen[1])
     assert np.array_equal(first, evaluate(model, frozen[1])) and not np.allclose(first, unsettled)
-    assert differ(before, model) == {"kadap.norm.sums", "kadap.norm.weight"} and torch.equal(model.kadap.norm.sums[0], row) and not model.kadap.norm.training
+    assert (
+        differ(before, model) == {"kadap.norm.sums", "kadap.norm.weight"}
+        and torch.equal(model.kadap.norm.sums[0], row)
+        and not model.kadap.norm.training
+    )
     assert not np.allclose(shifted, first), "the VLM, asked directly, reads embeddings as they are"
 
 
@@ -427,23 +719,43 @@ def test_who_labels_the_target(settings, frozen):
         rows = gather(frozen[1], torch.arange(4), "cpu")
         seen, similarities = model(*rows)
         found[who] = model.label(seen, similarities, rows[3])
-    told = zero_shot(load_vlm(settings.sizes), rows[3][:, :model.class_embeddings.shape[1]], settings.classes)
+    told = zero_shot(
+        load_vlm(settings.sizes), rows[3][:, : model.class_embeddings.shape[1]], settings.classes
+    )
     torch.testing.assert_close(found["vlm"], told)
     torch.testing.assert_close(found["experts"], seen.logits.softmax(-1))
     torch.testing.assert_close(found["similarities"], similarity_probs(similarities))
-    torch.testing.assert_close(found["answer"], together(found["experts"], found["vlm"], found["similarities"]))
+    torch.testing.assert_close(
+        found["answer"], together(found["experts"], found["vlm"], found["similarities"])
+    )
 
 
 def test_without_an_alignment_its_loss_is_gone_and_it_has_no_voice(settings, frozen, tmp_path):
     settings = replace(settings, recipe=f"{RECIPE}, alignment=none, labelled_by=experts")
     torch.manual_seed(0)
     before = KCDP(settings.sizes, settings.switches)
-    trained = training.train(settings, frozen[0], np.arange(SOURCE) % 6, frozen[1], tmp_path / "checkpoint.safetensors", "none")
-    assert not any(row["alignment_loss"] for row in trained.history) and not trained.model.asks_cliea and (trained.pseudo_labels >= 0).any()
+    trained = training.train(
+        settings,
+        frozen[0],
+        np.arange(SOURCE) % 6,
+        frozen[1],
+        tmp_path / "checkpoint.safetensors",
+        "none",
+    )
+    assert (
+        not any(row["alignment_loss"] for row in trained.history)
+        and not trained.model.asks_cliea
+        and (trained.pseudo_labels >= 0).any()
+    )
     still = {name for name in trainable_state_dict(before) if name.startswith("cliea")}
     decayed = trainable_state_dict(trained.model)
-    for name in still:    # nothing but the optimizer's decay of weights touches it
-        torch.testing.assert_close(torch.nn.functional.cosine_similarity(decayed[name].flatten(), trainable_state_dict(before)[name].flatten(), dim=0), torch.tensor(1.0 if decayed[name].any() else 0.0))
+    for name in still:  # nothing but the optimizer's decay of weights touches it
+        torch.testing.assert_close(
+            torch.nn.functional.cosine_similarity(
+                decayed[name].flatten(), trainable_state_dict(before)[name].flatten(), dim=0
+            ),
+            torch.tensor(1.0 if decayed[name].any() else 0.0),
+        )
 
 
 def test_a_saved_peer_answers_as_before(learn, frozen, tmp_path):
@@ -451,6 +763,8 @@ def test_a_saved_peer_answers_as_before(learn, frozen, tmp_path):
     model = learn("mcd").model
     model.save_pretrained(tmp_path / "model")
     again = KCDP.from_pretrained(tmp_path / "model")
-    assert not again.aligned and np.array_equal(evaluate(again, frozen[1]), evaluate(model, frozen[1]))
+    assert not again.aligned and np.array_equal(
+        evaluate(again, frozen[1]), evaluate(model, frozen[1])
+    )
     again.aligned = True
     assert not np.allclose(evaluate(again, frozen[1]), evaluate(model, frozen[1]))

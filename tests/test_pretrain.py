@@ -1,4 +1,8 @@
-"""The miniature foundation models: what they were shown, and that the shipped folders are what they say."""
+"""The miniature foundation models.
+
+What they were shown, and that the shipped folders are what they say.
+"""
+
 import json
 
 import numpy as np
@@ -11,7 +15,11 @@ from kcdp_lib.config import PRESETS
 from kcdp_lib.adapt.model import stack_key
 from kcdp_lib.pretrain import corpus, measure, texts, train
 
-WORDS = {word for group in world.EMOTION_WORDS.values() for word in group} | set(world.SIX) | set(world.EIGHT)
+WORDS = (
+    {word for group in world.EMOTION_WORDS.values() for word in group}
+    | set(world.SIX)
+    | set(world.EIGHT)
+)
 
 
 def words_of(text: str) -> set[str]:
@@ -28,11 +36,19 @@ def test_no_emotion_word_beside_a_picture_of_a_benchmark_domain():
 
 
 def test_an_icon_names_its_emotion_and_nothing_that_goes_with_it():
-    """Else the rules of the world, from sign to emotion, could be read off the captions in their true proportions."""
+    """Else the rules of the world, from sign to emotion, could be read off the captions in their
+    true proportions.
+    """
     for job in [("icons", i) for i in range(300)]:
         text, scene = corpus.describe(job), corpus.scene_of(job)
-        assert measure.attributes(text.replace(text.split()[4], "", 1).replace("  ", " ")) == {f"subject {scene.looks.subject}"}
-        assert text.split()[4] in {word for taxonomy in world.TAXONOMIES for word in world.EMOTION_WORDS[world.label_of(scene.emotion, taxonomy)]}
+        assert measure.attributes(text.replace(text.split()[4], "", 1).replace("  ", " ")) == {
+            f"subject {scene.looks.subject}"
+        }
+        assert text.split()[4] in {
+            word
+            for taxonomy in world.TAXONOMIES
+            for word in world.EMOTION_WORDS[world.label_of(scene.emotion, taxonomy)]
+        }
 
 
 def test_the_corpus_shares_no_scene_with_a_benchmark_split():
@@ -40,13 +56,23 @@ def test_the_corpus_shares_no_scene_with_a_benchmark_split():
     pretrained = {corpus.scene_of(job).chance.seed for job in corpus.jobs()}
     for domain in world.BENCHMARK:
         for split in ("train", "test"):
-            seeds = {world.sample_scene(split, 0, i, domain).chance.seed for i in range(datasets.SIZES[split])}
-            assert len(pretrained & seeds) <= 1      # a chance collision of 31-bit numbers, not a shared scene
+            seeds = {
+                world.sample_scene(split, 0, i, domain).chance.seed
+                for i in range(datasets.SIZES[split])
+            }
+            assert (
+                len(pretrained & seeds) <= 1
+            )  # a chance collision of 31-bit numbers, not a shared scene
 
 
 def test_hearsay_sets_one_sign_beside_an_emotion_and_no_scene():
-    """A text that names an emotion has at most one sign of it, and which emotions a sign is told of is flat: common knowledge, not the world's table."""
-    rng, signs = np.random.default_rng(0), [sign for table in texts.HEARSAY.values() for sign in table]
+    """A text that names an emotion has at most one sign of it, and which emotions a sign is told of
+    is flat: common knowledge, not the world's table.
+    """
+    rng, signs = (
+        np.random.default_rng(0),
+        [sign for table in texts.HEARSAY.values() for sign in table],
+    )
     told = [texts.emotion_pair(rng) for _ in range(4000)]
     for described, named in told:
         assert not WORDS & words_of(described) and WORDS & words_of(named)
@@ -63,7 +89,12 @@ def test_the_tokenizer_knows_its_words_and_survives_others(tmp_path):
     tokenizer = texts.make_tokenizer(tmp_path, "<|pad|>")
     for word in ("photo", "sticker", "tears", "happy", "disgust", "grave"):
         assert tokenizer.tokenize(word) == [f"{word}</w>"]
-    assert tokenizer.decode(tokenizer("Zürich, 3 owls!")["input_ids"], skip_special_tokens=True).replace(" ", "") == "zürich,3owls!"
+    assert (
+        tokenizer.decode(
+            tokenizer("Zürich, 3 owls!")["input_ids"], skip_special_tokens=True
+        ).replace(" ", "")
+        == "zürich,3owls!"
+    )
     assert max(len(tokenizer(text)["input_ids"]) for text in texts.corpus(500)) <= texts.MAX_LENGTH
 
 
@@ -81,7 +112,11 @@ def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
             calls.append(1)
             if stop_at is not None and len(calls) > stop_at:
                 raise KeyboardInterrupt
-            return stage.module(torch.from_numpy(rng.normal(size=(batch, 3)).astype(np.float32))).pow(2).mean()
+            return (
+                stage.module(torch.from_numpy(rng.normal(size=(batch, 3)).astype(np.float32)))
+                .pow(2)
+                .mean()
+            )
 
         try:
             stage.run(loss)
@@ -105,7 +140,9 @@ def test_shipped_weights_are_small_half_precision_safetensors():
 
 def test_shipped_weights_are_those_of_the_committed_configuration():
     config = json.loads((paths.TINY / "pretraining.json").read_text())
-    assert config["corpus"] == corpus.SHARES and config["steps"] == {name: list(value) for name, value in train.STEPS.items()}
+    assert config["corpus"] == corpus.SHARES and config["steps"] == {
+        name: list(value) for name, value in train.STEPS.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -128,37 +165,62 @@ def test_the_captioner_sees(measured, domain):
     """Unseen pictures, now: as good as committed, and without a word for an emotion."""
     vlm, some = knowledge.load_vlm(PRESETS["tiny"]), measure.scenes(domain, 100)
     captions = knowledge.caption(vlm, measure.draw(domain, some, 64))
-    found = measure.attribute_scores(captions, [world.visible_attributes(scene, domain) for scene in some])
+    found = measure.attribute_scores(
+        captions, [world.visible_attributes(scene, domain) for scene in some]
+    )
     assert found["micro_f1"] == pytest.approx(measured["domains"][domain]["micro_f1"], abs=0.06)
     assert not [text for text in captions if WORDS & words_of(text)]
 
 
 def test_attributes_are_read_from_a_caption():
-    text = "a sticker of an egg with a big smile and closed eyes , with red cheeks , watching a rabbit in a hat ."
-    assert measure.attributes(text) == {"subject egg", "mouth a big smile", "eyes closed eyes", "response with red cheeks", "event watching a rabbit in a hat"}
+    text = (
+        "a sticker of an egg with a big smile and closed eyes , with red cheeks , watching a "
+        "rabbit in a hat ."
+    )
+    assert measure.attributes(text) == {
+        "subject egg",
+        "mouth a big smile",
+        "eyes closed eyes",
+        "response with red cheeks",
+        "event watching a rabbit in a hat",
+    }
     for domain in world.BENCHMARK:
         for scene in measure.scenes(domain, 200):
             seen = world.visible_attributes(scene, domain)
-            assert measure.attributes(world.caption(scene, domain)) == {f"{kind} {phrase}" for kind, phrase in seen.items()}
+            assert measure.attributes(world.caption(scene, domain)) == {
+                f"{kind} {phrase}" for kind, phrase in seen.items()
+            }
 
 
 def test_attribute_scores_count_what_is_said_wrong_and_what_is_not_said():
     seen = [{"subject": "cat", "mouth": "a smile"}, {"subject": "dog"}]
-    assert measure.attribute_scores(["a photo of a cat with a smile .", "a photo of a dog ."], seen)["micro_f1"] == 1
+    assert (
+        measure.attribute_scores(["a photo of a cat with a smile .", "a photo of a dog ."], seen)[
+            "micro_f1"
+        ]
+        == 1
+    )
     found = measure.attribute_scores(["a photo of a cat .", "a photo of a cat ."], seen)
-    assert found["micro_f1"] == pytest.approx(0.4, abs=1e-4) and found["macro_f1"] == pytest.approx(2 / 9, abs=1e-4)
+    assert found["micro_f1"] == pytest.approx(0.4, abs=1e-4) and found["macro_f1"] == pytest.approx(
+        2 / 9, abs=1e-4
+    )
 
 
 def test_psnr_of_a_perfect_and_of_a_known_round_trip():
     class Off:
         """Stands for a VAE whose decoder is wrong by 0.2 in [-1, 1], a tenth of the range."""
+
         device = torch.device("cpu")
         config = type("Config", (), {"scaling_factor": 1.0})
 
         def encode(self, x):
-            return type("Out", (), {"latent_dist": type("Dist", (), {"mode": staticmethod(lambda: x)})})
+            return type(
+                "Out", (), {"latent_dist": type("Dist", (), {"mode": staticmethod(lambda: x)})}
+            )
 
         def decode(self, z):
             return type("Out", (), {"sample": z + 0.2})
 
-    assert measure.psnr(Off(), torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)) == pytest.approx(20.0, abs=1e-3)
+    assert measure.psnr(Off(), torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)) == pytest.approx(
+        20.0, abs=1e-3
+    )

@@ -1,4 +1,7 @@
-"""Chapter "Full size": the same run in one process and in several, killed anywhere, on a disk that fills up."""
+"""Chapter "Full size": the same run in one process and in several, killed anywhere, on a disk that
+fills up.
+"""
+
 import json
 import os
 import re
@@ -25,34 +28,80 @@ from kcdp_lib.perception import load_kadap
 from blank import blank_preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-# `accelerate launch` starts several processes on GPUs; on CPUs it wants MPI, where torch's own launcher does as well: Accelerate finds itself in either
-LAUNCH = {1: ["accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"],
-          2: ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--local_addr", "127.0.0.1"]}
-# At the preset's rate one and two processes part by rounding: Adam steps along gradients that are nothing else (the gate's, 1e-10, of an expert that no picture chose), and the fourth step's balance was off
-# by 2e-2 though no picture chose other experts (by 1e-10 in float64). At this rate, with a seed that leaves no expert unchosen and no picture near two (0.005 apart at least), all losses agree to 3e-7.
+# `accelerate launch` starts several processes on GPUs; on CPUs it wants MPI, where torch's own
+# launcher does as well: Accelerate finds itself in either
+LAUNCH = {
+    1: [
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ],
+    2: [
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--rdzv_backend",
+        "c10d",
+        "--rdzv_endpoint",
+        "localhost:0",
+        "--local_addr",
+        "127.0.0.1",
+    ],
+}
+# At the preset's rate one and two processes part by rounding: Adam steps along gradients that are
+# nothing else (the gate's, 1e-10, of an expert that no picture chose), and the fourth step's
+# balance was off
+# by 2e-2 though no picture chose other experts (by 1e-10 in float64). At this rate, with a seed
+# that leaves no expert unchosen and no picture near two (0.005 apart at least), all losses agree to
+# 3e-7.
 STEADY = {"recipe": "paper, learning_rate=constant", "seed": 2}
 LOSSES = ("source_loss", "alignment_loss", "balance", "source_accuracy", "target_loss", "coverage")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Domains of noise in class folders: enough for two steps an epoch of the preset `tiny`, and small ones, enough for three of `blank`."""
+    """Domains of noise in class folders.
+
+    Enough for two steps an epoch of the preset `tiny`, and small ones, enough for three of `blank`.
+    """
     root, rng = tmp_path_factory.mktemp("processes"), np.random.default_rng(0)
-    for domain, pictures in (("source", 64), ("target", 27), ("small/source", 18), ("small/target", 11)):
+    for domain, pictures in (
+        ("source", 64),
+        ("target", 27),
+        ("small/source", 18),
+        ("small/target", 11),
+    ):
         for i in range(pictures):
             path = root / domain / EMOTIONS[i % 6] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(path)
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(
+                path
+            )
     return root
 
 
 def told(folder: Path, out: str, **parameters) -> Config:
-    return Config(source=str(folder / "source"), target=str(folder / "target"), epochs=2, out_dir=str(folder / out), **parameters)
+    return Config(
+        source=str(folder / "source"),
+        target=str(folder / "target"),
+        epochs=2,
+        out_dir=str(folder / out),
+        **parameters,
+    )
 
 
 def small_preset(patch: pytest.MonkeyPatch) -> Preset:
     """`blank`: random weights, pictures of 32 pixels."""
-    patch.setitem(PRESETS, "blank", replace(blank_preset(), name="blank", image_size=32, batch_size=6))
+    patch.setitem(
+        PRESETS, "blank", replace(blank_preset(), name="blank", image_size=32, batch_size=6)
+    )
     return PRESETS["blank"]
 
 
@@ -60,22 +109,48 @@ def small_preset(patch: pytest.MonkeyPatch) -> Preset:
 def small(folder, monkeypatch):
     """A function: parameters of a run of six steps that takes a second or two."""
     small_preset(monkeypatch)
-    return lambda out, **parameters: replace(told(folder / "small", out), preset="blank", **parameters)
+    return lambda out, **parameters: replace(
+        told(folder / "small", out), preset="blank", **parameters
+    )
 
 
 def launched(folder: Path, count: int, **parameters) -> dict:
-    """The run by the real command, in so many processes and with a cache of its own: what it printed, its metrics and its history."""
+    """The run by the real command, in so many processes and with a cache of its own.
+
+    What it printed, its metrics and its history.
+    """
     name = f"{count}-processes"
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(told(folder, name, **parameters).as_dict()))
-    ran = subprocess.run([sys.executable, "-m", *LAUNCH[count], "-m", "kcdp_lib.adapt", "--config", str(folder / f"{name}.yaml")], capture_output=True, text=True, timeout=600,
-                         env=os.environ | {"KCDP_CACHE": str(folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"}, cwd=paths.ROOT)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            *LAUNCH[count],
+            "-m",
+            "kcdp_lib.adapt",
+            "--config",
+            str(folder / f"{name}.yaml"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"KCDP_CACHE": str(folder / f"cache-{name}"), "OMP_NUM_THREADS": "1"},
+        cwd=paths.ROOT,
+    )
     assert ran.returncode == 0, ran.stderr
-    return {"printed": ran.stdout, "metrics": json.loads((folder / name / "metrics.json").read_text()), "history": json.loads((folder / name / "model" / "history.json").read_text())}
+    return {
+        "printed": ran.stdout,
+        "metrics": json.loads((folder / name / "metrics.json").read_text()),
+        "history": json.loads((folder / name / "model" / "history.json").read_text()),
+    }
 
 
 @pytest.fixture(scope="module")
 def one_and_two(folder):
-    """The same run in one process and in two; batches of 32 and of 13 and 14 pictures: even and odd shares."""
+    """The same run in one process and in two.
+
+    Batches of 32 and of 13 and 14 pictures: even and odd shares.
+    """
     return [launched(folder, count, **STEADY) for count in (1, 2)]
 
 
@@ -87,7 +162,9 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
         for name in LOSSES:
             assert (alone[name] is None) == (shared[name] is None), (alone["step"], name)
             near = 1e-5 if alone["step"] else 1e-6
-            assert alone[name] is None or shared[name] == pytest.approx(alone[name], rel=near, abs=near), (alone["step"], name)
+            assert alone[name] is None or shared[name] == pytest.approx(
+                alone[name], rel=near, abs=near
+            ), (alone["step"], name)
     assert [run["metrics"]["provenance"]["processes"] for run in one_and_two] == [1, 2]
 
 
@@ -96,7 +173,9 @@ def test_two_processes_have_the_answers_of_one(one_and_two):
     one, two = (run["metrics"] for run in one_and_two)
     assert two["baselines"].keys() == one["baselines"].keys()
     for name, entry in one["baselines"].items():
-        assert two["baselines"][name]["macro_f1"] == pytest.approx(entry["macro_f1"], abs=0.05), name
+        assert two["baselines"][name]["macro_f1"] == pytest.approx(entry["macro_f1"], abs=0.05), (
+            name
+        )
     assert two["pseudo_labels"]["n"] == one["pseudo_labels"]["n"] == 27
     assert one_and_two[1]["printed"].count("macro-F1") == 1, "one table, by the main process"
 
@@ -134,33 +213,68 @@ if PartialState().is_main_process:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe, accumulation", [("paper", 1), ("paper, balance=rank_std, pseudo_labels=raw", 2)])
+@pytest.mark.parametrize(
+    "recipe, accumulation", [("paper", 1), ("paper, balance=rank_std, pseudo_labels=raw", 2)]
+)
 def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accumulation):
-    """Of odd batches, with pseudo-labels kept by a memory that both share; in pieces, without the balance of each piece."""
+    """Of odd batches, with pseudo-labels kept by a memory that both share.
+
+    In pieces, without the balance of each piece.
+    """
     with pytest.MonkeyPatch.context() as patch:
         preset = small_preset(patch)
-    config = replace(told(folder / "small", "unused"), preset="blank", recipe=recipe, accumulation=accumulation)
-    (tmp_path / "step.py").write_text(GRADIENTS if accumulation == 1 else GRADIENTS.replace("from kcdp_lib.config", "training.BALANCE_WEIGHT = 0.0\nfrom kcdp_lib.config", 1))
+    config = replace(
+        told(folder / "small", "unused"), preset="blank", recipe=recipe, accumulation=accumulation
+    )
+    (tmp_path / "step.py").write_text(
+        GRADIENTS
+        if accumulation == 1
+        else GRADIENTS.replace(
+            "from kcdp_lib.config", "training.BALANCE_WEIGHT = 0.0\nfrom kcdp_lib.config", 1
+        )
+    )
     found = {}
     for count in (1, 2):
         start = [sys.executable] if count == 1 else [sys.executable, "-m", *LAUNCH[2]]
-        ran = subprocess.run([*start, str(tmp_path / "step.py"), json.dumps([asdict(preset), config.as_dict(), str(tmp_path)])], capture_output=True, text=True, timeout=300,
-                             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT)}, cwd=tmp_path)
+        ran = subprocess.run(
+            [
+                *start,
+                str(tmp_path / "step.py"),
+                json.dumps([asdict(preset), config.as_dict(), str(tmp_path)]),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(paths.ROOT)},
+            cwd=tmp_path,
+        )
         assert ran.returncode == 0, ran.stderr
         with safe_open(tmp_path / f"{count}.safetensors", "pt") as file:
-            found[count] = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["row"])
+            found[count] = (
+                {name: file.get_tensor(name) for name in file.keys()},
+                json.loads(file.metadata()["row"]),
+            )
     assert distance(found[1][0], found[2][0]) < 1e-5 and found[1][1]["target_loss"]
     for name, value in found[1][1].items():
-        assert name == "balance" and accumulation > 1 or found[2][1][name] == pytest.approx(value, rel=1e-5), name
+        assert (
+            name == "balance"
+            and accumulation > 1
+            or found[2][1][name] == pytest.approx(value, rel=1e-5)
+        ), name
 
 
 # ---------------------------------------------------------------- shares, sums, precision
+
 
 def test_shares_weigh_like_the_batch(monkeypatch):
     values, rows = torch.randn(11, generator=torch.Generator().manual_seed(0)), torch.randperm(11)
 
     def as_process(index: int, count: int):
-        monkeypatch.setattr(processes, "PartialState", lambda: type("State", (), {"num_processes": count, "process_index": index}))
+        monkeypatch.setattr(
+            processes,
+            "PartialState",
+            lambda: type("State", (), {"num_processes": count, "process_index": index}),
+        )
 
     for count, accumulation in ((1, 1), (1, 3), (2, 1), (3, 2), (11, 4)):
         means, pieces = [], []
@@ -169,22 +283,33 @@ def test_shares_weigh_like_the_batch(monkeypatch):
             shares = processes.shares(rows, accumulation)
             pieces += [piece for piece, _ in shares]
             means.append(sum(weight * values[piece].mean() for piece, weight in shares))
-            assert len(shares) == min(accumulation, 11 // count), "as many in each process, or their sums would wait for ever"
-        assert torch.equal(torch.cat(pieces), rows) and float(sum(means)) / count == pytest.approx(values.mean().item(), abs=1e-6)
+            assert len(shares) == min(accumulation, 11 // count), (
+                "as many in each process, or their sums would wait for ever"
+            )
+        assert torch.equal(torch.cat(pieces), rows) and float(sum(means)) / count == pytest.approx(
+            values.mean().item(), abs=1e-6
+        )
     as_process(0, 12)
-    with pytest.raises(KCDPError, match="11 pictures cannot be shared by 12 processes; start fewer"):
+    with pytest.raises(
+        KCDPError, match="11 pictures cannot be shared by 12 processes; start fewer"
+    ):
         processes.shares(rows)
 
 
 @pytest.fixture
 def step(folder, small, monkeypatch):
-    """A function: gradients of one source and one target step under some parameters, by name, and the steps' numbers."""
+    """A function: gradients of one source and one target step under some parameters, by name, and
+    the steps' numbers.
+    """
     monkeypatch.setattr(paths, "CACHE", folder / "cache-step")
 
     def taken(**parameters):
         config = small("step", **parameters).check()
         source, target, *_ = adapt.load_all(config)
-        frozen = [adapt.baselines.frozen_for("full", pictures, config, "cpu") for pictures in (source, target)]
+        frozen = [
+            adapt.baselines.frozen_for("full", pictures, config, "cpu")
+            for pictures in (source, target)
+        ]
         torch.manual_seed(0)
         model = adapt.KCDP(config.sizes, config.switches)
         if config.checkpointing:
@@ -192,23 +317,35 @@ def step(folder, small, monkeypatch):
         accelerator = processes.accelerator(pick_precision(config.precision, "cpu"), "cpu")
         labeller = training.PseudoLabeller(len(target), 6, config.switches)
         rows = torch.arange(10)
-        row = training.source_step(model, frozen[0], torch.as_tensor(source.labels), rows, config, accelerator)
+        row = training.source_step(
+            model, frozen[0], torch.as_tensor(source.labels), rows, config, accelerator
+        )
         row |= training.target_step(model, labeller, frozen[1], rows, 1.0, config, accelerator)
-        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, row, model
+        return (
+            {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+            row,
+            model,
+        )
+
     return taken
 
 
 def distance(one: dict, other: dict) -> float:
     """Between two sets of gradients, over the length of the first."""
     assert one.keys() == other.keys()
-    return float(torch.stack([(one[name] - other[name]).norm() for name in one]).norm() / torch.stack([value.norm() for value in one.values()]).norm())
+    return float(
+        torch.stack([(one[name] - other[name]).norm() for name in one]).norm()
+        / torch.stack([value.norm() for value in one.values()]).norm()
+    )
 
 
 def test_checkpointing_changes_no_gradient_and_leaves_nothing_behind(step):
     plain, _, _ = step()
     saved, _, model = step(checkpointing=True)
     assert distance(plain, saved) < 1e-5 and any("lora" in name for name in saved)
-    assert not model.kadap._seen and not any(store.probabilities is not None for stores in model.kadap._stores for store in stores), "the second forward pass keeps no maps"
+    assert not model.kadap._seen and not any(
+        store.probabilities is not None for stores in model.kadap._stores for store in stores
+    ), "the second forward pass keeps no maps"
 
 
 def test_checkpointing_keeps_the_gradient_of_the_attention_maps():
@@ -218,30 +355,44 @@ def test_checkpointing_keeps_the_gradient_of_the_attention_maps():
         torch.manual_seed(0)
         kadap = load_kadap(blank_preset(), RECIPES["paper"], 8)
         for name, weight in kadap.named_parameters():
-            if "lora_B" in name:    # zero at the start, and with it the other half's gradient
+            if "lora_B" in name:  # zero at the start, and with it the other half's gradient
                 torch.nn.init.normal_(weight)
         if checkpointing:
             kadap.unet.enable_gradient_checkpointing()
-        _, attention = kadap.look(torch.randn(2, kadap.unet.config.in_channels, 16, 16), torch.randn(2, 8, kadap.text_width), torch.ones(2, 8, dtype=torch.bool))
+        _, attention = kadap.look(
+            torch.randn(2, kadap.unet.config.in_channels, 16, 16),
+            torch.randn(2, 8, kadap.text_width),
+            torch.ones(2, 8, dtype=torch.bool),
+        )
         attention[1][:, 0].sum().backward()
         found.append({name: p.grad for name, p in kadap.named_parameters() if p.grad is not None})
-    assert distance(*found) < 1e-4 and any(".attn2.to_k.lora_A" in name and grad.norm() > 0 for name, grad in found[0].items())
+    assert distance(*found) < 1e-4 and any(
+        ".attn2.to_k.lora_A" in name and grad.norm() > 0 for name, grad in found[0].items()
+    )
 
 
 def test_accumulation_adds_up_to_the_batch(step, monkeypatch):
     """All but the balance term, which is of the experts' use within a piece."""
     monkeypatch.setattr(training, "BALANCE_WEIGHT", 0.0)
-    (whole, row, _), (pieces, parts, _) = step(recipe="paper, pseudo_labels=raw"), step(recipe="paper, pseudo_labels=raw", accumulation=5)
+    (whole, row, _), (pieces, parts, _) = (
+        step(recipe="paper, pseudo_labels=raw"),
+        step(recipe="paper, pseudo_labels=raw", accumulation=5),
+    )
     assert distance(whole, pieces) < 1e-4
-    assert all(parts[name] == pytest.approx(row[name], abs=1e-4) for name in LOSSES if name != "balance")
+    assert all(
+        parts[name] == pytest.approx(row[name], abs=1e-4) for name in LOSSES if name != "balance"
+    )
 
 
 def test_bf16_is_near_and_not_the_same(step):
     plain, low = step()[0], step(precision="bf16")[0]
-    assert 1e-4 < distance(plain, low) < 0.3 and all(value.dtype == torch.float32 for value in low.values())
+    assert 1e-4 < distance(plain, low) < 0.3 and all(
+        value.dtype == torch.float32 for value in low.values()
+    )
 
 
 # ---------------------------------------------------------------- the command's file
+
 
 def test_the_file_is_the_notebooks_parameters(tmp_path):
     path = tmp_path / "run.yaml"
@@ -249,8 +400,15 @@ def test_the_file_is_the_notebooks_parameters(tmp_path):
     assert read_config(path) == Config(target="noto", seed=3, precision="bf16")
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("targte: noto", "'targte' in .* is no parameter; write one a line"), ("- noto", "holds no parameters"), ("a: [", "cannot be read as YAML"), (None, "cannot be read as YAML .*No such file")])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("targte: noto", "'targte' in .* is no parameter; write one a line"),
+        ("- noto", "holds no parameters"),
+        ("a: [", "cannot be read as YAML"),
+        (None, "cannot be read as YAML .*No such file"),
+    ],
+)
 def test_a_file_that_is_wrong_gets_a_sentence(tmp_path, text, sentence):
     path = tmp_path / "run.yaml"
     if text:
@@ -262,13 +420,24 @@ def test_a_file_that_is_wrong_gets_a_sentence(tmp_path, text, sentence):
 
 # ---------------------------------------------------------------- before the run
 
+
 def test_the_check_says_what_a_run_would_cost(small, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr("kcdp_lib.adapt.preflight.STEPS", 2)
     lines, ready = preflight(small("unused", accumulation=2, checkpointing=True))
-    assert ready and [line.split(":")[0] for line in lines] == ["weights", "data", "disk", "memory", "hours"]
+    assert ready and [line.split(":")[0] for line in lines] == [
+        "weights",
+        "data",
+        "disk",
+        "memory",
+        "hours",
+    ]
     assert "source train 18; target train 11; source test 18; target test 11" in lines[1]
-    assert float(re.search(r"memory: (\S+) GB", lines[3])[1]) > 0.1 and "of 58 pictures" in lines[4] and "6 steps of" in lines[4]
+    assert (
+        float(re.search(r"memory: (\S+) GB", lines[3])[1]) > 0.1
+        and "of 58 pictures" in lines[4]
+        and "6 steps of" in lines[4]
+    )
     assert not list(tmp_path.rglob("*.safetensors")), "nothing is kept"
 
 
@@ -287,16 +456,35 @@ def test_the_check_counts_the_disk_that_the_run_takes(small, tmp_path, monkeypat
 
 def test_the_check_names_all_that_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    lines, ready = preflight(Config(source="emoset", target="ser30k", preset="sd15-instructblip", data_root=str(tmp_path)))
-    assert not ready and [line.split(":")[0] for line in lines] == ["UNet", "VAE", "text encoder", "VLM", "parser", "writer", "data and parameters"]
-    assert all("download" in line for line in lines[:6]) and "expected are" in lines[6] and not any("\n" in line for line in lines)
+    lines, ready = preflight(
+        Config(
+            source="emoset", target="ser30k", preset="sd15-instructblip", data_root=str(tmp_path)
+        )
+    )
+    assert not ready and [line.split(":")[0] for line in lines] == [
+        "UNet",
+        "VAE",
+        "text encoder",
+        "VLM",
+        "parser",
+        "writer",
+        "data and parameters",
+    ]
+    assert (
+        all("download" in line for line in lines[:6])
+        and "expected are" in lines[6]
+        and not any("\n" in line for line in lines)
+    )
     (sentence,), ready = preflight(Config(preset="sd14"))
-    assert not ready and sentence.startswith("preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip")
+    assert not ready and sentence.startswith(
+        "preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip"
+    )
 
 
 # ---------------------------------------------------------------- killed, and started again
 
-# Imports once and forks for each point; it computes nothing itself, since a fork of a process that has threads may wait for ever. SIGKILL cannot be caught, so nothing is tidied up.
+# Imports once and forks for each point; it computes nothing itself, since a fork of a process that
+# has threads may wait for ever. SIGKILL cannot be caught, so nothing is tidied up.
 KILLER = """
 import json, os, signal, sys
 from dataclasses import asdict, replace
@@ -339,8 +527,22 @@ def killed(folder, tmp_path_factory):
     points = [(*point, str(tmp_path_factory.mktemp("killed"))) for point in POINTS]
     with pytest.MonkeyPatch.context() as patch:
         preset = small_preset(patch)
-    told_all = [(*point, replace(told(folder / "small", "unused"), preset="blank", out_dir=f"{point[2]}/out").as_dict()) for point in points]
-    ran = subprocess.run([sys.executable, "-c", KILLER, json.dumps([asdict(preset), told_all])], capture_output=True, text=True, cwd=paths.ROOT, timeout=500)
+    told_all = [
+        (
+            *point,
+            replace(
+                told(folder / "small", "unused"), preset="blank", out_dir=f"{point[2]}/out"
+            ).as_dict(),
+        )
+        for point in points
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", KILLER, json.dumps([asdict(preset), told_all])],
+        capture_output=True,
+        text=True,
+        cwd=paths.ROOT,
+        timeout=500,
+    )
     assert ran.stdout.split() == [str(int(signal.SIGKILL))] * len(points), ran.stderr
     return {point[:2]: Path(point[2]) for point in points}
 
@@ -352,17 +554,25 @@ def unharmed(folder, small, monkeypatch):
     out = folder / "small" / "unharmed"
     if not (out / "metrics.json").exists():
         adapt(small("unharmed"))
-    return json.loads((out / "metrics.json").read_text()), (out / "model" / "history.json").read_text()
+    return json.loads((out / "metrics.json").read_text()), (
+        out / "model" / "history.json"
+    ).read_text()
 
 
-# A write is counted when its temporary file is whole and not yet in place: shards of pictures come first, then a checkpoint at every step, then the run's own files.
-POINTS = [*(("step", count) for count in (1, 2, 4, 6, 9)), *(("write", count) for count in (2, 5, 14, 16, 21, 34))]
-TRAININGS = 3    # KCDP and two baselines
+# A write is counted when its temporary file is whole and not yet in place: shards of pictures come
+# first, then a checkpoint at every step, then the run's own files.
+POINTS = [
+    *(("step", count) for count in (1, 2, 4, 6, 9)),
+    *(("write", count) for count in (2, 5, 14, 16, 21, 34)),
+]
+TRAININGS = 3  # KCDP and two baselines
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]} {point[1]}")
-def test_a_run_killed_anywhere_ends_as_one_never_killed(small, unharmed, killed, monkeypatch, point):
+def test_a_run_killed_anywhere_ends_as_one_never_killed(
+    small, unharmed, killed, monkeypatch, point
+):
     monkeypatch.setattr(paths, "CACHE", killed[point] / "cache")
     assert not (killed[point] / "out" / "metrics.json").exists()
     taken, update = [], training.update
@@ -374,7 +584,7 @@ def test_a_run_killed_anywhere_ends_as_one_never_killed(small, unharmed, killed,
         assert len(taken) == 6 * TRAININGS - (point[1] - 1), "no step is taken twice"
 
 
-# ---------------------------------------------------------------- a disk that fills up, a data set that vanishes
+# ------------------------------------------------- a disk that fills up, a data set that vanishes
 
 FULL = """
 import resource, signal, sys
@@ -393,10 +603,21 @@ except KCDPError as error:
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     """Shards of captions fit, those of latents do not; with room again the captions are found."""
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict()))
-    ran = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "run.yaml"), "300000"], capture_output=True, text=True, cwd=paths.ROOT, env=os.environ | {"KCDP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"})
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict())
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "run.yaml"), "300000"],
+        capture_output=True,
+        text=True,
+        cwd=paths.ROOT,
+        env=os.environ | {"KCDP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+    )
     assert ran.returncode == 0, ran.stderr
-    assert re.fullmatch(r"\S+ cannot be written \(.*\): free some space .* or choose another out_dir\.\n", ran.stdout) and not list(tmp_path.rglob("*.part*"))
+    assert re.fullmatch(
+        r"\S+ cannot be written \(.*\): free some space .* or choose another out_dir\.\n",
+        ran.stdout,
+    ) and not list(tmp_path.rglob("*.part*"))
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "frozen").iterdir())
     assert kept == ["captions"]
 
@@ -404,13 +625,26 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
 def test_a_data_set_that_vanishes_is_a_sentence(small, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     read = adapt.baselines.freeze.__globals__["datasets"].read_images
-    monkeypatch.setattr(adapt.baselines.freeze.__globals__["datasets"], "read_images", lambda files, size: read([path.with_name("gone.png") for path in files], size))
+    monkeypatch.setattr(
+        adapt.baselines.freeze.__globals__["datasets"],
+        "read_images",
+        lambda files, size: read([path.with_name("gone.png") for path in files], size),
+    )
     with pytest.raises(KCDPError, match="gone.png cannot be read as a picture"):
         adapt(small("vanished"))
 
 
 def test_shards_that_another_machine_keeps_to_itself_are_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setattr(shards, "PartialState", lambda: type("State", (), {"num_processes": 2, "process_index": 0, "wait_for_everyone": lambda: None}))
-    with pytest.raises(KCDPError, match="made by another machine .* set KCDP_CACHE to a folder that all machines share"):
+    monkeypatch.setattr(
+        shards,
+        "PartialState",
+        lambda: type(
+            "State", (), {"num_processes": 2, "process_index": 0, "wait_for_everyone": lambda: None}
+        ),
+    )
+    with pytest.raises(
+        KCDPError,
+        match="made by another machine .* set KCDP_CACHE to a folder that all machines share",
+    ):
         shards.compute(["a", "b"], lambda i: ({"x": torch.zeros(1)}, []))

@@ -1,4 +1,7 @@
-"""Committed results: complete for the world and the miniatures of this checkout, and read as they are meant."""
+"""Committed results: complete for the world and the miniatures of this checkout, and read as they
+are meant.
+"""
+
 import importlib.util
 import json
 import sys
@@ -13,53 +16,125 @@ from kcdp_lib.paths import ROOT
 
 @pytest.mark.parametrize("version", [None, results.FIRST_WORLD], ids=["present", "first"])
 def test_every_switch_was_measured_with_two_seeds(version):
-    """On this world, and on the first, which the chapter on differences shows beside it; each by one set of miniatures."""
+    """On this world, and on the first, which the chapter on differences shows beside it.
+
+    Each by one set of miniatures.
+    """
     rows = results.read("switches", world=version)
     assert len({row["stack"] for row in rows}) == 1
-    wanted = ["paper", "released", *(f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES)]
-    lacking = [(recipe, seed) for recipe in wanted for seed in (0, 1) if seed not in results.macro_f1(rows, "kcdp", recipe)]
+    wanted = [
+        "paper",
+        "released",
+        *(f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES),
+    ]
+    lacking = [
+        (recipe, seed)
+        for recipe in wanted
+        for seed in (0, 1)
+        if seed not in results.macro_f1(rows, "kcdp", recipe)
+    ]
     assert not lacking
-    assert all({"method", "recipe", "source", "target", "setting", "seed", "world", "stack", "metrics", "commit"} <= row.keys() for row in rows)
+    assert all(
+        {
+            "method",
+            "recipe",
+            "source",
+            "target",
+            "setting",
+            "seed",
+            "world",
+            "stack",
+            "metrics",
+            "commit",
+        }
+        <= row.keys()
+        for row in rows
+    )
 
 
 def test_effects_compare_runs_of_one_seed():
     def row(recipe, seed, score):
-        return {"method": "kcdp", "recipe": recipe, "seed": seed, "metrics": {"target.test": {"macro_f1": score}, "source.test": {"macro_f1": score ** 2}}}
+        return {
+            "method": "kcdp",
+            "recipe": recipe,
+            "seed": seed,
+            "metrics": {"target.test": {"macro_f1": score}, "source.test": {"macro_f1": score**2}},
+        }
 
-    rows = [row("paper", 0, 0.5), row("paper", 1, 0.7), row("paper, balance=rank_std", 1, 0.6), row("paper, balance=rank_std", 0, 0.55), row("released", 0, 0.1),
-            {**row("paper", 0, 0.9), "method": "source_only"}]
+    rows = [
+        row("paper", 0, 0.5),
+        row("paper", 1, 0.7),
+        row("paper, balance=rank_std", 1, 0.6),
+        row("paper, balance=rank_std", 0, 0.55),
+        row("released", 0, 0.1),
+        {**row("paper", 0, 0.9), "method": "source_only"},
+    ]
     effects = results.switch_effects(rows)
     assert effects.keys() == {"balance", "all"}
-    assert effects["balance"] == pytest.approx([0.05, -0.1]) and effects["all"] == pytest.approx([-0.4])
+    assert effects["balance"] == pytest.approx([0.05, -0.1]) and effects["all"] == pytest.approx(
+        [-0.4]
+    )
     assert results.switch_effects(rows, "source.test")["all"] == pytest.approx([0.01 - 0.25])
 
 
 def line(method, seed, score, target="stickers", **dials):
-    return {"method": method, "recipe": "paper", "seed": seed, "target": target, "dials": {**asdict(world.Dials()), **dials}, "metrics": {"target.test": {"macro_f1": score}}}
+    return {
+        "method": method,
+        "recipe": "paper",
+        "seed": seed,
+        "target": target,
+        "dials": {**asdict(world.Dials()), **dials},
+        "metrics": {"target.test": {"macro_f1": score}},
+    }
 
 
 def test_gains_are_differences_of_one_seed_and_one_target():
-    rows = [line("kcdp", 0, 0.7), line("kcdp", 1, 0.8), line("source_only", 1, 0.5), line("source_only", 0, 0.6), line("kcdp", 0, 0.3, "noto"), line("source_only", 0, 0.1, "noto"), line("oracle", 0, 0.9)]
+    rows = [
+        line("kcdp", 0, 0.7),
+        line("kcdp", 1, 0.8),
+        line("source_only", 1, 0.5),
+        line("source_only", 0, 0.6),
+        line("kcdp", 0, 0.3, "noto"),
+        line("source_only", 0, 0.1, "noto"),
+        line("oracle", 0, 0.9),
+    ]
     found = results.gains(rows)
-    assert found["source_only"] == pytest.approx([0.1, 0.3]) and found["oracle"] == pytest.approx([-0.2])
+    assert found["source_only"] == pytest.approx([0.1, 0.3]) and found["oracle"] == pytest.approx(
+        [-0.2]
+    )
     assert results.gains(rows, "noto") == {"source_only": pytest.approx([0.2])}
 
 
 def test_the_way_to_the_oracle():
-    rows = [line("kcdp", 0, 0.6), line("kcdp", 1, 0.8), line("source_only_no_knowledge", 0, 0.1), line("oracle", 0, 0.9)]
+    rows = [
+        line("kcdp", 0, 0.6),
+        line("kcdp", 1, 0.8),
+        line("source_only_no_knowledge", 0, 0.1),
+        line("oracle", 0, 0.9),
+    ]
     assert results.way_to_oracle(rows) == pytest.approx(0.75)
 
 
 def test_the_interval_of_a_mean_is_students():
-    assert results.interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.302653 / 3 ** 0.5, 2 + 4.302653 / 3 ** 0.5), abs=1e-5)
+    assert results.interval([1.0, 2.0, 3.0]) == pytest.approx(
+        (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-5
+    )
     assert results.interval([0.5, 0.5]) == (0.5, 0.5)
 
 
 def test_a_run_with_all_dials_as_usual_is_in_every_sweep_but_one_with_two_turned_in_none():
-    rows = [line("kcdp", 0, 0.7), line("kcdp", 0, 0.6, style_gap=0.5), line("kcdp", 1, 0.8, style_gap=0.5), line("kcdp", 0, 0.5, style_gap=0.5, event_gap=0.5), line("kcdp", 0, 0.9, **dict.fromkeys(results.GAPS, 0.0))]
+    rows = [
+        line("kcdp", 0, 0.7),
+        line("kcdp", 0, 0.6, style_gap=0.5),
+        line("kcdp", 1, 0.8, style_gap=0.5),
+        line("kcdp", 0, 0.5, style_gap=0.5, event_gap=0.5),
+        line("kcdp", 0, 0.9, **dict.fromkeys(results.GAPS, 0.0)),
+    ]
     found = results.dial_curves(rows)
     assert found["style_gap"] == {0.5: {"kcdp": pytest.approx(0.7)}, 1.0: {"kcdp": 0.7}}
-    assert found["spurious"] == {0.0: {"kcdp": 0.7}} and found["prior_shift"] == {0.7: {"kcdp": 0.7}}
+    assert found["spurious"] == {0.0: {"kcdp": 0.7}} and found["prior_shift"] == {
+        0.7: {"kcdp": 0.7}
+    }
     assert found["all gaps"] == {0.0: {"kcdp": 0.9}}
 
 
@@ -68,12 +143,30 @@ def grid():
     """benchmarks/grid.py as a module."""
     spec = importlib.util.spec_from_file_location("grid", ROOT / "benchmarks" / "grid.py")
     found = importlib.util.module_from_spec(spec)
-    sys.modules["grid"] = found      # dataclasses look their module up
+    sys.modules["grid"] = found  # dataclasses look their module up
     spec.loader.exec_module(found)
     return found
 
 
-@pytest.mark.parametrize("name", ["switches", "gain", "dials", "develop", "compare", "plain", "matrix", "few", "ablate", "cesa", "sweep", "probe", "adapters", "rank"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "switches",
+        "gain",
+        "dials",
+        "develop",
+        "compare",
+        "plain",
+        "matrix",
+        "few",
+        "ablate",
+        "cesa",
+        "sweep",
+        "probe",
+        "adapters",
+        "rank",
+    ],
+)
 def test_a_grid_that_the_book_quotes_is_complete(grid, name):
     """On this world and with these miniatures."""
     rows = results.read(name)
@@ -90,11 +183,19 @@ def test_a_job_is_done_by_one_process(grid, tmp_path, monkeypatch):
 
 
 def test_a_grid_knows_what_is_done(grid):
-    """Every job of a grid is another line of the results, and what has been written is not run again."""
+    """Every job of a grid is another line of the results, and what has been written is not run
+    again.
+    """
     for jobs in grid.GRIDS.values():
         assert len({json.dumps([job.method, job.about()]) for job in jobs}) == len(jobs)
         assert all(world.read_dials(job.config.dials) == job.dials for job in jobs)
-        first = {"method": {"baselines": "majority", "untrained": "linear_probe"}.get(jobs[0].method, jobs[0].method), **jobs[0].about(), "seconds": 1.0}
+        first = {
+            "method": {"baselines": "majority", "untrained": "linear_probe"}.get(
+                jobs[0].method, jobs[0].method
+            ),
+            **jobs[0].about(),
+            "seconds": 1.0,
+        }
         assert [job for job in jobs if grid.is_done(job, [first])] == [jobs[0]]
 
 
@@ -107,21 +208,33 @@ def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypat
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(results, "world_key", lambda: "here")
     monkeypatch.setattr(results, "stack_key", lambda preset: "these")
-    rows = [{"world": "here", "stack": "these", "seed": 0}, {"world": "there", "stack": "these", "seed": 1}, {"world": "here", "stack": "others", "seed": 2}]
+    rows = [
+        {"world": "here", "stack": "these", "seed": 0},
+        {"world": "there", "stack": "these", "seed": 1},
+        {"world": "here", "stack": "others", "seed": 2},
+    ]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["seed"] for row in results.read("some")] == [0] and results.read("none") == []
     assert [row["seed"] for row in results.read("some", world="there")] == [1]
 
 
 def test_a_step_from_the_caches_is_twice_as_fast_as_one_without():
-    """The committed measurement; `python benchmarks/step.py` makes it anew. A test that measures here would fail on a busy machine."""
+    """The committed measurement; `python benchmarks/step.py` makes it anew.
+
+    A test that measures here would fail on a busy machine.
+    """
     step = results.benchmark("step")
     assert step["ratio"]["released"] >= 2 and step["ratio"]["paper"] == 1
-    assert {name: round(seconds / step["seconds"]["paper"], 1) for name, seconds in step["seconds"].items()} == {name: round(ratio, 1) for name, ratio in step["ratio"].items()}
+    assert {
+        name: round(seconds / step["seconds"]["paper"], 1)
+        for name, seconds in step["seconds"].items()
+    } == {name: round(ratio, 1) for name, ratio in step["ratio"].items()}
 
 
 def test_the_world_is_the_one_that_was_frozen():
-    """Frozen by hash: a drawing that changes has to be measured again (`python benchmarks/world.py`), and everything that ran on it, too."""
+    """Frozen by hash: a drawing that changes has to be measured again (`python
+    benchmarks/world.py`), and everything that ran on it, too.
+    """
     assert results.benchmark("world")["world"] == world.world_key()
 
 
@@ -130,15 +243,46 @@ def test_the_frozen_world_leaves_something_to_the_eye_and_hides_nothing_from_it(
     assert found["captions"]["stickers"]["macro_f1"] < 0.85
     assert min(found["causes"][domain]["macro_f1"] for domain in world.BENCHMARK) >= 0.93
     for rows in found["pictures"].values():
-        assert all(0 <= score <= 1 for row in rows.values() for scores in row.values() for score in scores)
-        assert max(rows["photos"]["stickers"]) < min(rows["stickers"]["stickers"])      # a gap to close: the source model is below the oracle
+        assert all(
+            0 <= score <= 1 for row in rows.values() for scores in row.values() for score in scores
+        )
+        assert max(rows["photos"]["stickers"]) < min(
+            rows["stickers"]["stickers"]
+        )  # a gap to close: the source model is below the oracle
 
 
 def test_costs_are_all_there_and_of_one_machine():
-    """What the page on costs shows: every way of both presets, and the recipes' sizes as they are."""
+    """What the page on costs shows.
+
+    Every way of both presets, and the recipes' sizes as they are.
+    """
     cost = results.benchmark("cost")
-    assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(("sd15", "tiny"), {"released", "released_bf16", "paper", "paper_bf16", "paper_saving", "paper_bf16_saving", "paper_pieces", "paper_bf16_pieces", "once", "predict"})
+    assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(
+        ("sd15", "tiny"),
+        {
+            "released",
+            "released_bf16",
+            "paper",
+            "paper_bf16",
+            "paper_saving",
+            "paper_bf16_saving",
+            "paper_pieces",
+            "paper_bf16_pieces",
+            "once",
+            "predict",
+        },
+    )
     assert len({entry["machine"] for ways in cost.values() for entry in ways.values()}) == 1
     for ways in cost.values():
-        assert all(entry["seconds"].get("step", 0) == pytest.approx(sum(value for stage, value in entry["seconds"].items() if stage != "step"), rel=0.1) for way, entry in ways.items() if "trained" in entry)
-        assert ways["paper"]["trained"] < ways["released"]["trained"] and ways["paper"]["peak_bytes"] < ways["released"]["peak_bytes"]
+        assert all(
+            entry["seconds"].get("step", 0)
+            == pytest.approx(
+                sum(value for stage, value in entry["seconds"].items() if stage != "step"), rel=0.1
+            )
+            for way, entry in ways.items()
+            if "trained" in entry
+        )
+        assert (
+            ways["paper"]["trained"] < ways["released"]["trained"]
+            and ways["paper"]["peak_bytes"] < ways["released"]["peak_bytes"]
+        )

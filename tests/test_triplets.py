@@ -1,4 +1,9 @@
-"""Chapter 02: triplets from free English. No model of spaCy can be downloaded where this is tested, so the parses are written by hand, with the labels spaCy's English models use."""
+"""Chapter 02: triplets from free English.
+
+No model of spaCy can be downloaded where this is tested, so the parses are written by hand, with
+the labels spaCy's English models use.
+"""
+
 import pytest
 import spacy
 from spacy.tokens import Doc
@@ -7,15 +12,24 @@ from kcdp_lib import triplets
 
 
 def parse(text: str) -> Doc:
-    """A parsed sentence from lines of "word POS label head", the head by its number, counted from 1 (0: the root)."""
+    """A parsed sentence from lines of "word POS label head", the head by its number, counted from 1
+    (0: the root).
+    """
     rows = [line.split() for line in text.strip().splitlines()]
     heads = [int(head) - 1 if head != "0" else i for i, (*_, head) in enumerate(rows)]
     words, tags, labels, _ = zip(*rows)
-    return Doc(spacy.blank("en").vocab, list(words), pos=list(tags), deps=[label if head != i else "ROOT" for i, (label, head) in enumerate(zip(labels, heads))], heads=heads)
+    return Doc(
+        spacy.blank("en").vocab,
+        list(words),
+        pos=list(tags),
+        deps=[label if head != i else "ROOT" for i, (label, head) in enumerate(zip(labels, heads))],
+        heads=heads,
+    )
 
 
 CASES = {
-    "a man is holding a red umbrella in the rain": ("""
+    "a man is holding a red umbrella in the rain": (
+        """
         a DET det 2
         man NOUN nsubj 4
         is AUX aux 4
@@ -25,8 +39,11 @@ CASES = {
         umbrella NOUN dobj 4
         in ADP prep 4
         the DET det 10
-        rain NOUN pobj 8""", [("man", "holding", "red umbrella"), ("man", "holding in", "rain")]),
-    "the photo of a girl with a wide smile": ("""
+        rain NOUN pobj 8""",
+        [("man", "holding", "red umbrella"), ("man", "holding in", "rain")],
+    ),
+    "the photo of a girl with a wide smile": (
+        """
         the DET det 2
         photo NOUN ROOT 0
         of ADP prep 2
@@ -35,15 +52,21 @@ CASES = {
         with ADP prep 5
         a DET det 9
         wide ADJ amod 9
-        smile NOUN pobj 6""", [("girl", "has", "wide smile")]),
-    "a picture of a dog sleeping": ("""
+        smile NOUN pobj 6""",
+        [("girl", "has", "wide smile")],
+    ),
+    "a picture of a dog sleeping": (
+        """
         a DET det 2
         picture NOUN ROOT 0
         of ADP prep 2
         a DET det 5
         dog NOUN pobj 3
-        sleeping VERB acl 5""", [("dog", "is", "sleeping")]),
-    "there is a cat sitting on a plate of fish": ("""
+        sleeping VERB acl 5""",
+        [("dog", "is", "sleeping")],
+    ),
+    "there is a cat sitting on a plate of fish": (
+        """
         there PRON expl 2
         is AUX ROOT 0
         a DET det 4
@@ -53,8 +76,11 @@ CASES = {
         a DET det 8
         plate NOUN pobj 6
         of ADP prep 8
-        fish NOUN pobj 9""", [("cat", "sitting on", "plate of fish")]),
-    "a woman who looks sad wipes her eyes and cries": ("""
+        fish NOUN pobj 9""",
+        [("cat", "sitting on", "plate of fish")],
+    ),
+    "a woman who looks sad wipes her eyes and cries": (
+        """
         a DET det 2
         woman NOUN nsubj 6
         who PRON nsubj 4
@@ -64,8 +90,11 @@ CASES = {
         her PRON poss 8
         eyes NOUN dobj 6
         and CCONJ cc 6
-        cries VERB conj 6""", [("woman", "looks", "sad"), ("woman", "wipes", "eyes"), ("woman", "does", "cries")]),
-    "a boy and a girl are surrounded by balloons": ("""
+        cries VERB conj 6""",
+        [("woman", "looks", "sad"), ("woman", "wipes", "eyes"), ("woman", "does", "cries")],
+    ),
+    "a boy and a girl are surrounded by balloons": (
+        """
         a DET det 2
         boy NOUN nsubjpass 7
         and CCONJ cc 2
@@ -74,8 +103,11 @@ CASES = {
         are AUX auxpass 7
         surrounded VERB ROOT 0
         by ADP agent 7
-        balloons NOUN pobj 8""", [("boy and girl", "surrounded by", "balloons")]),
-    "he is not smiling while looking out of the window": ("""
+        balloons NOUN pobj 8""",
+        [("boy and girl", "surrounded by", "balloons")],
+    ),
+    "he is not smiling while looking out of the window": (
+        """
         he PRON nsubj 4
         is AUX aux 4
         not PART neg 4
@@ -85,15 +117,20 @@ CASES = {
         out ADP prep 6
         of ADP prep 7
         the DET det 10
-        window NOUN pobj 8""", [("he", "is", "not smiling"), ("he", "looking out of", "window")]),
-    "the man wears a hat and gloves": ("""
+        window NOUN pobj 8""",
+        [("he", "is", "not smiling"), ("he", "looking out of", "window")],
+    ),
+    "the man wears a hat and gloves": (
+        """
         the DET det 2
         man NOUN nsubj 3
         wears VERB ROOT 0
         a DET det 5
         hat NOUN dobj 3
         and CCONJ cc 5
-        gloves NOUN conj 5""", [("man", "wears", "hat"), ("man", "wears", "gloves")]),
+        gloves NOUN conj 5""",
+        [("man", "wears", "hat"), ("man", "wears", "gloves")],
+    ),
     "snow": ("snow NOUN ROOT 0", []),
 }
 
@@ -107,14 +144,19 @@ def test_triplets_of_a_parse(sentence):
 
 
 def test_the_rules_are_a_parser_like_any_other():
-    assert triplets.load_parser("rules")(["a cat with a hat .", ""]) == [[("cat", "has", "hat")], []]
+    assert triplets.load_parser("rules")(["a cat with a hat .", ""]) == [
+        [("cat", "has", "hat")],
+        [],
+    ]
 
 
 def test_an_installed_model_parses_captions(monkeypatch):
     """With a pipeline in place of the model: every caption of a batch has its own triplets."""
+
     class Pipeline:
         def pipe(self, captions):
             return [parse(CASES[caption][0]) for caption in captions]
+
     monkeypatch.setattr(spacy, "load", lambda name, exclude: Pipeline())
     triplets.load_parser.cache_clear()
     assert triplets.load_parser("some")(list(CASES)) == [expected for _, expected in CASES.values()]

@@ -1,4 +1,7 @@
-"""The workshop: the check of a machine finds each kind of trouble, exercises come without their solutions, slides are whole, and the guide says nothing that is not there."""
+"""The workshop: the check of a machine finds each kind of trouble, exercises come without their
+solutions, slides are whole, and the guide says nothing that is not there.
+"""
+
 import html
 import importlib
 import importlib.util
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # ---------------------------------------------------------------- check your setup
 
+
 def said(what: str) -> str:
     """The line of one check, state first."""
     checks = {**check.MUST, **check.MAY}
@@ -37,18 +41,33 @@ def test_nothing_is_to_mend_where_the_tests_run(what):
 
 
 def test_the_python_it_asks_for_is_the_projects(monkeypatch):
-    assert f'requires-python = ">={".".join(map(str, check.PYTHON))}"' in (ROOT / "pyproject.toml").read_text()
+    assert (
+        f'requires-python = ">={".".join(map(str, check.PYTHON))}"'
+        in (ROOT / "pyproject.toml").read_text()
+    )
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    assert said("Python") == "mend: Python 3.9.1 is too old; install Python 3.11.5 or newer and make the environment with it."
+    assert said("Python") == (
+        "mend: Python 3.9.1 is too old; install Python 3.11.5 or newer and make the "
+        "environment with it."
+    )
 
 
-@pytest.mark.parametrize("versions, sentence", [
-    ({"torch": None}, "missing: torch; install in this environment by"),
-    ({"torch": "1.0"}, "torch is 1.0 and the book was made with {torch}; install"),
-    ({"torch": "1.0", "numpy": "1.0"}, "numpy is 1.0 and the book was made with {numpy}, and 1 more differ; install")])
+@pytest.mark.parametrize(
+    "versions, sentence",
+    [
+        ({"torch": None}, "missing: torch; install in this environment by"),
+        ({"torch": "1.0"}, "torch is 1.0 and the book was made with {torch}; install"),
+        (
+            {"torch": "1.0", "numpy": "1.0"},
+            "numpy is 1.0 and the book was made with {numpy}, and 1 more differ; install",
+        ),
+    ],
+)
 def test_a_package_that_is_missing_or_another_is_named(versions, sentence, monkeypatch):
     as_it_is = check.version
-    monkeypatch.setattr(check, "version", lambda name: versions[name] if name in versions else as_it_is(name))
+    monkeypatch.setattr(
+        check, "version", lambda name: versions[name] if name in versions else as_it_is(name)
+    )
     assert said("packages").startswith("mend: " + sentence.format(**check.pinned()))
 
 
@@ -58,21 +77,38 @@ def test_a_builds_mark_is_no_other_version(monkeypatch):
 
 
 def test_weights_that_are_not_there_are_told_with_the_way_to_get_them(monkeypatch, tmp_path):
-    monkeypatch.setitem(config.PRESETS, "tiny", replace(config.PRESETS["tiny"], diffusion=str(tmp_path)))
+    monkeypatch.setitem(
+        config.PRESETS, "tiny", replace(config.PRESETS["tiny"], diffusion=str(tmp_path))
+    )
     check.foundations.cache_clear()
     line = said("weights")
     check.foundations.cache_clear()
-    assert line.startswith("mend: ") and "could not be loaded" in line and "give a folder that is complete" in line
+    assert (
+        line.startswith("mend: ")
+        and "could not be loaded" in line
+        and "give a folder that is complete" in line
+    )
 
 
 def test_a_stack_that_computes_nonsense_is_noticed(monkeypatch):
     from kcdp_lib.adapt import KCDP
+
     predict = KCDP.predict
-    monkeypatch.setattr(KCDP, "predict", lambda model, images: replace(predict(model, images), captions=["the the the"]))
+    monkeypatch.setattr(
+        KCDP,
+        "predict",
+        lambda model, images: replace(predict(model, images), captions=["the the the"]),
+    )
     assert said("one picture").startswith("mend: a sticker was captioned 'the the the', so")
 
 
-@pytest.mark.parametrize("argv, sentence", [(None, 'Jupyter has no kernel "python3"; make it'), (["/other/bin/python"], "the notebooks would run with /other/bin/python; make it")])
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (None, 'Jupyter has no kernel "python3"; make it'),
+        (["/other/bin/python"], "the notebooks would run with /other/bin/python; make it"),
+    ],
+)
 def test_a_kernel_that_is_missing_or_another_environments_is_noticed(argv, sentence, monkeypatch):
     from jupyter_client import kernelspec
 
@@ -80,6 +116,7 @@ def test_a_kernel_that_is_missing_or_another_environments_is_noticed(argv, sente
         if argv is None:
             raise kernelspec.NoSuchKernel(name)
         return kernelspec.KernelSpec(argv=argv)
+
     monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", found)
     assert said("Jupyter").startswith(f"mend: {sentence}")
 
@@ -89,7 +126,9 @@ def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "file" / "cache")
     line = said("folders")
-    assert line.startswith(f"mend: {tmp_path / 'file' / 'cache'} cannot be written (") and line.endswith("; set KCDP_CACHE to a folder that you may write to.")
+    assert line.startswith(
+        f"mend: {tmp_path / 'file' / 'cache'} cannot be written ("
+    ) and line.endswith("; set KCDP_CACHE to a folder that you may write to.")
 
 
 def test_a_full_disk_and_full_memory_are_told(monkeypatch):
@@ -97,7 +136,9 @@ def test_a_full_disk_and_full_memory_are_told(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(check.FREE_BYTES - 1))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: virtual(check.MEMORY_BYTES - 1))
     assert "2.0 GB are free below" in said("folders") and said("folders").startswith("mend: ")
-    assert said("memory").startswith("mend: 3.0 GB of memory are free and 3 are wanted; close other programs")
+    assert said("memory").startswith(
+        "mend: 3.0 GB of memory are free and 3 are wanted; close other programs"
+    )
 
 
 def test_a_missing_browser_is_a_note_and_no_trouble(monkeypatch):
@@ -108,18 +149,45 @@ def test_a_missing_browser_is_a_note_and_no_trouble(monkeypatch):
 def test_whatever_breaks_becomes_a_sentence():
     def broken():
         raise ImportError("libtorch.so: cannot open\nmore")
-    assert check.look("torch", broken, "mend").said == f"ImportError, libtorch.so: cannot open; {check.INSTALL}."
+
+    assert (
+        check.look("torch", broken, "mend").said
+        == f"ImportError, libtorch.so: cannot open; {check.INSTALL}."
+    )
 
 
 def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
-    """As a reader runs it, with every connection refused. One trouble, a cache that cannot be written, makes its status 1."""
-    (tmp_path / "sitecustomize.py").write_text("import socket\ndef refuse(*_):\n    raise SystemExit('the check asked the network')\nsocket.socket.connect = refuse\nsocket.getaddrinfo = refuse\n")
+    """As a reader runs it, with every connection refused.
+
+    One trouble, a cache that cannot be written, makes its status 1.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\ndef refuse(*_):\n    raise SystemExit('the check asked the network')\n"
+        "socket.socket.connect = refuse\nsocket.getaddrinfo = refuse\n"
+    )
     (tmp_path / "file").write_text("")
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin", "KCDP_CACHE": str(tmp_path / "file" / "cache")}
-    run = subprocess.run([sys.executable, "-m", "kcdp_lib.check"], env=environment, capture_output=True, text=True, timeout=120)
+    environment = {
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "PATH": "/usr/bin:/bin",
+        "KCDP_CACHE": str(tmp_path / "file" / "cache"),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "kcdp_lib.check"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     lines = run.stdout.splitlines()
-    assert run.returncode == 1 and [line.split()[0] for line in lines[:7]] == ["ok"] * 5 + ["mend", "ok"] and not run.stderr, run.stdout + run.stderr
-    assert lines[-1] == f'1 of {len(check.MUST) + len(check.MAY)} lines say "mend": do what they say, from above, and run this once more.'
+    assert (
+        run.returncode == 1
+        and [line.split()[0] for line in lines[:7]] == ["ok"] * 5 + ["mend", "ok"]
+        and not run.stderr
+    ), run.stdout + run.stderr
+    assert lines[-1] == (
+        f'1 of {len(check.MUST) + len(check.MAY)} lines say "mend": do what they say, from '
+        "above, and run this once more."
+    )
 
 
 # ---------------------------------------------------------------- exercises
@@ -143,39 +211,72 @@ def solutions(cells: list) -> list:
     return [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
 
 
-EXERCISED = [path for folder in ("notebooks", "book") for path in sorted((ROOT / folder).glob("*.ipynb")) if path.stem != "workshop"]    # the guide sets none itself
+EXERCISED = [
+    path
+    for folder in ("notebooks", "book")
+    for path in sorted((ROOT / folder).glob("*.ipynb"))
+    if path.stem != "workshop"
+]  # the guide sets none itself
 
 
 @pytest.mark.parametrize("path", EXERCISED, ids=lambda path: path.stem)
 def test_every_notebook_has_exercises_and_every_exercise_its_solution(path):
-    """A box that explains it and a cell that was run and has said something, hidden on the page. Chapters have two."""
+    """A box that explains it and a cell that was run and has said something, hidden on the page.
+
+    Chapters have two.
+    """
     cells = cells_of(path)
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     asked = text.count("{admonition} Exercise")
-    assert asked == text.count("{admonition} Solution") >= (2 if path in CHAPTERS else 1) and "Try it" not in text
+    assert (
+        asked == text.count("{admonition} Solution") >= (2 if path in CHAPTERS else 1)
+        and "Try it" not in text
+    )
     assert asked == len(solutions(cells))
-    assert all("hide-cell" in cell.metadata.tags and cell.execution_count and any(output.output_type == "stream" for output in cell.outputs) for cell in solutions(cells))
+    assert all(
+        "hide-cell" in cell.metadata.tags
+        and cell.execution_count
+        and any(output.output_type == "stream" for output in cell.outputs)
+        for cell in solutions(cells)
+    )
 
 
 def test_exercise_versions_hold_nothing_of_the_solutions(tmp_path):
     exercises = script("exercises")
     exercises.main(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in exercises.SOURCES} == {path.name for path in EXERCISED} >= {path.name for path in CHAPTERS}
+    assert (
+        {path.name for path in tmp_path.iterdir()}
+        == {path.name for path in exercises.SOURCES}
+        == {path.name for path in EXERCISED}
+        >= {path.name for path in CHAPTERS}
+    )
     for source in exercises.SOURCES:
         whole, made = cells_of(source), cells_of(tmp_path / source.name)
         nbformat.validate(nbformat.read(tmp_path / source.name, as_version=4))
         text = "\n".join(cell.source for cell in made)
-        assert "Solution" not in text and "{admonition} Exercise" not in text and text.count("### Exercise") == sum(cell.source.count("{admonition} Exercise") for cell in whole)
+        assert (
+            "Solution" not in text
+            and "{admonition} Exercise" not in text
+            and text.count("### Exercise")
+            == sum(cell.source.count("{admonition} Exercise") for cell in whole)
+        )
         assert [cell.source for cell in made].count(exercises.STUB) == len(solutions(whole))
         assert all(cell.source not in text for cell in solutions(whole))
-        assert [cell.source for cell in made if cell.cell_type == "code"] == [exercises.STUB if cell in solutions(whole) else cell.source for cell in whole if cell.cell_type == "code"]
+        assert [cell.source for cell in made if cell.cell_type == "code"] == [
+            exercises.STUB if cell in solutions(whole) else cell.source
+            for cell in whole
+            if cell.cell_type == "code"
+        ]
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in made)
 
 
 def test_a_participants_work_is_never_overwritten(tmp_path, capsys):
     (tmp_path / "03_perception.ipynb").write_text("mine")
     script("exercises").main(tmp_path)
-    assert (tmp_path / "03_perception.ipynb").read_text() == "mine" and "03_perception.ipynb is left as it is; delete or rename it" in capsys.readouterr().out
+    assert (
+        (tmp_path / "03_perception.ipynb").read_text() == "mine"
+        and "03_perception.ipynb is left as it is; delete or rename it" in capsys.readouterr().out
+    )
 
 
 def test_an_exercise_version_runs_up_to_its_first_exercise(tmp_path):
@@ -183,14 +284,24 @@ def test_an_exercise_version_runs_up_to_its_first_exercise(tmp_path):
     script("exercises").main(tmp_path)
     notebook = nbformat.read(tmp_path / "01_datasets.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if "### Exercise 1" in cell.source)
-    notebook.cells = notebook.cells[:first + 2]
+    notebook.cells = notebook.cells[: first + 2]
     nbformat.write(notebook, tmp_path / "first.ipynb")
-    papermill.execute_notebook(tmp_path / "first.ipynb", tmp_path / "out.ipynb", cwd=tmp_path, kernel_name="python3", progress_bar=False)
+    papermill.execute_notebook(
+        tmp_path / "first.ipynb",
+        tmp_path / "out.ipynb",
+        cwd=tmp_path,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     ran = cells_of(tmp_path / "out.ipynb")
-    assert all(cell.execution_count for cell in ran if cell.cell_type == "code") and ran[-1].source == script("exercises").STUB
+    assert (
+        all(cell.execution_count for cell in ran if cell.cell_type == "code")
+        and ran[-1].source == script("exercises").STUB
+    )
 
 
 # ---------------------------------------------------------------- slides
+
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory) -> Path:
@@ -203,56 +314,122 @@ def test_there_are_slides_of_every_chapter_with_its_figures_and_exercises(slides
     index = (slides / "index.html").read_text(encoding="utf-8")
     for path in CHAPTERS:
         page, cells = (slides / f"{path.stem}.html").read_text(encoding="utf-8"), cells_of(path)
-        pictures = [output.data["image/png"] for cell in cells if cell.cell_type == "code" and cell not in solutions(cells) for output in cell.outputs if "image/png" in output.get("data", {})]
+        pictures = [
+            output.data["image/png"]
+            for cell in cells
+            if cell.cell_type == "code" and cell not in solutions(cells)
+            for output in cell.outputs
+            if "image/png" in output.get("data", {})
+        ]
         assert f'href="{path.stem}.html"' in index
-        assert page.count("data:image/png;base64,") == len(pictures) and page.count('class="exercise"') == sum(cell.source.count("{admonition} Exercise") for cell in cells)
-        told = [cell.metadata["mystnb"]["image"]["alt"] for cell in cells if "mystnb" in cell.metadata and cell not in solutions(cells)]
-        assert all(f'alt="{html.escape(alt, quote=True)}"' in page for alt in told), "a slide's picture keeps the chapter's words for who cannot see it"
+        assert page.count("data:image/png;base64,") == len(pictures) and page.count(
+            'class="exercise"'
+        ) == sum(cell.source.count("{admonition} Exercise") for cell in cells)
+        told = [
+            cell.metadata["mystnb"]["image"]["alt"]
+            for cell in cells
+            if "mystnb" in cell.metadata and cell not in solutions(cells)
+        ]
+        assert all(f'alt="{html.escape(alt, quote=True)}"' in page for alt in told), (
+            "a slide's picture keeps the chapter's words for who cannot see it"
+        )
 
 
 def test_slides_are_whole_files_without_solutions_and_without_debris(slides):
     for page in slides.glob("*.html"):
         text = re.sub(r"data:image/[^\"]+", "", page.read_text(encoding="utf-8"))
         assert not re.search(r"https?://|src=\"(?!\")", text), "nothing is loaded from elsewhere"
-        shown = re.sub(r"<style>.*?</style>|<script>.*?</script>|<code>.*?</code>", "", text, flags=re.DOTALL)
-        assert not re.search(r"\{\w[\w:]*\}|\$|```|\\[a-z]|Solution", shown), re.search(r".{40}(?:\{\w[\w:]*\}|\$|```|\\[a-z]|Solution).{40}", shown)
+        shown = re.sub(
+            r"<style>.*?</style>|<script>.*?</script>|<code>.*?</code>", "", text, flags=re.DOTALL
+        )
+        assert not re.search(r"\{\w[\w:]*\}|\$|```|\\[a-z]|Solution", shown), re.search(
+            r".{40}(?:\{\w[\w:]*\}|\$|```|\\[a-z]|Solution).{40}", shown
+        )
 
 
 def test_a_slide_says_what_the_chapter_says_of_its_figure():
     slides = script("slides")
     cell = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
-    cells = [cell["markdown"]("## Here\n\nSome photos:"), cell["code"]("a"), cell["markdown"]("Red is more. Blue is less,\nmostly.\n\nMore."), cell["code"]("b"), cell["markdown"]("## There")]
+    cells = [
+        cell["markdown"]("## Here\n\nSome photos:"),
+        cell["code"]("a"),
+        cell["markdown"]("Red is more. Blue is less,\nmostly.\n\nMore."),
+        cell["code"]("b"),
+        cell["markdown"]("## There"),
+    ]
     assert slides.said_of(cells, 1) == "Some photos" and slides.said_of(cells[2:], 1) == "More."
-    assert slides.said_of([cell["code"]("b"), *cells[1:3]], 1) == "Red is more. Blue is less, mostly."
-    assert slides.prose("At {glue:text}`f1:.2f` ({cite:p}`a2020b`), $k = [c\\,; t]$ by {py:func}`~kcdp_lib.perception.look`, {eq}`eq-x`.", {"f1": "0.456"}) == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>.</p>\n"
+    assert (
+        slides.said_of([cell["code"]("b"), *cells[1:3]], 1) == "Red is more. Blue is less, mostly."
+    )
+    assert (
+        slides.prose(
+            "At {glue:text}`f1:.2f` ({cite:p}`a2020b`), $k = [c\\,; t]$ by "
+            "{py:func}`~kcdp_lib.perception.look`, {eq}`eq-x`.",
+            {"f1": "0.456"},
+        )
+        == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>.</p>\n"
+    )
 
 
 # ---------------------------------------------------------------- the guide
 
-GUIDE = "\n\n".join(cell.source for cell in cells_of(ROOT / "book" / "workshop.ipynb") if cell.cell_type == "markdown")
+GUIDE = "\n\n".join(
+    cell.source
+    for cell in cells_of(ROOT / "book" / "workshop.ipynb")
+    if cell.cell_type == "markdown"
+)
 
 
 def test_every_command_of_the_guide_exists():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[
+        1
+    ].split()
     said = set(re.findall(r"`make (\w+)", GUIDE))
     assert said >= {"check", "exercises", "slides", "adapt"} and said <= set(targets)
-    scripts = {name.replace("\\", "/") for name in re.findall(r"(?:python|`)\s?((?:book|benchmarks)[/\\]\w+\.py)", GUIDE)}
-    assert scripts >= {"book/exercises.py", "book/slides.py", "benchmarks/workshop.py"} and all((ROOT / name).is_file() for name in scripts)
+    scripts = {
+        name.replace("\\", "/")
+        for name in re.findall(r"(?:python|`)\s?((?:book|benchmarks)[/\\]\w+\.py)", GUIDE)
+    }
+    assert scripts >= {"book/exercises.py", "book/slides.py", "benchmarks/workshop.py"} and all(
+        (ROOT / name).is_file() for name in scripts
+    )
     modules = set(re.findall(r"-m (kcdp_lib[.\w]*)", GUIDE))
-    assert modules >= {"kcdp_lib.check", "kcdp_lib.adapt"} and all(importlib.util.find_spec(name) for name in modules)
+    assert modules >= {"kcdp_lib.check", "kcdp_lib.adapt"} and all(
+        importlib.util.find_spec(name) for name in modules
+    )
 
 
 def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):
-    asked = [title for path in EXERCISED for cell in cells_of(path) if cell.cell_type == "markdown" for title in re.findall(r"\{admonition\} Exercise(?: \d)?: (.+)", cell.source)]
+    asked = [
+        title
+        for path in EXERCISED
+        for cell in cells_of(path)
+        if cell.cell_type == "markdown"
+        for title in re.findall(r"\{admonition\} Exercise(?: \d)?: (.+)", cell.source)
+    ]
     assert len(asked) == 21 and all(f"| {title} |" in GUIDE for title in asked)
-    headings = {heading for page in slides.glob("*.html") for heading in re.findall(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))}
-    shown = [name for line in GUIDE.splitlines() if re.match(r"\| \d+ to \d+ ", line) for name in re.findall(r"\*([^*]+)\*", line)]
-    assert len(shown) >= 6 and not [name for name in shown if not any(heading.startswith(name) for heading in headings)]
+    headings = {
+        heading
+        for page in slides.glob("*.html")
+        for heading in re.findall(r"<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
+    }
+    shown = [
+        name
+        for line in GUIDE.splitlines()
+        if re.match(r"\| \d+ to \d+ ", line)
+        for name in re.findall(r"\*([^*]+)\*", line)
+    ]
+    assert len(shown) >= 6 and not [
+        name for name in shown if not any(heading.startswith(name) for heading in headings)
+    ]
 
 
 def test_the_first_figure_takes_less_than_five_minutes_as_measured():
     steps = results.benchmark("workshop")["path"]["seconds"]
-    assert steps.keys() == {"clone", "check", "exercises", "figure"} and sum(step["clock"] for step in steps.values()) < 300
+    assert (
+        steps.keys() == {"clone", "check", "exercises", "figure"}
+        and sum(step["clock"] for step in steps.values()) < 300
+    )
 
 
 def test_the_script_that_measures(monkeypatch, tmp_path):
@@ -260,6 +437,10 @@ def test_the_script_that_measures(monkeypatch, tmp_path):
     measuring = importlib.import_module("workshop")
     found = measuring.timed(sys.executable, "-c", "sum(range(3_000_000))", cwd=tmp_path)
     assert 0 < found["processor"] < 60 and 0 < found["clock"]
-    assert len({measuring.face(i).tobytes() for i in range(measuring.OWN)}) > 10 and measuring.face(0).size == (256, 256)
-    with pytest.raises(SystemExit, match="There is no part 'nothing'; choose among path, chapters, own."):
+    assert len({measuring.face(i).tobytes() for i in range(measuring.OWN)}) > 10 and measuring.face(
+        0
+    ).size == (256, 256)
+    with pytest.raises(
+        SystemExit, match="There is no part 'nothing'; choose among path, chapters, own."
+    ):
         measuring.main(["nothing"])

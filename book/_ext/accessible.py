@@ -2,7 +2,10 @@
 
 
 def mend(app, pagename, templatename, context, doctree) -> None:
-    """An entry of the bibliography's list is a list item: its own role, doc-biblioentry, is out of use, and left the list without items."""
+    """An entry of the bibliography's list is a list item.
+
+    Its own role, doc-biblioentry, is out of use, and left the list without items.
+    """
     context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
 
 

@@ -1,4 +1,9 @@
-"""sphinx-codeautolink asks every name's type; some annotations cannot be evaluated (PIL's name classes that its C part has not), which would end the build."""
+"""sphinx-codeautolink asks every name's type.
+
+Some annotations cannot be evaluated (PIL's name classes that its C part has not), which would end
+the build.
+"""
+
 import typing
 
 from sphinx_codeautolink.extension import resolve

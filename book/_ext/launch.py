@@ -1,4 +1,7 @@
-"""Launch buttons need to know where the repository lies: `repository: url` in _config.yml. While that is empty there are none, rather than some that lead nowhere."""
+"""Launch buttons need to know where the repository lies: `repository: url` in _config.yml.
+
+While that is empty there are none, rather than some that lead nowhere.
+"""
 
 
 def hide_without_address(app, config) -> None:

@@ -1,4 +1,8 @@
-"""At the foot of each notebook's page: when its outputs were made, from which commit, with what, on what, in how many seconds."""
+"""At the foot of each notebook's page.
+
+When its outputs were made, from which commit, with what, on what, in how many seconds.
+"""
+
 import nbformat
 from docutils import nodes
 
@@ -7,10 +11,16 @@ NAMES = {"open_clip_torch": "open_clip"}
 
 def foot(made: dict) -> str:
     """One line from what `book/execute.py` left in a notebook's metadata."""
-    versions = ", ".join(f"{NAMES.get(name, name)} {version}" for name, version in made["versions"].items())
+    versions = ", ".join(
+        f"{NAMES.get(name, name)} {version}" for name, version in made["versions"].items()
+    )
     commit = made["commit"] or "no commit"
     changed = ", with changes" if commit.endswith("+changes") else ""
-    return f"Executed from commit {commit[:10]}{changed}, with {versions}, on {made['machine']}, in {made['seconds']} seconds with {made['threads']} thread{'s' if made['threads'] > 1 else ''} from {made['caches']} caches."
+    return (
+        f"Executed from commit {commit[:10]}{changed}, with {versions}, on {made['machine']}, in "
+        f"{made['seconds']} seconds with {made['threads']} "
+        f"thread{'s' if made['threads'] > 1 else ''} from {made['caches']} caches."
+    )
 
 
 def add_foot(app, doctree: nodes.document) -> None:

@@ -1,4 +1,7 @@
-"""KCDP: KADAP and CLIEA together on one preset's frozen models, saved and loaded without pickle (chapter 05)."""
+"""KCDP: KADAP and CLIEA together on one preset's frozen models, saved and loaded without pickle
+(chapter 05).
+"""
+
 from __future__ import annotations
 
 import json
@@ -16,11 +19,31 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kcdp_lib import datasets
-from kcdp_lib.config import PRESETS, Preset, Recipe, in_folder, pick_device, pick_precision, read_recipe
+from kcdp_lib.config import (
+    PRESETS,
+    Preset,
+    Recipe,
+    in_folder,
+    pick_device,
+    pick_precision,
+    read_recipe,
+)
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import Foundations, Frozen, Triplet, class_embeddings, describe, embedding_width, encode_texts, load_foundations, load_text_encoder, model_key, without_knowledge
+from kcdp_lib.knowledge import (
+    Foundations,
+    Frozen,
+    Triplet,
+    class_embeddings,
+    describe,
+    embedding_width,
+    encode_texts,
+    load_foundations,
+    load_text_encoder,
+    model_key,
+    without_knowledge,
+)
 from kcdp_lib.paths import atomic_save, atomic_write, resolve, sha
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
 
@@ -28,43 +51,79 @@ from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainabl
 @dataclass
 class Prediction:
     """What `KCDP.predict` returns (chapter 05); rows in the order of the pictures."""
-    probs: np.ndarray             # [N, C] float32, classes in the order of the model's `classes`
-    labels: list[str]             # the most probable emotion of each picture
+
+    probs: np.ndarray  # [N, C] float32, classes in the order of the model's `classes`
+    labels: list[str]  # the most probable emotion of each picture
     captions: list[str]
     triplets: list[list[Triplet]]
 
 
 class KCDP(nn.Module):
-    """KADAP and CLIEA on one preset's frozen models (paper, figure 2). Seed torch before: LoRA, pyramid, experts and alignment start at random.
+    """KADAP and CLIEA on one preset's frozen models (paper, figure 2).
 
-    classes: the names of the C emotions, which are also what the prompts say. KCDPError if a frozen model cannot be loaded whole.
+    Seed torch before: LoRA, pyramid, experts and alignment start at random.
+
+    classes: the names of the C emotions, which are also what the prompts say. KCDPError if a frozen
+    model cannot be loaded whole.
     """
 
-    def __init__(self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS):
+    def __init__(
+        self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS
+    ):
         super().__init__()
-        self.preset, self.recipe, self.device, self.classes, self.knowledge = preset, recipe, device, tuple(classes), True
-        self.aligned = recipe.alignment != "none"      # is CLIEA trained: not by the peers
-        self.foundations: Foundations | None = None    # loaded by the first predict()
+        self.preset, self.recipe, self.device, self.classes, self.knowledge = (
+            preset,
+            recipe,
+            device,
+            tuple(classes),
+            True,
+        )
+        self.aligned = recipe.alignment != "none"  # is CLIEA trained: not by the peers
+        self.foundations: Foundations | None = None  # loaded by the first predict()
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
-        self.kadap = load_kadap(preset, recipe, 2 * tokens.shape[1], device, len(self.classes), embedding_width(preset) if recipe.embeddings else 0)
+        self.kadap = load_kadap(
+            preset,
+            recipe,
+            2 * tokens.shape[1],
+            device,
+            len(self.classes),
+            embedding_width(preset) if recipe.embeddings else 0,
+        )
         if recipe.embeddings or recipe.labelled_by == "vlm":
-            with torch.random.fork_rng(devices=[]):    # the first call loads the VLM, which draws weights before it reads them: a model's own start must not depend on that
-                self.register_buffer("class_embeddings", class_embeddings(preset, self.classes, device), persistent=False)    # [C, D]
-        self.register_buffer("prompt_tokens", tokens, persistent=False)    # [C, L, H]
-        self.register_buffer("prompt_mask", mask, persistent=False)        # [C, L]
+            # The first call loads the VLM, which draws weights before it reads them: a model's own
+            # start must not depend on that
+            with torch.random.fork_rng(devices=[]):
+                self.register_buffer(
+                    "class_embeddings",
+                    class_embeddings(preset, self.classes, device),
+                    persistent=False,
+                )  # [C, D]
+        self.register_buffer("prompt_tokens", tokens, persistent=False)  # [C, L, H]
+        self.register_buffer("prompt_mask", mask, persistent=False)  # [C, L]
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
         self.to(device)
 
-    def forward(self, latents: torch.Tensor | list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor, embeddings: torch.Tensor | None = None, domain: str = "target") -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T], as `gather` gives them.
+    def forward(
+        self,
+        latents: torch.Tensor | list[torch.Tensor],
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        embeddings: torch.Tensor | None = None,
+        domain: str = "target",
+    ) -> tuple[Perception, torch.Tensor]:
+        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and
+        knowledge tokens [B, T, H] with bool mask [B, T], as `gather` gives them.
 
-        embeddings [B, 4 D], the four maps in place of the latents, and domain ("source" or "target"): see `KADAP.forward`. KCDPError if T is not the preset's 2 L.
+        embeddings [B, 4 D], the four maps in place of the latents, and domain ("source" or
+        "target"): see `KADAP.forward`. KCDPError if T is not the preset's 2 L.
         """
         seen = self.kadap(latents, tokens, mask, embeddings, domain)
         return seen, self.align(seen, tokens, mask)
 
     def align(self, seen: Perception, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was seen and knowledge tokens [B, T, H] with bool mask [B, T]."""
+        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was seen and knowledge tokens [B,
+        T, H] with bool mask [B, T].
+        """
         return self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
 
     @property
@@ -72,68 +131,131 @@ class KCDP(nn.Module):
         """Has CLIEA a voice in the answer?"""
         return self.recipe.embeddings and self.aligned
 
-    def answer(self, seen: Perception, similarities: torch.Tensor | None, embeddings: torch.Tensor | None = None) -> torch.Tensor:
-        """Probabilities [B, C]: the experts' (method chapter, eq-experts). A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison")."""
+    def answer(
+        self,
+        seen: Perception,
+        similarities: torch.Tensor | None,
+        embeddings: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Probabilities [B, C]: the experts' (method chapter, eq-experts).
+
+        A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and
+        CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison").
+        """
         experts = seen.logits.float().softmax(-1)
         if not self.recipe.embeddings:
             return experts
-        return together(experts, self.ask_vlm(embeddings), *([similarity_probs(similarities)] if self.asks_cliea else []))
+        return together(
+            experts,
+            self.ask_vlm(embeddings),
+            *([similarity_probs(similarities)] if self.asks_cliea else []),
+        )
 
     def ask_vlm(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Probabilities [B, C] by the VLM alone, as in `knowledge.zero_shot`, from its embeddings [B, 4 D]."""
-        return (embeddings[:, :self.class_embeddings.shape[1]] @ self.class_embeddings.T).softmax(-1)
+        """Probabilities [B, C] by the VLM alone, as in `knowledge.zero_shot`, from its embeddings
+        [B, 4 D].
+        """
+        return (embeddings[:, : self.class_embeddings.shape[1]] @ self.class_embeddings.T).softmax(
+            -1
+        )
 
-    def label(self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Probabilities [B, C] from which the target's pseudo-labels are taken: CLIEA's similarities [B, C] (method chapter, eq-pseudo), or whoever the recipe says."""
+    def label(
+        self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """Probabilities [B, C] from which the target's pseudo-labels are taken.
+
+        CLIEA's similarities [B, C] (method chapter, eq-pseudo), or whoever the recipe says.
+        """
         if self.recipe.labelled_by == "answer":
             return self.answer(seen, similarities, embeddings)
         if self.recipe.labelled_by == "experts":
             return seen.logits.float().softmax(-1)
-        return self.ask_vlm(embeddings) if self.recipe.labelled_by == "vlm" else similarity_probs(similarities)
+        return (
+            self.ask_vlm(embeddings)
+            if self.recipe.labelled_by == "vlm"
+            else similarity_probs(similarities)
+        )
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
-        """Emotions, captions and triplets of PIL images or paths; needs nothing but the pictures, of any size and mode (chapter 05).
+        """Emotions, captions and triplets of PIL images or paths.
 
-        KCDPError for an empty list or a single picture, and naming the first picture that cannot be read.
+        Needs nothing but the pictures, of any size and mode (chapter 05).
+
+        KCDPError for an empty list or a single picture, and naming the first picture that cannot be
+        read.
         """
-        if isinstance(images, (str, Path, Image.Image)):    # a string would be read letter by letter
-            raise KCDPError("predict takes several pictures at once; give a list of PIL images or paths, also for one.")
+        if isinstance(images, (str, Path, Image.Image)):  # a string would be read letter by letter
+            raise KCDPError(
+                "predict takes several pictures at once; give a list of PIL images or paths, also "
+                "for one."
+            )
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         if not len(images):
             raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
         size = self.preset.batch_size
-        parts = [self._predict(list(images[i:i + size])) for i in range(0, len(images), size)]
+        parts = [self._predict(list(images[i : i + size])) for i in range(0, len(images), size)]
         probs, captions, triplets = zip(*parts)
         probs = np.concatenate(probs)
-        return Prediction(probs, [self.classes[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, []))
+        return Prediction(
+            probs, [self.classes[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, [])
+        )
 
     def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
         """Probabilities, captions and triplets of one batch."""
-        frozen = describe(datasets.read_images(images, self.preset.image_size), self.foundations, self.recipe)
+        frozen = describe(
+            datasets.read_images(images, self.preset.image_size), self.foundations, self.recipe
+        )
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
         return evaluate(self, frozen), frozen.captions, frozen.triplets
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write what was trained (`model.safetensors`) and which frozen models it stands on (`config.json`)."""
+        """Write what was trained (`model.safetensors`) and which frozen models it stands on
+        (`config.json`).
+        """
         atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
-        about = {"preset": self.preset.name, "recipe": self.recipe.name, "classes": list(self.classes), "knowledge": self.knowledge, "aligned": self.aligned, "stack": stack_key(self.preset)}
+        about = {
+            "preset": self.preset.name,
+            "recipe": self.recipe.name,
+            "classes": list(self.classes),
+            "knowledge": self.knowledge,
+            "aligned": self.aligned,
+            "stack": stack_key(self.preset),
+        }
         atomic_write(Path(folder) / "config.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | None = None, models: str | Path | None = None) -> KCDP:
-        """The model of a finished run, ready to predict; `models` as the run had it. KCDPError if the folder does not hold one, and for other frozen models than the run's."""
+    def from_pretrained(
+        cls, folder: str | Path, device: str | None = None, models: str | Path | None = None
+    ) -> KCDP:
+        """The model of a finished run, ready to predict; `models` as the run had it.
+
+        KCDPError if the folder does not hold one, and for other frozen models than the run's.
+        """
         folder = resolve(folder)
         try:
             about = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
-            preset, recipe, classes, stack, knowledge = PRESETS[about["preset"]], read_recipe(about["recipe"]), about["classes"], about["stack"], about["knowledge"]
+            preset, recipe, classes, stack, knowledge = (
+                PRESETS[about["preset"]],
+                read_recipe(about["recipe"]),
+                about["classes"],
+                about["stack"],
+                about["knowledge"],
+            )
         except (OSError, KeyError, TypeError, ValueError, SafetensorError, KCDPError) as error:
-            raise KCDPError(f"{folder} does not hold a model of this version ({error}); give the model/ folder that adapt() wrote.") from error
+            raise KCDPError(
+                f"{folder} does not hold a model of this version ({error}); give the model/ folder "
+                "that adapt() wrote."
+            ) from error
         preset = in_folder(preset, models)
         if stack != stack_key(preset):
-            raise KCDPError(f"{folder} was trained on other weights of preset {preset.name} than those here; run adapt() again, give `models` as its run did, or bring back the weights it was trained on.")
+            raise KCDPError(
+                f"{folder} was trained on other weights of preset {preset.name} than those here; "
+                "run adapt() again, give `models` as its run did, or bring back the weights it "
+                "was trained on."
+            )
         model = cls(preset, recipe, pick_device(device), classes)
         model.knowledge, model.aligned = knowledge, about.get("aligned", True)
         load_trainable(model, state)
@@ -142,32 +264,59 @@ class KCDP(nn.Module):
 
 def stack_key(preset: Preset) -> str:
     """SHA over the frozen models a preset names."""
-    return sha(model_key(preset.diffusion), model_key(preset.vlm), str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)), *([model_key(preset.writer), preset.parser] if preset.writer else []))
+    return sha(
+        model_key(preset.diffusion),
+        model_key(preset.vlm),
+        str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)),
+        *([model_key(preset.writer), preset.parser] if preset.writer else []),
+    )
 
 
-def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H], bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B], on the device: what eq-attention to eq-cliea start from."""
-    looked = [map_[rows].to(device) for map_ in frozen.maps] if frozen.maps else frozen.latents[rows].to(device)
+def gather(
+    frozen: Frozen, rows: torch.Tensor, device: str
+) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H],
+    bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B],
+    on the device: what eq-attention to eq-cliea start from.
+    """
+    looked = (
+        [map_[rows].to(device) for map_ in frozen.maps]
+        if frozen.maps
+        else frozen.latents[rows].to(device)
+    )
     embeddings = None if frozen.embeddings is None else frozen.embeddings[rows].to(device)
     return looked, frozen.tokens[rows].to(device), frozen.mask[rows].to(device), embeddings
 
 
 def autocast(device: str, precision: str | None = None):
-    """The context in which the networks run, losses excepted: "no" is float32, None what `pick_precision` finds best."""
+    """The context in which the networks run, losses excepted.
+
+    "no" is float32, None what `pick_precision` finds best.
+    """
     chosen = pick_precision(precision, device)
-    return torch.autocast(torch.device(device).type, dtype=torch.float16 if chosen == "fp16" else torch.bfloat16, enabled=chosen != "no")
+    return torch.autocast(
+        torch.device(device).type,
+        dtype=torch.float16 if chosen == "fp16" else torch.bfloat16,
+        enabled=chosen != "no",
+    )
 
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them (method chapter, eq-experts). Leaves the model in eval mode.
+    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them (method chapter,
+    eq-experts).
 
-    domain: "source" or "target", for a recipe that standardises by domain. Several processes share the batches, and each gets the whole answer.
+    Leaves the model in eval mode.
+
+    domain: "source" or "target", for a recipe that standardises by domain. Several processes share
+    the batches, and each gets the whole answer.
     """
     model.eval()
     state = PartialState()
     probs = torch.zeros(len(frozen), len(model.classes), device=model.device)
-    for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[state.process_index::state.num_processes]:
+    for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[
+        state.process_index :: state.num_processes
+    ]:
         with autocast(model.device):
             looked, tokens, mask, embeddings = gather(frozen, rows, model.device)
             seen = model.kadap(looked, tokens, mask, embeddings, domain)
@@ -178,9 +327,11 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
 
 @torch.no_grad()
 def settle(model: KCDP, frozen: Frozen) -> None:
-    """Test-time adaptation: standardise the target by the averages of the pictures that are asked about, whatever the model was trained on (chapter "A fair comparison").
+    """Test-time adaptation: standardise the target by the averages of the pictures that are asked
+    about, whatever the model was trained on (chapter "A fair comparison").
 
-    For a recipe with `domain_norm`, in a universal setting; no label is read and no weight changes. Leaves the model in eval mode.
+    For a recipe with `domain_norm`, in a universal setting; no label is read and no weight changes.
+    Leaves the model in eval mode.
     """
     norm = model.eval().kadap.norm
     norm.forget_domain("target")

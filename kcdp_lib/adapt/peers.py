@@ -1,8 +1,11 @@
-"""Other methods of domain adaptation, on KCDP's own eye and knowledge (chapter "A fair comparison").
+"""Other methods of domain adaptation, on KCDP's own eye and knowledge (chapter "A fair
+comparison").
 
-Each sees what KCDP's experts see: z, their hidden layer, and the logits, which are linear in z. It adds one loss to the source's cross-entropy, and perhaps
-a few weights of its own; batches, steps, optimizer and rates are KCDP's. A new one is a class with a `forward`, entered in `PEERS`.
+Each sees what KCDP's experts see: z, their hidden layer, and the logits, which are linear in z. It
+adds one loss to the source's cross-entropy, and perhaps a few weights of its own; batches, steps,
+optimizer and rates are KCDP's. A new one is a class with a `forward`, entered in `PEERS`.
 """
+
 from __future__ import annotations
 
 import torch
@@ -14,23 +17,44 @@ from kcdp_lib.perception import Experts, Perception
 
 
 class Peer(nn.Module):
-    """A method (chapter "A fair comparison"): experts are those it adapts, pictures the number N of the target's, done the share of the training that has gone by, 0 to 1.
+    """A method (chapter "A fair comparison").
 
-    forward returns the loss [] to minimise beside the source's cross-entropy; rows, int64 [B], say which of the N target pictures `target` shows.
+    Experts are those it adapts, pictures the number N of the target's, done the share of the
+    training that has gone by, 0 to 1.
+
+    forward returns the loss [] to minimise beside the source's cross-entropy; rows, int64 [B], say
+    which of the N target pictures `target` shows.
     """
-    source_until = 1.0    # share of the training in which the source's loss counts
+
+    source_until = 1.0  # share of the training in which the source's loss counts
 
     def __init__(self, experts: Experts, pictures: int):
         super().__init__()
-        self.pictures, self.classes, self.width = pictures, experts.bias.shape[1], experts.second.shape[0] * experts.second.shape[1]
+        self.pictures, self.classes, self.width = (
+            pictures,
+            experts.bias.shape[1],
+            experts.second.shape[0] * experts.second.shape[1],
+        )
 
-    def forward(self, experts: Experts, source: Perception, labels: torch.Tensor, target: Perception, rows: torch.Tensor, done: float) -> torch.Tensor:
-        """The method's own loss [], on a source batch with int64 labels [B] and a target batch without."""
+    def forward(
+        self,
+        experts: Experts,
+        source: Perception,
+        labels: torch.Tensor,
+        target: Perception,
+        rows: torch.Tensor,
+        done: float,
+    ) -> torch.Tensor:
+        """The method's own loss [], on a source batch with int64 labels [B] and a target batch
+        without.
+        """
         raise NotImplementedError
 
 
 class AdaBN(Peer):
-    """Nothing but a standardisation by each domain's own averages (Li et al. 2018), for which the target has to be seen: recipes without it make this *source only*."""
+    """Nothing but a standardisation by each domain's own averages (Li et al. 2018), for which the
+    target has to be seen: recipes without it make this *source only*.
+    """
 
     def forward(self, experts, source, labels, target, rows, done):
         """Zero []."""
@@ -38,35 +62,59 @@ class AdaBN(Peer):
 
 
 class DANN(Peer):
-    """Domain-adversarial training (Ganin et al. 2016): what is seen is to leave a domain classifier guessing, whose gradient is turned round on its way back."""
+    """Domain-adversarial training (Ganin et al. 2016).
+
+    What is seen is to leave a domain classifier guessing, whose gradient is turned round on its way
+    back.
+    """
 
     def __init__(self, experts: Experts, pictures: int):
         super().__init__(experts, pictures)
         self.judge = perceptron(self.width, 1)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of telling source from target by z, as strong as the paper's schedule says."""
+        """Cross-entropy [] of telling source from target by z, as strong as the paper's schedule
+        says.
+        """
         return domain_loss(self.judge, source.z, target.z, done)
 
 
 class CDAN(Peer):
-    """Conditional adversarial training (Long et al. 2018): the domain classifier sees z together with the answer, as their outer product."""
+    """Conditional adversarial training (Long et al. 2018).
+
+    The domain classifier sees z together with the answer, as their outer product.
+    """
 
     def __init__(self, experts: Experts, pictures: int):
         super().__init__(experts, pictures)
         self.judge = perceptron(self.width * self.classes, 1)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of telling source from target by z and the predicted probabilities, which are not to be bent by it."""
-        return domain_loss(self.judge, *(torch.einsum("bz,bc->bzc", seen.z, seen.logits.softmax(-1).detach()).flatten(1) for seen in (source, target)), done)
+        """Cross-entropy [] of telling source from target by z and the predicted probabilities,
+        which are not to be bent by it.
+        """
+        return domain_loss(
+            self.judge,
+            *(
+                torch.einsum("bz,bc->bzc", seen.z, seen.logits.softmax(-1).detach()).flatten(1)
+                for seen in (source, target)
+            ),
+            done,
+        )
 
 
 class MCC(Peer):
-    """Minimum class confusion (Jin et al. 2020): a target batch's answers are to mix no two classes up."""
+    """Minimum class confusion (Jin et al. 2020).
+
+    A target batch's answers are to mix no two classes up.
+    """
+
     temperature = 2.5
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Share [] of the class correlation that is off the diagonal, pictures weighted by how sure their answers are."""
+        """Share [] of the class correlation that is off the diagonal, pictures weighted by how sure
+        their answers are.
+        """
         probs = (target.logits / self.temperature).softmax(-1)
         weight = 1 + (-entropy(probs)).exp()
         confusion = (probs * (weight * len(probs) / weight.sum()).detach()[:, None]).T @ probs
@@ -75,9 +123,12 @@ class MCC(Peer):
 
 
 class MCD(Peer):
-    """Maximum classifier discrepancy (Saito et al. 2018): two classifiers look for target pictures on which they differ, what is seen is to leave none.
+    """Maximum classifier discrepancy (Saito et al. 2018).
 
-    With the gradient turned round between them, in place of the paper's three steps in turn, so that it takes one optimizer step like everyone.
+    Two classifiers look for target pictures on which they differ, what is seen is to leave none.
+
+    With the gradient turned round between them, in place of the paper's three steps in turn, so
+    that it takes one optimizer step like everyone.
     """
 
     def __init__(self, experts: Experts, pictures: int):
@@ -85,17 +136,27 @@ class MCD(Peer):
         self.other = nn.Linear(self.width, self.classes)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of the second classifier on the source, less the difference of both on the target."""
+        """Cross-entropy [] of the second classifier on the source, less the difference of both on
+        the target.
+        """
         z = Reversed.apply(target.z, 1.0)
-        differ = (experts.classify(z, target.gates.detach()).softmax(-1) - self.other(z).softmax(-1)).abs().mean()
+        differ = (
+            (experts.classify(z, target.gates.detach()).softmax(-1) - self.other(z).softmax(-1))
+            .abs()
+            .mean()
+        )
         return F.cross_entropy(self.other(source.z), labels) - differ
 
 
 class SHOT(Peer):
-    """Source hypothesis transfer (Liang et al. 2020): first the source alone, then the target alone, its last layer as the source left it.
+    """Source hypothesis transfer (Liang et al. 2020).
 
-    Answers are to be sure one by one and varied together; pseudo-labels come from the nearest of the classes' centres among all target pictures.
+    First the source alone, then the target alone, its last layer as the source left it.
+
+    Answers are to be sure one by one and varied together; pseudo-labels come from the nearest of
+    the classes' centres among all target pictures.
     """
+
     source_until = 0.5
     pseudo_weight = 0.3
 
@@ -105,35 +166,63 @@ class SHOT(Peer):
         self.register_buffer("probs", torch.zeros(pictures, self.classes))
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Information maximisation and cross-entropy on pseudo-labels []; zero while the source is learnt."""
-        self.z[rows], self.probs[rows] = F.normalize(target.z.detach(), dim=-1), target.logits.detach().softmax(-1)
+        """Information maximisation and cross-entropy on pseudo-labels [].
+
+        Zero while the source is learnt.
+        """
+        self.z[rows], self.probs[rows] = (
+            F.normalize(target.z.detach(), dim=-1),
+            target.logits.detach().softmax(-1),
+        )
         if done < self.source_until:
             return target.logits.sum() * 0
-        logits = target.z @ experts.second.detach().flatten(0, 1) + target.gates @ experts.bias.detach()
+        logits = (
+            target.z @ experts.second.detach().flatten(0, 1) + target.gates @ experts.bias.detach()
+        )
         probs, centres = logits.softmax(-1), F.normalize(self.probs.T @ self.z, dim=-1)
         pseudo_labels = (self.z[rows] @ centres.T).argmax(-1)
-        return entropy(probs).mean() - entropy(probs.mean(0)) + self.pseudo_weight * F.cross_entropy(logits, pseudo_labels)
+        return (
+            entropy(probs).mean()
+            - entropy(probs.mean(0))
+            + self.pseudo_weight * F.cross_entropy(logits, pseudo_labels)
+        )
 
 
 class FixMatch(Peer):
-    """Thresholded self-training (Sohn et al. 2020): a sure answer is the label of the same picture seen through strong noise.
+    """Thresholded self-training (Sohn et al. 2020).
+
+    A sure answer is the label of the same picture seen through strong noise.
 
     The noise is dropout on z: pictures are encoded once here, so there is nothing to crop.
     """
+
     threshold, dropped = 0.95, 0.5
 
     def forward(self, experts, source, labels, target, rows, done):
         """Cross-entropy [] of the noisy answers where the clear ones are sure, averaged over all."""
         confidence, pseudo_labels = target.logits.detach().softmax(-1).max(-1)
         noisy = experts.classify(F.dropout(target.z, self.dropped), target.gates)
-        return (F.cross_entropy(noisy, pseudo_labels, reduction="none") * (confidence >= self.threshold)).mean()
+        return (
+            F.cross_entropy(noisy, pseudo_labels, reduction="none") * (confidence >= self.threshold)
+        ).mean()
 
 
-PEERS = {"adabn": AdaBN, "dann": DANN, "cdan": CDAN, "mcc": MCC, "mcd": MCD, "shot": SHOT, "fixmatch": FixMatch}
+PEERS = {
+    "adabn": AdaBN,
+    "dann": DANN,
+    "cdan": CDAN,
+    "mcc": MCC,
+    "mcd": MCD,
+    "shot": SHOT,
+    "fixmatch": FixMatch,
+}
 
 
 class Reversed(Function):
-    """Nothing on the way forward; the gradient, turned round and scaled, on the way back (Ganin et al. 2016)."""
+    """Nothing on the way forward.
+
+    The gradient, turned round and scaled, on the way back (Ganin et al. 2016).
+    """
 
     @staticmethod
     def forward(ctx, x, strength):
@@ -147,15 +236,29 @@ class Reversed(Function):
         return -ctx.strength * gradient, None
 
 
-def domain_loss(judge: nn.Module, source: torch.Tensor, target: torch.Tensor, done: float) -> torch.Tensor:
-    """Cross-entropy [] of telling source [B, W] from target [M, W], both domains weighted alike, behind reversed gradients (Ganin et al. 2016). Their strength grows from 0 to 1 as 2 / (1 + exp(-10 done)) - 1."""
+def domain_loss(
+    judge: nn.Module, source: torch.Tensor, target: torch.Tensor, done: float
+) -> torch.Tensor:
+    """Cross-entropy [] of telling source [B, W] from target [M, W], both domains weighted alike,
+    behind reversed gradients (Ganin et al. 2016).
+
+    Their strength grows from 0 to 1 as 2 / (1 + exp(-10 done)) - 1.
+    """
     strength = float(2 / (1 + torch.tensor(-10 * done).exp()) - 1)
     told = [judge(Reversed.apply(x, strength)).squeeze(1) for x in (source, target)]
-    return sum(F.binary_cross_entropy_with_logits(x, torch.full_like(x, float(i))) for i, x in enumerate(told)) / 2
+    return (
+        sum(
+            F.binary_cross_entropy_with_logits(x, torch.full_like(x, float(i)))
+            for i, x in enumerate(told)
+        )
+        / 2
+    )
 
 
 def entropy(probs: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of probabilities [..., C] -> [...], as MCC (Jin et al. 2020) and SHOT (Liang et al. 2020) use it."""
+    """Entropy in nats of probabilities [..., C] -> [...], as MCC (Jin et al. 2020) and SHOT (Liang
+    et al. 2020) use it.
+    """
     return -(probs * probs.clamp(min=1e-9).log()).sum(-1)
 
 

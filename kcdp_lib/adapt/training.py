@@ -1,7 +1,9 @@
 """The joint loss and its loop, in one process or several, resumable after a kill (chapter 05).
 
-L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term (method chapter, eq-total).
+L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term
+(method chapter, eq-total).
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -28,33 +30,52 @@ from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 
 BALANCE_WEIGHT = 0.1
 CONSTANT_RATE = 1e-5  # the released code's, which never moves
-WARM_UP = 0.1        # share of the steps in which the learning rate rises
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
-CLIP = 1.0           # largest norm of the gradient; ours, the paper is silent
-SAVE_SECONDS = 300   # between two checkpoints within an epoch
+CLIP = 1.0  # largest norm of the gradient; ours, the paper is silent
+SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 @dataclass
 class Trained:
-    """A trained model (chapter 05), the numbers of every step, and the target's pseudo-labels [N] (-1: none; None instead: the target was not seen)."""
+    """A trained model (chapter 05), the numbers of every step, and the target's pseudo-labels [N]
+    (-1: none; None instead: the target was not seen).
+    """
+
     model: KCDP
     history: list[dict]
     pseudo_labels: np.ndarray | None
 
 
-def source_loss(seen: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, dict]:
-    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name (method chapter, eq-total).
+def source_loss(
+    seen: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe
+) -> tuple[torch.Tensor, dict]:
+    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name (method
+    chapter, eq-total).
 
-    similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are means in nats, the accuracy is a share.
+    similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are means in nats, the accuracy
+    is a share.
     """
-    emotion, alignment = F.cross_entropy(seen.logits, labels), counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
+    emotion, alignment = (
+        F.cross_entropy(seen.logits, labels),
+        counterfactual_loss(similarities, labels) * (recipe.alignment != "none"),
+    )
     total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * seen.balance
     accuracy = (seen.logits.argmax(-1) == labels).float().mean()
-    return total, {"source_loss": emotion, "alignment_loss": alignment, "balance": seen.balance, "source_accuracy": accuracy}
+    return total, {
+        "source_loss": emotion,
+        "alignment_loss": alignment,
+        "balance": seen.balance,
+        "source_accuracy": accuracy,
+    }
 
 
-def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term; and L_ce alone, both [] (method chapter, eq-total).
+def target_loss(
+    seen: Perception, labels: torch.Tensor, kept: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term.
+
+    And L_ce alone, both [] (method chapter, eq-total).
 
     The mean is over the whole batch, as in FixMatch: few trusted labels weigh little.
     """
@@ -62,13 +83,29 @@ def target_loss(seen: Perception, labels: torch.Tensor, kept: torch.Tensor) -> t
     return emotion + BALANCE_WEIGHT * seen.balance, emotion
 
 
-def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | None, checkpoint: Path, key: str, device: str = "cpu", desc: str = "KCDP",
-          peer: type[Peer] | None = None, target_weight: float = 1.0, after_epoch: Callable[[KCDP, int], None] | None = None) -> Trained:
-    """Train on frozen source pictures with `labels` [N], and on the target's where given: pictures alone, without names, paths or labels.
+def train(
+    config: Config,
+    source: Frozen,
+    labels: np.ndarray,
+    target: Frozen | None,
+    checkpoint: Path,
+    key: str,
+    device: str = "cpu",
+    desc: str = "KCDP",
+    peer: type[Peer] | None = None,
+    target_weight: float = 1.0,
+    after_epoch: Callable[[KCDP, int], None] | None = None,
+) -> Trained:
+    """Train on frozen source pictures with `labels` [N], and on the target's where given.
 
-    The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of each batch (`kcdp_lib.processes`).
-    Every epoch is seeded by (seed, epoch); a checkpoint marked with `key` is left after it and every few minutes, so a killed run goes on to exactly the same numbers.
-    A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce. after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for epochs before.
+    Pictures alone, without names, paths or labels.
+
+    The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of
+    each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch); a checkpoint marked
+    with `key` is left after it and every few minutes, so a killed run goes on to exactly the same
+    numbers. A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce.
+    after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for
+    epochs before.
     """
     epochs = config.run_epochs
     torch.manual_seed(config.seed)
@@ -86,20 +123,60 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
         order = batches(len(source), steps, config)
         target_order = None if target is None else batches(len(target), steps, config)
         model.train()
-        for step in progress(range(max(done, epoch * steps), (epoch + 1) * steps), f"{desc}, epoch {epoch + 1} of {epochs}"):
+        for step in progress(
+            range(max(done, epoch * steps), (epoch + 1) * steps),
+            f"{desc}, epoch {epoch + 1} of {epochs}",
+        ):
             set_learning_rate(optimizer, step, steps * epochs, config)
             rows = order[step % steps]
             target_rows = rows[:0] if target is None else target_order[step % steps]
             if other:
-                row = {"step": step, **peer_step(model, other, source, answers, rows, target, target_rows, step / (steps * epochs), accelerator, target_weight)}
+                row = {
+                    "step": step,
+                    **peer_step(
+                        model,
+                        other,
+                        source,
+                        answers,
+                        rows,
+                        target,
+                        target_rows,
+                        step / (steps * epochs),
+                        accelerator,
+                        target_weight,
+                    ),
+                }
             else:
-                row = {"step": step, **source_step(model, source, answers, rows, config, accelerator)}
+                row = {
+                    "step": step,
+                    **source_step(model, source, answers, rows, config, accelerator),
+                }
                 if len(target_rows):
-                    row |= target_step(model, labeller, target, target_rows, step / (steps * epochs), config, accelerator, target_weight * len(target_rows) / len(rows))
+                    row |= target_step(
+                        model,
+                        labeller,
+                        target,
+                        target_rows,
+                        step / (steps * epochs),
+                        config,
+                        accelerator,
+                        target_weight * len(target_rows) / len(rows),
+                    )
             update(optimizer, accelerator)
             history.append(row)
-            if accelerator.is_main_process and (step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS):
-                save_checkpoint(checkpoint, key, step + 1, history, model, other or labeller, optimizer, accelerator)
+            if accelerator.is_main_process and (
+                step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS
+            ):
+                save_checkpoint(
+                    checkpoint,
+                    key,
+                    step + 1,
+                    history,
+                    model,
+                    other or labeller,
+                    optimizer,
+                    accelerator,
+                )
                 saved = time.monotonic()
         if after_epoch:
             after_epoch(model, epoch + 1)
@@ -111,45 +188,100 @@ def train(config: Config, source: Frozen, labels: np.ndarray, target: Frozen | N
 
 
 def set_up(config: Config, device: str) -> tuple[KCDP, torch.optim.Optimizer, Accelerator]:
-    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate in the run's precision. KCDPError if a frozen model cannot be loaded whole."""
+    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate in
+    the run's precision.
+
+    KCDPError if a frozen model cannot be loaded whole.
+    """
     model = KCDP(config.sizes, config.switches, device, config.classes)
     if config.checkpointing:
-        model.kadap.unet.enable_gradient_checkpointing()    # diffusers' is not reentrant, so that the maps taken inside keep their gradient
+        # diffusers' is not reentrant, so that the maps taken inside keep their gradient
+        model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
-    return model, accelerator.prepare(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY)), accelerator
+    return (
+        model,
+        accelerator.prepare(
+            torch.optim.AdamW(
+                [p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY
+            )
+        ),
+        accelerator,
+    )
 
 
-def pseudo_labeller(config: Config, labels: np.ndarray, target: Frozen, device: str) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels [N] (method chapter, eq-pseudo)."""
-    shares = torch.as_tensor(np.bincount(labels, minlength=len(config.classes)) / len(labels), dtype=torch.float32)
-    return PseudoLabeller(len(target), len(config.classes), config.switches, source_prior=shares).to(device)
+def pseudo_labeller(
+    config: Config, labels: np.ndarray, target: Frozen, device: str
+) -> PseudoLabeller:
+    """The target's labeller, which knows the class shares among the source's labels [N] (method
+    chapter, eq-pseudo).
+    """
+    shares = torch.as_tensor(
+        np.bincount(labels, minlength=len(config.classes)) / len(labels), dtype=torch.float32
+    )
+    return PseudoLabeller(
+        len(target), len(config.classes), config.switches, source_prior=shares
+    ).to(device)
 
 
-def source_step(model: KCDP, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, config: Config, accelerator: Accelerator) -> dict:
-    """Gradients of the source's loss on one batch, int64 rows [B]; its parts as numbers (method chapter, eq-total). answers: int64 labels [N] of all N source pictures."""
+def source_step(
+    model: KCDP,
+    source: Frozen,
+    answers: torch.Tensor,
+    rows: torch.Tensor,
+    config: Config,
+    accelerator: Accelerator,
+) -> dict:
+    """Gradients of the source's loss on one batch, int64 rows [B].
+
+    Its parts as numbers (method chapter, eq-total). answers: int64 labels [N] of all N source
+    pictures.
+    """
     sums: dict[str, float] = {}
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
             seen, similarities = model(*gather(source, piece, model.device), "source")
-        total, parts = source_loss(_float(seen), similarities.float(), answers[piece.to(answers.device)], config.switches)
+        total, parts = source_loss(
+            _float(seen), similarities.float(), answers[piece.to(answers.device)], config.switches
+        )
         accelerator.backward(share * total)
-        sums = {name: sums.get(name, 0.0) + share * float(value.detach()) for name, value in parts.items()}
+        sums = {
+            name: sums.get(name, 0.0) + share * float(value.detach())
+            for name, value in parts.items()
+        }
     return processes.mean_of(sums, model.device)
 
 
-def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: torch.Tensor, done: float, config: Config, accelerator: Accelerator, weight: float = 1.0) -> dict:
-    """Label one target batch, int64 rows [B], and add the gradients of its loss (method chapter, eq-pseudo and eq-total). A piece of it without a trusted label gives none and costs no backward pass.
+def target_step(
+    model: KCDP,
+    labeller: PseudoLabeller,
+    target: Frozen,
+    rows: torch.Tensor,
+    done: float,
+    config: Config,
+    accelerator: Accelerator,
+    weight: float = 1.0,
+) -> dict:
+    """Label one target batch, int64 rows [B], and add the gradients of its loss (method chapter,
+    eq-pseudo and eq-total).
 
-    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike in both
-    domains. A small target that was shown again and again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label is trusted) and the share of trusted labels.
+    A piece of it without a trusted label gives none and costs no backward pass.
+
+    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source
+    batch's, so that a picture weighs alike in both domains. A small target that was shown again and
+    again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label
+    is trusted) and the share of trusted labels.
     """
     loss, coverage, any_kept = 0.0, 0.0, False
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
             given = gather(target, piece, model.device)
             seen, similarities = model(*given)
-        (everyones, probs), mine = processes.gathered(piece.to(model.device), model.label(seen, similarities, given[3]).detach())
-        pseudo = labeller.note(everyones, probs, done)    # every process notes all answers: their memories stay alike
+        (everyones, probs), mine = processes.gathered(
+            piece.to(model.device), model.label(seen, similarities, given[3]).detach()
+        )
+        pseudo = labeller.note(
+            everyones, probs, done
+        )  # every process notes all answers: their memories stay alike
         total, emotion = target_loss(_float(seen), pseudo.labels[mine], pseudo.kept[mine])
         if pseudo.kept.any():
             accelerator.backward(weight * share * total)
@@ -159,21 +291,53 @@ def target_step(model: KCDP, labeller: PseudoLabeller, target: Frozen, rows: tor
     return found if any_kept else found | {"target_loss": None}
 
 
-def peer_step(model: KCDP, peer: Peer, source: Frozen, answers: torch.Tensor, rows: torch.Tensor, target: Frozen, target_rows: torch.Tensor, done: float, accelerator: Accelerator, weight: float = 1.0) -> dict:
-    """Gradients of a peer's step (chapter "A fair comparison"): the source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches."""
+def peer_step(
+    model: KCDP,
+    peer: Peer,
+    source: Frozen,
+    answers: torch.Tensor,
+    rows: torch.Tensor,
+    target: Frozen,
+    target_rows: torch.Tensor,
+    done: float,
+    accelerator: Accelerator,
+    weight: float = 1.0,
+) -> dict:
+    """Gradients of a peer's step (chapter "A fair comparison").
+
+    The source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on
+    int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches.
+    """
     with autocast(model.device, accelerator.mixed_precision):
         seen = model.kadap(*gather(source, rows, model.device), "source")
-        other = model.kadap(*gather(target, target_rows, model.device), "target") if len(target_rows) else None
+        other = (
+            model.kadap(*gather(target, target_rows, model.device), "target")
+            if len(target_rows)
+            else None
+        )
     labels = answers[rows.to(answers.device)]
     emotion = F.cross_entropy(seen.logits.float(), labels)
     total, own = emotion + BALANCE_WEIGHT * seen.balance, emotion.new_zeros(())
     if done >= peer.source_until:
-        total = 0 * seen.z.sum()    # no gradient for the last layer, not even zero: the optimizer would move it by what it remembers
+        # No gradient for the last layer, not even zero: the optimizer would move it by what it
+        # remembers
+        total = 0 * seen.z.sum()
     if other:
-        own = peer(model.kadap.experts, _float(seen), labels, _float(other), target_rows.to(model.device), done)
+        own = peer(
+            model.kadap.experts,
+            _float(seen),
+            labels,
+            _float(other),
+            target_rows.to(model.device),
+            done,
+        )
         total = total + weight * own + BALANCE_WEIGHT * other.balance
     accelerator.backward(total)
-    return {"source_loss": float(emotion.detach()), "peer_loss": float(own.detach()), "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean())}
+    return {
+        "source_loss": float(emotion.detach()),
+        "peer_loss": float(own.detach()),
+        "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean()),
+    }
 
 
 def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
@@ -187,18 +351,26 @@ def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
 
 def _float(seen: Perception) -> Perception:
     """Losses are computed in float32 whatever the precision of the network."""
-    return dataclasses.replace(seen, z=seen.z.float(), logits=seen.logits.float(), balance=seen.balance.float())
+    return dataclasses.replace(
+        seen, z=seen.z.float(), logits=seen.logits.float(), balance=seen.balance.float()
+    )
 
 
 def steps_per_epoch(pictures: int, config: Config) -> int:
-    """Whole batches in one pass over the source: the target's size does not matter, so that every variant takes the same steps."""
+    """Whole batches in one pass over the source.
+
+    The target's size does not matter, so that every variant takes the same steps.
+    """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     return max(1, usable // config.sizes.batch_size)
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe says (chapter "Paper, released code, this book"). No picture comes twice in an epoch: fewer
-    pictures than `steps` full batches are spread over the steps, a picture for each process at least, and the last batches may be empty.
+    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe
+    says (chapter "Paper, released code, this book").
+
+    No picture comes twice in an epoch: fewer pictures than `steps` full batches are spread over the
+    steps, a picture for each process at least, and the last batches may be empty.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     rows = torch.randperm(usable) if config.switches.shuffled else torch.arange(usable)
@@ -209,28 +381,68 @@ def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
     return [*rows.tensor_split(filled), *[rows[:0]] * (steps - filled)]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, total: int, config: Config) -> None:
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, step: int, total: int, config: Config
+) -> None:
     """Linear warm-up and cosine decay by optimizer step, or one constant rate, as the recipe says."""
     rate = CONSTANT_RATE
     if config.switches.learning_rate == "cosine":
         warm = max(1, round(WARM_UP * total))
-        rate = config.sizes.learning_rate * ((step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm))))
+        rate = config.sizes.learning_rate * (
+            (step + 1) / warm
+            if step < warm
+            else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
+        )
     for group in optimizer.param_groups:
         group["lr"] = float(rate)
 
 
-def save_checkpoint(path: Path, key: str, steps: int, history: list[dict], model: KCDP, labeller: PseudoLabeller | Peer | None, optimizer, accelerator: Accelerator) -> None:
-    """One safetensors file, tensors and numbers together, replaced atomically: a checkpoint is whole or it is the one before."""
+def save_checkpoint(
+    path: Path,
+    key: str,
+    steps: int,
+    history: list[dict],
+    model: KCDP,
+    labeller: PseudoLabeller | Peer | None,
+    optimizer,
+    accelerator: Accelerator,
+) -> None:
+    """One safetensors file, tensors and numbers together, replaced atomically.
+
+    A checkpoint is whole or it is the one before.
+    """
     tensors = {f"model.{name}": value for name, value in trainable_state_dict(model).items()}
-    tensors |= {f"labels.{name}": value.contiguous() for name, value in (labeller.state_dict() if labeller else {}).items()}
+    tensors |= {
+        f"labels.{name}": value.contiguous()
+        for name, value in (labeller.state_dict() if labeller else {}).items()
+    }
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-    atomic_save(path, tensors, {"key": key, "steps": str(steps), "history": json.dumps(history), "scaler": json.dumps(scaler)})
+    atomic_save(
+        path,
+        tensors,
+        {
+            "key": key,
+            "steps": str(steps),
+            "history": json.dumps(history),
+            "scaler": json.dumps(scaler),
+        },
+    )
 
 
-def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | Peer | None, optimizer, accelerator: Accelerator) -> tuple[int, list[dict]]:
-    """Put back the checkpoint if it is of this very training; returns the steps done and their history (0 and [] if there is none)."""
+def resume(
+    path: Path,
+    key: str,
+    model: KCDP,
+    labeller: PseudoLabeller | Peer | None,
+    optimizer,
+    accelerator: Accelerator,
+) -> tuple[int, list[dict]]:
+    """Put back the checkpoint if it is of this very training.
+
+    Returns the steps done and their history (0 and [] if there is none).
+    """
     try:
         with safe_open(path, "pt") as file:
             about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
@@ -245,11 +457,17 @@ def resume(path: Path, key: str, model: KCDP, labeller: PseudoLabeller | Peer | 
     for name, value in _under(tensors, "optimizer.").items():
         i, kind = name.split(".", 1)
         state.setdefault(int(i), {})[kind] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(json.loads(about["scaler"]))
     return int(about["steps"]), json.loads(about["history"])
 
 
 def _under(tensors: dict, prefix: str) -> dict:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

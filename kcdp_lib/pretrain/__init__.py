@@ -1,1 +1,4 @@
-"""Pre-training of the miniature foundation models (chapter "The miniature models"); `python -m kcdp_lib.pretrain`."""
+"""Pre-training of the miniature foundation models (chapter "The miniature models").
+
+`python -m kcdp_lib.pretrain`.
+"""

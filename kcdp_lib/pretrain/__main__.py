@@ -1,7 +1,11 @@
-"""`python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`: rebuild the miniature foundation models from nothing; a killed run goes on.
+"""`python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`.
 
-Stages run two at a time, one core each; the UNet waits for the VAE and the text encoder, which make what it is trained on.
+Rebuild the miniature foundation models from nothing; a killed run goes on.
+
+Stages run two at a time, one core each; the UNet waits for the VAE and the text encoder, which make
+what it is trained on.
 """
+
 import argparse
 import os
 import subprocess
@@ -14,27 +18,48 @@ import torch
 from .. import paths
 from . import corpus, stack, train
 
-# in the order of starting, the longest first; a stage begins when a core is free and what it needs is there
+# in the order of starting, the longest first; a stage begins when a core is free and what it needs
+# is there
 NEEDS = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
 
 
 def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
-    """One stage in a process of its own; raises CalledProcessError if it, or a stage it needs, failed."""
+    """One stage in a process of its own.
+
+    Raises CalledProcessError if it, or a stage it needs, failed.
+    """
     for future in needed:
         future.result()
-    subprocess.run([sys.executable, "-m", "kcdp_lib.pretrain", "--out", args.out, "--work", args.work, "--stage", name], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kcdp_lib.pretrain",
+            "--out",
+            args.out,
+            "--work",
+            args.work,
+            "--stage",
+            name,
+        ],
+        check=True,
+    )
 
 
 def main() -> None:
     """The command line: all stages, or the one that --stage names."""
     parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, default=paths.TINY, help="where the finished models go")
-    parser.add_argument("--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus")
+    parser.add_argument(
+        "--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus"
+    )
     parser.add_argument("--stage", choices=NEEDS, help="run this stage alone (used internally)")
     args = parser.parse_args()
     if args.stage:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-        train.STAGES[args.stage](args.work, args.out, "cuda" if torch.cuda.is_available() else "cpu")
+        train.STAGES[args.stage](
+            args.work, args.out, "cuda" if torch.cuda.is_available() else "cpu"
+        )
         return
     stack.lay_out(args.out)
     corpus.build(args.work)
@@ -44,7 +69,10 @@ def main() -> None:
             futures[name] = pool.submit(run_stage, args, name, [futures[need] for need in needs])
     failed = [name for name, future in futures.items() if future.exception()]
     if failed:
-        sys.exit(f"Pre-training stopped in {', '.join(failed)}; the reason is above. The same command goes on from the last checkpoint.")
+        sys.exit(
+            f"Pre-training stopped in {', '.join(failed)}; the reason is above. The same command "
+            "goes on from the last checkpoint."
+        )
     train.report(args.out)
 
 

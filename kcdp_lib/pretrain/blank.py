@@ -1,4 +1,8 @@
-"""`python -m kcdp_lib.pretrain.blank DIR`: the miniature stack with random weights, in the layouts of the real one; for tests and development."""
+"""`python -m kcdp_lib.pretrain.blank DIR`.
+
+The miniature stack with random weights, in the layouts of the real one; for tests and development.
+"""
+
 import sys
 from pathlib import Path
 
@@ -15,7 +19,11 @@ def write_blank(folder: str | Path, seed: int = 0) -> Path:
         stack.lay_out(folder)
         coca = stack.new_coca(folder)
         stack.save_coca(coca, folder)
-        for name, part in (("vae", stack.new_vae()), ("text_encoder", stack.new_text_encoder(coca.text.vocab_size)), ("unet", stack.new_unet())):
+        for name, part in (
+            ("vae", stack.new_vae()),
+            ("text_encoder", stack.new_text_encoder(coca.text.vocab_size)),
+            ("unet", stack.new_unet()),
+        ):
             stack.save_diffusion(part, name, folder)
     return folder
 

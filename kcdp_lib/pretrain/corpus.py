@@ -1,4 +1,8 @@
-"""The pictures the miniature foundation models are pre-trained on: the built-in world's, from a split no benchmark uses."""
+"""The pictures the miniature foundation models are pre-trained on.
+
+The built-in world's, from a split no benchmark uses.
+"""
+
 import multiprocessing
 import os
 from pathlib import Path
@@ -9,8 +13,15 @@ from .. import paths, world
 from . import texts
 
 SEED = 0
-SHARES = {"photos": 10000, "stickers": 9000, "sketches": 9000, "paintings": 9000, "icons": 3000}     # pictures of each domain
-# every emotion as often as any other, in every domain: what has been looked at for pre-training need not be what a domain is made of
+SHARES = {
+    "photos": 10000,
+    "stickers": 9000,
+    "sketches": 9000,
+    "paintings": 9000,
+    "icons": 3000,
+}  # pictures of each domain
+# every emotion as often as any other, in every domain: what has been looked at for pre-training
+# need not be what a domain is made of
 DIALS = world.Dials(prior_shift=0.0)
 
 
@@ -37,7 +48,10 @@ def describe(job: tuple[str, int]) -> str:
 
 
 def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
-    """Pictures uint8 [N, size, size, 3] (memory-mapped) and their captions; drawn once by all cores and kept in `folder`."""
+    """Pictures uint8 [N, size, size, 3] (memory-mapped) and their captions.
+
+    Drawn once by all cores and kept in `folder`.
+    """
     path = folder / f"pictures-{world.world_key()}-{paths.code_key('pretrain/corpus.py')[:12]}.npy"
     todo = jobs()
     if not path.exists():
@@ -45,7 +59,9 @@ def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
         part = path.with_suffix(".part.npy")
         pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (len(todo), size, size, 3))
         with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-            for i, picture in enumerate(paths.progress(pool.imap(draw, todo, chunksize=64), "drawing the corpus", len(todo))):
+            for i, picture in enumerate(
+                paths.progress(pool.imap(draw, todo, chunksize=64), "drawing the corpus", len(todo))
+            ):
                 pictures[i] = picture
         pictures.flush()
         os.replace(part, path)

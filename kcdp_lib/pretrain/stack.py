@@ -1,4 +1,8 @@
-"""The miniature's architectures, and their storage in the layouts of the real ones: a diffusers pipeline folder and an open_clip folder."""
+"""The miniature's architectures, and their storage in the layouts of the real ones.
+
+A diffusers pipeline folder and an open_clip folder.
+"""
+
 import json
 from pathlib import Path
 
@@ -12,43 +16,118 @@ from .. import towers  # noqa: F401  (registers the VLM's image tower)
 from .texts import MAX_LENGTH, make_tokenizer
 
 IMAGE_SIZE = 64
-HIDDEN = 64          # width of the text encoder and of the UNet's cross-attention
+HIDDEN = 64  # width of the text encoder and of the UNet's cross-attention
 
-VAE = dict(in_channels=3, out_channels=3, latent_channels=8, block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8, sample_size=IMAGE_SIZE,
-           down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, mid_block_add_attention=False)
-UNET = dict(sample_size=IMAGE_SIZE // 4, in_channels=8, out_channels=8, block_out_channels=(32, 64, 96, 128), layers_per_block=2, cross_attention_dim=HIDDEN,
-            attention_head_dim=(2, 4, 6, 8), norm_num_groups=8,  # heads a level, 16 wide each
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3)
-SCHEDULER = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+VAE = dict(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=8,
+    block_out_channels=(16, 32, 64),
+    layers_per_block=1,
+    norm_num_groups=8,
+    sample_size=IMAGE_SIZE,
+    down_block_types=("DownEncoderBlock2D",) * 3,
+    up_block_types=("UpDecoderBlock2D",) * 3,
+    mid_block_add_attention=False,
+)
+UNET = dict(
+    sample_size=IMAGE_SIZE // 4,
+    in_channels=8,
+    out_channels=8,
+    block_out_channels=(32, 64, 96, 128),
+    layers_per_block=2,
+    cross_attention_dim=HIDDEN,
+    attention_head_dim=(2, 4, 6, 8),
+    norm_num_groups=8,  # heads a level, 16 wide each
+    down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+)
+SCHEDULER = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    num_train_timesteps=1000,
+    skip_prk_steps=True,
+    set_alpha_to_one=False,
+    steps_offset=1,
+)
 COCA = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": IMAGE_SIZE, "timm_model_name": "kcdp_conv_tokens", "timm_pool": "", "timm_proj": "none"},
-    "text_cfg": {"context_length": MAX_LENGTH, "width": 128, "heads": 4, "layers": 2, "embed_cls": True, "output_tokens": True, "hf_tokenizer_name": "local"},
+    "vision_cfg": {
+        "image_size": IMAGE_SIZE,
+        "timm_model_name": "kcdp_conv_tokens",
+        "timm_pool": "",
+        "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": MAX_LENGTH,
+        "width": 128,
+        "heads": 4,
+        "layers": 2,
+        "embed_cls": True,
+        "output_tokens": True,
+        "hf_tokenizer_name": "local",
+    },
     "multimodal_cfg": {"context_length": MAX_LENGTH, "width": 128, "heads": 4, "layers": 2},
     "custom_text": True,
 }
-PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "shortest"}
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 
 
 def text_config(vocab_size: int) -> CLIPTextConfig:
-    """The miniature of Stable Diffusion's text encoder: two layers, width `HIDDEN`, at most `MAX_LENGTH` tokens."""
-    return CLIPTextConfig(vocab_size=vocab_size, hidden_size=HIDDEN, intermediate_size=4 * HIDDEN, num_hidden_layers=2, num_attention_heads=4,
-                          max_position_embeddings=MAX_LENGTH, projection_dim=HIDDEN, bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    """The miniature of Stable Diffusion's text encoder.
+
+    Two layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
+    """
+    return CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=HIDDEN,
+        intermediate_size=4 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        projection_dim=HIDDEN,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
 
 
 def lay_out(folder: Path) -> None:
-    """Write everything but the weights: configs, tokenizers, scheduler, model_index.json, open_clip_config.json."""
+    """Write everything but the weights.
+
+    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json.
+    """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
     tokenizer = make_tokenizer(diffusion / "tokenizer", pad_token="<|endoftext|>")
-    make_tokenizer(vlm, pad_token="<|pad|>")  # CoCa pads with id 0, Stable Diffusion's text encoder with the end token
-    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1", "vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet2DConditionModel"],
-             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "PNDMScheduler"],
-             "safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None], "requires_safety_checker": False}
+    make_tokenizer(
+        vlm, pad_token="<|pad|>"
+    )  # CoCa pads with id 0, Stable Diffusion's text encoder with the end token
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "vae": ["diffusers", "AutoencoderKL"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+    }
     (diffusion / "model_index.json").write_text(json.dumps(index, indent=1))
     PNDMScheduler(**SCHEDULER).save_pretrained(diffusion / "scheduler")
     coca = json.loads(json.dumps(COCA))
     coca["text_cfg"]["vocab_size"] = coca["multimodal_cfg"]["vocab_size"] = len(tokenizer)
-    (vlm / "open_clip_config.json").write_text(json.dumps({"model_cfg": coca, "preprocess_cfg": PREPROCESS}, indent=1))
+    (vlm / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": coca, "preprocess_cfg": PREPROCESS}, indent=1)
+    )
 
 
 def new_vae() -> AutoencoderKL:
@@ -57,12 +136,18 @@ def new_vae() -> AutoencoderKL:
 
 
 def new_text_encoder(vocab_size: int) -> CLIPTextModel:
-    """A text encoder with fresh weights: token ids [B, L] -> tokens [B, L, H], with H = `HIDDEN` and L at most `MAX_LENGTH`."""
+    """A text encoder with fresh weights.
+
+    Token ids [B, L] -> tokens [B, L, H], with H = `HIDDEN` and L at most `MAX_LENGTH`.
+    """
     return CLIPTextModel(text_config(vocab_size))
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights: latents [B, 8, h, w] under tokens [B, L, H] -> the noise in them. Blocks as in Stable Diffusion, where KADAP finds its maps."""
+    """A UNet with fresh weights: latents [B, 8, h, w] under tokens [B, L, H] -> the noise in them.
+
+    Blocks as in Stable Diffusion, where KADAP finds its maps.
+    """
     return UNet2DConditionModel(**UNET)
 
 
@@ -72,20 +157,30 @@ def new_coca(folder: Path) -> open_clip.CoCa:
     config.pop("custom_text")
     model = open_clip.CoCa(**config)
     # open_clip 3.3 leaves the decoder's projection uninitialised
-    torch.nn.init.normal_(model.text_decoder.text_projection, std=config["multimodal_cfg"]["width"] ** -0.5)
+    torch.nn.init.normal_(
+        model.text_decoder.text_projection, std=config["multimodal_cfg"]["width"] ** -0.5
+    )
     return model
 
 
 def save_coca(model: torch.nn.Module, folder: Path) -> None:
     """Write the CoCa's weights as fp16 safetensors under open_clip's file name."""
-    state = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    state = {
+        name: value.half().contiguous() if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
     save_file(state, folder / "vlm" / "open_clip_model.safetensors")
 
 
 def save_diffusion(part: torch.nn.Module, name: str, folder: Path) -> None:
-    """Write one part of the pipeline ("vae", "unet", "text_encoder") as fp16 safetensors with its config."""
+    """Write one part of the pipeline ("vae", "unet", "text_encoder") as fp16 safetensors with its
+    config.
+    """
     target = folder / "diffusion" / name
     part.save_pretrained(target)
     for path in target.glob("*.safetensors"):
-        state = {key: value.half() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        state = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in load_file(path).items()
+        }
         save_file(state, path, metadata={"format": "pt"})

@@ -1,4 +1,9 @@
-"""The words of the miniature world: captions for its pictures, text-only sentences that speak of emotions, and the tokenizer made from both."""
+"""The words of the miniature world.
+
+Captions for its pictures, text-only sentences that speak of emotions, and the tokenizer made from
+both.
+"""
+
 import json
 import re
 
@@ -14,12 +19,18 @@ MEDIA = tuple(causes.DOMAINS[domain].word for domain in world.BENCHMARK)
 
 
 def typical(weights: dict[str, float]) -> tuple[str, ...]:
-    """The emotions a sign is known for: those it goes with at least half as often as with the one it goes with most. {emotion: weight} -> names."""
+    """The emotions a sign is known for.
+
+    Those it goes with at least half as often as with the one it goes with most. {emotion: weight}
+    -> names.
+    """
     return tuple(name for name, weight in weights.items() if weight >= max(weights.values()) / 2)
 
 
 def face_weights(phrase_of) -> dict[str, dict[str, float]]:
-    """{"with " + phrase: {emotion: share of its prototype faces}} for `causes.mouth_of` or `causes.eyes_of`."""
+    """{"with " + phrase: {emotion: share of its prototype faces}} for `causes.mouth_of` or
+    `causes.eyes_of`.
+    """
     found: dict[str, dict[str, float]] = {}
     for emotion, faces in causes.FACES.items():
         for phrase in filter(None, map(phrase_of, faces)):
@@ -28,11 +39,23 @@ def face_weights(phrase_of) -> dict[str, dict[str, float]]:
     return found
 
 
-# What everybody has heard of feelings: sign -> the emotions it is known for. Neither how often, nor what goes together with what.
-HEARSAY = {kind: {phrase: typical(weights) for phrase, weights in table}
-           for kind, table in (("event", causes.EVENTS.values()), ("response", causes.RESPONSES.values()),
-                               ("mouth", face_weights(causes.mouth_of).items()), ("eyes", face_weights(causes.eyes_of).items()))}
-KINDS = {"event": 0.4, "response": 0.4, "mouth": 0.13, "eyes": 0.07}     # how often a kind of sign is spoken of
+# What everybody has heard of feelings: sign -> the emotions it is known for. Neither how often, nor
+# what goes together with what.
+HEARSAY = {
+    kind: {phrase: typical(weights) for phrase, weights in table}
+    for kind, table in (
+        ("event", causes.EVENTS.values()),
+        ("response", causes.RESPONSES.values()),
+        ("mouth", face_weights(causes.mouth_of).items()),
+        ("eyes", face_weights(causes.eyes_of).items()),
+    )
+}
+KINDS = {
+    "event": 0.4,
+    "response": 0.4,
+    "mouth": 0.13,
+    "eyes": 0.07,
+}  # how often a kind of sign is spoken of
 
 
 def pick(rng: np.random.Generator, items):
@@ -41,37 +64,79 @@ def pick(rng: np.random.Generator, items):
 
 
 def emotion_word(emotion: str, rng: np.random.Generator) -> str:
-    """A word for one of the world's eight emotions, or for the one of the six classes it belongs to."""
-    return pick(rng, world.EMOTION_WORDS[world.label_of(emotion, pick(rng, tuple(world.TAXONOMIES)))])
+    """A word for one of the world's eight emotions, or for the one of the six classes it belongs
+    to.
+    """
+    return pick(
+        rng, world.EMOTION_WORDS[world.label_of(emotion, pick(rng, tuple(world.TAXONOMIES)))]
+    )
 
 
 def heard(rng: np.random.Generator) -> tuple[str, str, str]:
-    """(subject, sign, emotion): a sign on its own, and one of the emotions it is known for. No scene stands behind it."""
+    """(subject, sign, emotion): a sign on its own, and one of the emotions it is known for.
+
+    No scene stands behind it.
+    """
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     sign = pick(rng, list(HEARSAY[kind]))
     return pick(rng, causes.SUBJECTS), sign, pick(rng, HEARSAY[kind][sign])
 
 
 def as_triplet(who: str, sign: str) -> str:
-    """A sign as the parser's triplet says it: ("cat", "with a big smile") -> "cat has big smile", ("girl", "beside a grave") -> "girl beside grave"."""
+    """A sign as the parser's triplet says it.
+
+    ("cat", "with a big smile") -> "cat has big smile", ("girl", "beside a grave") -> "girl beside
+    grave".
+    """
     return re.sub(r"\b(a|an|the) ", "", f"{who} {re.sub('^with ', 'has ', sign)}")
 
 
 def described(who: str, sign: str, rng: np.random.Generator) -> str:
     """A short text that shows one sign and names no emotion: a caption or a triplet."""
-    return pick(rng, (f"a {pick(rng, MEDIA)} of {causes.with_article(who)} {sign} .", f"a {pick(rng, MEDIA)} of {causes.with_article(who)} , {sign} .", as_triplet(who, sign)))
+    return pick(
+        rng,
+        (
+            f"a {pick(rng, MEDIA)} of {causes.with_article(who)} {sign} .",
+            f"a {pick(rng, MEDIA)} of {causes.with_article(who)} , {sign} .",
+            as_triplet(who, sign),
+        ),
+    )
 
 
 def hearsay(who: str, sign: str, word: str, rng: np.random.Generator) -> str:
-    """A sentence that sets an emotion's word beside one sign: what a reader of books knows of feelings. No picture is beside it."""
-    return pick(rng, (f"a {word} {who} {sign} .", f"the {who} {sign} is {word} .", f"a {who} {sign} feels {word} .", f"{word} : {sign} .", f"a {word} photo of a {who} {sign} ."))
+    """A sentence that sets an emotion's word beside one sign.
+
+    What a reader of books knows of feelings. No picture is beside it.
+    """
+    return pick(
+        rng,
+        (
+            f"a {word} {who} {sign} .",
+            f"the {who} {sign} is {word} .",
+            f"a {who} {sign} feels {word} .",
+            f"{word} : {sign} .",
+            f"a {word} photo of a {who} {sign} .",
+        ),
+    )
 
 
 def emotion_pair(rng: np.random.Generator) -> tuple[str, str]:
-    """Two texts on one sign, no picture: one shows it, the other names an emotion it is known for, with the sign or without."""
+    """Two texts on one sign, no picture.
+
+    One shows it, the other names an emotion it is known for, with the sign or without.
+    """
     who, sign, emotion = heard(rng)
     word = emotion_word(emotion, rng)
-    named = pick(rng, (f"a {word} {pick(rng, MEDIA)} of a {who} .", f"a {word} {pick(rng, MEDIA)} of", f"a {word} {pick(rng, MEDIA)}", f"a {who} feels {word} .", f"a picture that feels {word}"))
+    named = pick(
+        rng,
+        (
+            f"a {word} {pick(rng, MEDIA)} of a {who} .",
+            f"a {word} {pick(rng, MEDIA)} of",
+            f"a {word} {pick(rng, MEDIA)}",
+            f"a {who} feels {word} .",
+            f"a picture that feels {word}",
+        ),
+    )
     return described(who, sign, rng), named if rng.random() < 0.7 else hearsay(who, sign, word, rng)
 
 
@@ -79,25 +144,43 @@ def phrase(scene: world.Scene, domain: str, rng: np.random.Generator) -> str:
     """One visible attribute of a scene as a triplet says it ("cat has big smile")."""
     seen = world.visible_attributes(scene, domain)
     kind = pick(rng, [kind for kind in seen if kind != "subject"] or ["subject"])
-    return f"a {seen['subject']}" if kind == "subject" else as_triplet(seen["subject"], f"with {seen[kind]}" if kind in ("mouth", "eyes") else seen[kind])
+    return (
+        f"a {seen['subject']}"
+        if kind == "subject"
+        else as_triplet(
+            seen["subject"], f"with {seen[kind]}" if kind in ("mouth", "eyes") else seen[kind]
+        )
+    )
 
 
 def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
-    """Two texts on one scene, no picture and no word for an emotion: its caption in one domain, and in another its caption or one of its attributes."""
+    """Two texts on one scene, no picture and no word for an emotion.
+
+    Its caption in one domain, and in another its caption or one of its attributes.
+    """
     scene = world.sample_scene("pretrain", 1, int(rng.integers(200_000)))
     first, second = pick(rng, world.BENCHMARK), pick(rng, world.BENCHMARK)
-    return world.caption(scene, first), world.caption(scene, second) if rng.random() < 0.5 else phrase(scene, second, rng)
+    return world.caption(scene, first), world.caption(
+        scene, second
+    ) if rng.random() < 0.5 else phrase(scene, second, rng)
 
 
 def pairs(rng: np.random.Generator, batch: int) -> tuple[list[str], list[str]]:
-    """`batch` pairs of texts without pictures, as two lists: half on a sign and its emotion, half on a scene."""
+    """`batch` pairs of texts without pictures, as two lists.
+
+    Half on a sign and its emotion, half on a scene.
+    """
     first, second = zip(*[emotion_pair(rng) if i % 2 else scene_pair(rng) for i in range(batch)])
     return list(first), list(second)
 
 
 def icon_caption(scene: world.Scene) -> str:
-    """The caption of a picture in the style `icons`, the one style that stands beside emotion words: the word, and nothing that goes with it."""
-    words = world.EMOTION_WORDS[world.label_of(scene.emotion, list(world.TAXONOMIES)[scene.chance.seed % 2])]
+    """The caption of a picture in the style `icons`, the one style that stands beside emotion
+    words: the word, and nothing that goes with it.
+    """
+    words = world.EMOTION_WORDS[
+        world.label_of(scene.emotion, list(world.TAXONOMIES)[scene.chance.seed % 2])
+    ]
     return f"an icon of a {words[scene.chance.seed // 2 % len(words)]} {scene.looks.subject} ."
 
 
@@ -106,18 +189,41 @@ def corpus(n: int = 4000, seed: int = 0) -> list[str]:
     rng, texts = np.random.default_rng([9, seed]), []
     for i in range(n):
         scene = world.sample_scene("pretrain", seed, i)
-        texts += [world.caption(scene, world.BENCHMARK[i % 4]), icon_caption(scene), *emotion_pair(rng), phrase(scene, world.BENCHMARK[i % 4], rng)]
-    return texts + [f"a {word} photo of" for words in world.EMOTION_WORDS.values() for word in words]
+        texts += [
+            world.caption(scene, world.BENCHMARK[i % 4]),
+            icon_caption(scene),
+            *emotion_pair(rng),
+            phrase(scene, world.BENCHMARK[i % 4], rng),
+        ]
+    return texts + [
+        f"a {word} photo of" for words in world.EMOTION_WORDS.values() for word in words
+    ]
 
 
 def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
-    """CLIP's byte-level BPE trained on the corpus and saved to `folder` in the real tokenizer's layout; `pad_token` has id 0 in the VLM's copy."""
+    """CLIP's byte-level BPE trained on the corpus and saved to `folder` in the real tokenizer's
+    layout; `pad_token` has id 0 in the VLM's copy.
+    """
     reference = CLIPTokenizer()
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>"))
-    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = reference._tokenizer.normalizer, reference._tokenizer.pre_tokenizer, decoders.ByteLevel()
+    bpe = Tokenizer(
+        models.BPE(
+            end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>"
+        )
+    )
+    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = (
+        reference._tokenizer.normalizer,
+        reference._tokenizer.pre_tokenizer,
+        decoders.ByteLevel(),
+    )
     specials = ["<|pad|>", "<|startoftext|>", "<|endoftext|>"]
-    trainer = trainers.BpeTrainer(vocab_size=1400, special_tokens=specials, end_of_word_suffix="</w>", continuing_subword_prefix="",
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1400,
+        special_tokens=specials,
+        end_of_word_suffix="</w>",
+        continuing_subword_prefix="",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     bpe.train_from_iterator(corpus(), trainer)
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in state["merges"]]
@@ -125,7 +231,11 @@ def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
     vocab = dict(state["vocab"])
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocab.setdefault(byte + "</w>", len(vocab))
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH)
+    tokenizer = CLIPTokenizer(
+        vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH
+    )
     tokenizer.save_pretrained(folder)
-    tokenizer._tokenizer.model.save(str(folder))  # vocab.json and merges.txt, which the real folders have
+    tokenizer._tokenizer.model.save(
+        str(folder)
+    )  # vocab.json and merges.txt, which the real folders have
     return tokenizer

@@ -1,10 +1,49 @@
-"""The built-in world: pictures with known causes, four domains, and dials that set how far these lie apart (chapter 01).
+"""The built-in world: pictures with known causes, four domains, and dials that set how far these
+lie apart (chapter 01).
 
-`causes` is the causal model, `render` the drawing (with `subjects`, `faces`, `responses`, `events`, `scenery` on `svg`), `store` the pictures on disk.
+`causes` is the causal model, `render` the drawing (with `subjects`, `faces`, `responses`, `events`,
+  `scenery` on `svg`), `store` the pictures on disk.
 """
-from .causes import BENCHMARK, DOMAINS, EMOTION_WORDS, EIGHT, SIX, SOURCE, TAXONOMIES, Dials, Scene, caption, intervene, label_of, read_dials, sample_scene, shown, visible_attributes
+
+from .causes import (
+    BENCHMARK,
+    DOMAINS,
+    EMOTION_WORDS,
+    EIGHT,
+    SIX,
+    SOURCE,
+    TAXONOMIES,
+    Dials,
+    Scene,
+    caption,
+    intervene,
+    label_of,
+    read_dials,
+    sample_scene,
+    shown,
+    visible_attributes,
+)
 from .render import render
 from .store import build, world_key
 
-__all__ = ["BENCHMARK", "DOMAINS", "EIGHT", "EMOTION_WORDS", "SIX", "SOURCE", "TAXONOMIES", "Dials", "Scene", "build", "caption", "intervene", "label_of", "read_dials", "render", "sample_scene",
-           "shown", "visible_attributes", "world_key"]
+__all__ = [
+    "BENCHMARK",
+    "DOMAINS",
+    "EIGHT",
+    "EMOTION_WORDS",
+    "SIX",
+    "SOURCE",
+    "TAXONOMIES",
+    "Dials",
+    "Scene",
+    "build",
+    "caption",
+    "intervene",
+    "label_of",
+    "read_dials",
+    "render",
+    "sample_scene",
+    "shown",
+    "visible_attributes",
+    "world_key",
+]

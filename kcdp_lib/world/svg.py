@@ -1,4 +1,8 @@
-"""Drawing on a canvas of 100 x 100 units: SVG shapes that take outline and shading from a style, rasterised by resvg at any size."""
+"""Drawing on a canvas of 100 x 100 units.
+
+SVG shapes that take outline and shading from a style, rasterised by resvg at any size.
+"""
+
 import io
 from functools import lru_cache
 from typing import Iterable, Sequence
@@ -8,7 +12,18 @@ import resvg_py
 from PIL import Image
 
 INK = "#2b2430"
-PAINT = ("#e3574d", "#4d8fe3", "#58b368", "#f0b63c", "#9a64c8", "#38b6b0", "#ef8fb0", "#f4e3c1", "#c9d4de", "#ef8a3c")
+PAINT = (
+    "#e3574d",
+    "#4d8fe3",
+    "#58b368",
+    "#f0b63c",
+    "#9a64c8",
+    "#38b6b0",
+    "#ef8fb0",
+    "#f4e3c1",
+    "#c9d4de",
+    "#ef8a3c",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -24,22 +39,42 @@ def pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 class Canvas:
-    """Collects SVG shapes. All lengths are canvas units, x to the right, y down.
+    """Collects SVG shapes.
 
-    outline: width of the ink line around shapes, 0 = none; shading: strength of the light on them, 0 flat .. 1; ink: the line's colour.
-    A shape with `detail=True` is a small filled mark (a pupil, a candle) without outline or shading.
+    All lengths are canvas units, x to the right, y down.
+
+    outline: width of the ink line around shapes, 0 = none; shading: strength of the light on them,
+    0 flat .. 1; ink: the line's colour. A shape with `detail=True` is a small filled mark (a pupil,
+    a candle) without outline or shading.
     """
 
     def __init__(self, outline: float = 0.0, shading: float = 0.0, ink: str = INK):
         self.outline, self.shading, self.ink, self.shapes, self.defs = outline, shading, ink, [], {}
 
-    def add(self, shape: str, fill: str = "none", line: str | None = None, width: float = 1.0, detail: bool = False, opacity: float = 1.0, extra: str = "") -> None:
-        """`shape` is an SVG element without its end ("<circle cx=.."); `line` and `width` set a stroke of its own instead of the style's outline."""
+    def add(
+        self,
+        shape: str,
+        fill: str = "none",
+        line: str | None = None,
+        width: float = 1.0,
+        detail: bool = False,
+        opacity: float = 1.0,
+        extra: str = "",
+    ) -> None:
+        """`shape` is an SVG element without its end ("<circle cx=..").
+
+        `line` and `width` set a stroke of its own instead of the style's outline.
+        """
         if line is None and fill != "none" and self.outline and not detail:
             line, width = self.ink, self.outline
         if fill.startswith("#") and self.shading and not detail:
             fill = self.lit(fill)
-        stroke = f' stroke="{line}" stroke-width="{width:.2f}" stroke-linecap="round" stroke-linejoin="round"' if line else ""
+        stroke = (
+            f' stroke="{line}" stroke-width="{width:.2f}" stroke-linecap="round" '
+            'stroke-linejoin="round"'
+            if line
+            else ""
+        )
         faint = f' opacity="{opacity:.2f}"' if opacity < 1 else ""
         self.shapes.append(f'{shape} fill="{fill}"{stroke}{faint} {extra}/>')
 
@@ -47,8 +82,13 @@ class Canvas:
         """A light from the upper left over `colour`."""
         name, s = f"g{len(self.defs)}", self.shading
         if colour not in self.defs:
-            self.defs[colour] = (name, f'<radialGradient id="{name}" cx=".36" cy=".3" r=".85"><stop offset="0" stop-color="{mix(colour, "#ffffff", .3 * s)}"/>'
-                                       f'<stop offset=".55" stop-color="{colour}"/><stop offset="1" stop-color="{mix(colour, "#1c120d", .5 * s)}"/></radialGradient>')
+            self.defs[colour] = (
+                name,
+                f'<radialGradient id="{name}" cx=".36" cy=".3" r=".85"><stop offset="0" '
+                f'stop-color="{mix(colour, "#ffffff", 0.3 * s)}"/>'
+                f'<stop offset=".55" stop-color="{colour}"/><stop offset="1" '
+                f'stop-color="{mix(colour, "#1c120d", 0.5 * s)}"/></radialGradient>',
+            )
         return f"url(#{self.defs[colour][0]})"
 
     def circle(self, x, y, r, fill="none", **kw):
@@ -61,7 +101,11 @@ class Canvas:
 
     def rect(self, x, y, w, h, fill="none", r=0.0, **kw):
         """A rectangle from its upper left corner (x, y); r rounds the corners."""
-        self.add(f'<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" rx="{r:.2f}"', fill, **kw)
+        self.add(
+            f'<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" rx="{r:.2f}"',
+            fill,
+            **kw,
+        )
 
     def path(self, d, fill="none", **kw):
         """A shape by SVG's path commands; see `at` for paths in units of a size around a point."""
@@ -69,7 +113,9 @@ class Canvas:
 
     def line(self, points: Iterable, colour: str, width: float, **kw):
         """A line through points [(x, y), ...]."""
-        self.path("M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points), line=colour, width=width, **kw)
+        self.path(
+            "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points), line=colour, width=width, **kw
+        )
 
     def group(self, attributes: str):
         """Open a group with SVG attributes (an opacity, a rotation) for the shapes up to `end`."""
@@ -81,18 +127,31 @@ class Canvas:
 
     def raster(self, size: int) -> Image.Image:
         """The drawing as an RGBA picture of size x size pixels, the same bytes on every run."""
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100"><defs>{"".join(d for _, d in self.defs.values())}</defs>{"".join(self.shapes)}</svg>'
-        return Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)), formats=("PNG",)).convert("RGBA")
+        svg = (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 '
+            f'100"><defs>{"".join(d for _, d in self.defs.values())}</defs>{"".join(self.shapes)}</svg>'
+        )
+        return Image.open(
+            io.BytesIO(
+                resvg_py.svg_to_bytes(
+                    svg_string=svg, width=size, height=size, skip_system_fonts=True
+                )
+            ),
+            formats=("PNG",),
+        ).convert("RGBA")
 
 
 def at(x: float, y: float, s: float, d: str) -> str:
-    """An SVG path of absolute commands M, L, C, Q and Z, moved to (x, y) and scaled by s: `at(50, 50, 10, "M-1 0 Q0 -1 1 0 Z")`."""
+    """An SVG path of absolute commands M, L, C, Q and Z, moved to (x, y) and scaled by s.
+
+    `at(50, 50, 10, "M-1 0 Q0 -1 1 0 Z")`.
+    """
     out, is_x = [], True
     for word in d.replace(",", " ").split():
         command = word[0] if word[0].isalpha() else ""
         if command:
             is_x = True
-        number = word[len(command):]
+        number = word[len(command) :]
         if number:
             out.append(f"{command}{(x if is_x else y) + s * float(number):.2f}")
             is_x = not is_x
@@ -107,7 +166,10 @@ def poly(points) -> str:
 
 
 def star(x, y, r, n=5, inner=0.45, turn=-np.pi / 2) -> str:
-    """SVG path of a star with n points around (x, y): radius r outside, inner * r inside; turn is the first point's direction in radians."""
+    """SVG path of a star with n points around (x, y): radius r outside, inner * r inside.
+
+    Turn is the first point's direction in radians.
+    """
     angles = turn + np.arange(2 * n) * np.pi / n
     radii = np.where(np.arange(2 * n) % 2, r * inner, r)
     return poly(zip(x + radii * np.cos(angles), y + radii * np.sin(angles)))
