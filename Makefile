@@ -56,7 +56,7 @@ lab: $(READY)
 	$(PY) -m jupyterlab notebooks
 
 check: $(READY)
-	@$(PY) -m kcdp_lib.check
+	@$(PY) -m kcdp_book.check
 
 exercises: $(READY)
 	@$(PY) book/exercises.py

@@ -37,19 +37,20 @@ from pathlib import Path
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from full_size import random_preset
 from PIL import Image
 
-from full_size import random_preset
-from kcdp_lib import datasets, knowledge, paths, processes
+from kcdp_book.results import FOLDER
+from kcdp_lib import datasets, knowledge, paths, precompute, processes, vision_language
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import commit, peak_memory
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
-from kcdp_lib.knowledge import Frozen
-from kcdp_lib.perception import StoringProcessor, encode_images
-from kcdp_lib.results import FOLDER
+from kcdp_lib.latents import encode_images
+from kcdp_lib.perception import StoringProcessor
+from kcdp_lib.precompute import Frozen
 from kcdp_lib.triplets import parse_triplets
 
 WAYS = (
@@ -200,7 +201,7 @@ def train_steps(preset, way: str, device: str) -> dict:
 def once(preset, device: str) -> dict:
     """Seconds a picture of what is computed once and then cached."""
     foundations, clock, recipe, batch = (
-        knowledge.load_foundations(preset, device),
+        precompute.load_foundations(preset, device),
         Clock(device),
         RECIPES["paper"],
         preset.batch_size,
@@ -217,7 +218,7 @@ def once(preset, device: str) -> dict:
             foundations.text_encoder.known.clear()
             knowledge.knowledge_tokens(said, triplets, recipe, foundations.text_encoder)
         with clock("captions"):
-            knowledge.see_and_say(foundations.vlm, foundations.writer, images)
+            vision_language.see_and_say(foundations.vlm, foundations.writer, images)
     return {
         "seconds": {stage: value / batch for stage, value in clock.medians().items()},
         "pictures": 1,

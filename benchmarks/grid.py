@@ -45,8 +45,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kcdp_lib import metrics, paths, results, subspace
-from kcdp_lib.adapt import load_all
+from kcdp_book import results, subspace
+from kcdp_book.compare import CHOICE, choose, criteria
+from kcdp_lib import metrics, paths
 from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
@@ -56,14 +57,17 @@ from kcdp_lib.adapt.baselines import (
     standardised_probe,
     untrained_probs,
 )
-from kcdp_lib.adapt.model import evaluate, settle, stack_key
+from kcdp_lib.adapt.model import evaluate, settle
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
-from kcdp_lib.compare import CHOICE, choose, criteria
+from kcdp_lib.adapt.run import load_all
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import encode_texts, freeze, load_text_encoder, load_vlm, zero_shot
+from kcdp_lib.knowledge import encode_texts, load_text_encoder
+from kcdp_lib.loading import stack_key
+from kcdp_lib.precompute import freeze
+from kcdp_lib.vision_language import load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
 STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -24,8 +24,9 @@ from kcdp_lib.adapt.training import source_step, target_step
 from kcdp_lib.config import PRESETS, RECIPES, Config
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
-from kcdp_lib.knowledge import Frozen, describe, encode_texts, knowledge_tokens, load_foundations
-from kcdp_lib.perception import encode_images
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens
+from kcdp_lib.latents import encode_images
+from kcdp_lib.precompute import Frozen, describe, load_foundations
 
 ROUNDS = 7
 PRESET = PRESETS["tiny"]

@@ -12,7 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-from kcdp_lib import paths, results
+from kcdp_book import results
+from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.triplets import RULES, Parser, load_parser
 

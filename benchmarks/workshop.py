@@ -20,14 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import nbformat
 import torch
 from PIL import Image, ImageDraw
 
-from kcdp_lib import results
+from kcdp_book import results
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.paths import ROOT, atomic_write
 
@@ -79,7 +79,7 @@ def clone_into(folder: Path) -> dict[str, float]:
 
 def path(clone: Path, cache: Path):
     """Each step from the environment to the first figure of one's own."""
-    yield "check", python("-m", "kcdp_lib.check", clone=clone, cache=cache)
+    yield "check", python("-m", "kcdp_book.check", clone=clone, cache=cache)
     yield "exercises", python("book/exercises.py", clone=clone, cache=cache)
     notebook = nbformat.read(clone / "exercises" / "01_datasets.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if "contact_sheet" in cell.source)

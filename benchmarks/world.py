@@ -32,9 +32,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from torch import nn
 
+from kcdp_book.results import FOLDER
 from kcdp_lib import paths, world
 from kcdp_lib.pretrain.train import draw_rows, images
-from kcdp_lib.results import FOLDER
 from kcdp_lib.towers import ConvTokens
 from kcdp_lib.world import causes
 

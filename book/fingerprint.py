@@ -14,7 +14,8 @@ import grimp
 import nbformat
 
 import kcdp_lib
-from kcdp_lib.paths import PACKAGE, code_key, sha
+from kcdp_lib.keys import code_key
+from kcdp_lib.paths import PACKAGE, sha
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +30,7 @@ def fingerprint(notebook: nbformat.NotebookNode) -> dict[str, str]:
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     found = {
         "code": sha(*code),
-        "library": code_key(*modules("\n".join(code))),
+        "library": code_key(*[ROOT / file for file in modules("\n".join(code))]),
         "models": package_data(),
         "lock": sha((ROOT / "constraints.txt").read_bytes()),
         "results": records("\n".join(code)),
@@ -47,7 +48,10 @@ def stale(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def modules(code: str) -> list[str]:
-    """Files of the package, relative to it, that code imports or that these import in turn, sorted."""
+    """Files of both packages that code imports, or that these import in turn.
+
+    Sorted paths, relative to the checkout.
+    """
     graph, tree = library(), ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE)))
     named = set()
     for node in tree:
@@ -60,23 +64,22 @@ def modules(code: str) -> list[str]:
             and isinstance(node.value, ast.Name)
             and node.value.id == "kcdp_lib"
         ):
-            named.add(
-                kcdp_lib._HOMES.get(node.attr)
-            )  # which `import kcdp_lib` alone does not import
+            # `import kcdp_lib` alone does not import it.
+            named.add(kcdp_lib._HOMES.get(node.attr))
     imported = named & graph.modules
     reached = imported.union(*(graph.find_upstream_modules(name) for name in imported))
-    return sorted({str(file_of(name).relative_to(PACKAGE)) for name in reached})
+    return sorted({file_of(name).relative_to(ROOT).as_posix() for name in reached})
 
 
 @cache
 def library() -> grimp.ImportGraph:
-    """Who imports whom in the package."""
-    return grimp.build_graph("kcdp_lib", cache_dir=None)
+    """Who imports whom in the library and in what the book adds to it."""
+    return grimp.build_graph("kcdp_lib", "kcdp_book", cache_dir=None)
 
 
 def file_of(module: str) -> Path:
     """Where a module of the package lies."""
-    path = PACKAGE.parent.joinpath(*module.split("."))
+    path = ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 

@@ -13,9 +13,8 @@ import re
 from pathlib import Path
 
 import nbformat
-from markdown_it import MarkdownIt
-
 from _ext.glued import glued
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))

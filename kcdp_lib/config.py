@@ -12,13 +12,23 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import TINY, at_revision, resolve
 from kcdp_lib.world.causes import TAXONOMIES, read_dials
+
+
+def of_stage(*stages: str, model: bool = False, default: Any = MISSING) -> Any:
+    """A field and the stages that read it (`keys.STAGES`): their results are kept under its value.
+
+    model: the field names a model, which enters a key by its content. No stage: the field changes
+    no number.
+    """
+    return field(default=default, metadata={"stages": stages, "model": model})
 
 
 @dataclass(frozen=True)
@@ -26,29 +36,35 @@ class Preset:
     """Where the frozen models lie and how large everything is (chapters 02 and 03).
 
     `sd15` takes F and the experts' width from the released code. LoRA's rank, batches, epochs and
-      rates are ours: the paper's are not known to us.
+    rates are ours: we do not know the paper's.
     """
 
-    name: str
-    # A diffusers pipeline: a folder, or a hub id at a commit, "ORG/NAME@HASH" (`paths.at_revision`)
-    diffusion: str
-    vlm: str  # open_clip: "local-dir:FOLDER" or an architecture's name
-    # The weights where `vlm` is an architecture's name: a folder, or a hub id at a commit; else
-    # None
-    vlm_pretrained: str | None
-    # An InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
-    writer: str | None
-    parser: str  # of captions into triplets: "rules", or a spaCy model
-    variant: (
-        str | None
-    )  # diffusers' variant of the stored weights ("fp16"), None for the plain files
-    image_size: int  # pixels, side of the square the VAE sees
-    batch_size: int  # pictures of each domain in one optimizer step
-    epochs: int  # passes over the source's training split
-    fpn_channels: int  # F; the visual feature v has 4 F numbers
-    expert_channels: int  # hidden width of one expert
-    lora_rank: int
-    learning_rate: float  # peak, for everything that is trained
+    name: str = of_stage()
+    # a diffusers pipeline: a folder, or a hub id at a commit, "ORG/NAME@HASH" (`paths.at_revision`)
+    diffusion: str = of_stage("latents", "tokens", "maps", "training", model=True)
+    # open_clip: "local-dir:FOLDER" or an architecture's name
+    vlm: str = of_stage("captions", model=True)
+    # the weights where `vlm` is an architecture's name: a folder, or a hub id at a commit
+    vlm_pretrained: str | None = of_stage("captions", model=True)
+    # an InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
+    writer: str | None = of_stage("captions", model=True)
+    # of captions into triplets: "rules", or a spaCy model
+    parser: str = of_stage("tokens")
+    # diffusers' variant of the stored weights ("fp16"); None: the plain files
+    variant: str | None = of_stage("latents", "tokens", "maps", "training")
+    # pixels, side of the square that the VAE sees
+    image_size: int = of_stage("captions", "latents")
+    # pictures of each domain in one optimizer step
+    batch_size: int = of_stage("training")
+    # passes over the source's training split
+    epochs: int = of_stage()
+    # F; the visual feature v has 4 F numbers
+    fpn_channels: int = of_stage("training")
+    # hidden width of one expert
+    expert_channels: int = of_stage("training")
+    lora_rank: int = of_stage("training")
+    # peak, for everything that is trained
+    learning_rate: float = of_stage("training")
 
 
 PRESETS = {
@@ -153,67 +169,76 @@ def how_to_get(name: str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The differences between what the paper draws and what the released code computes, one switch
-    each.
+    """One switch for each difference between the paper's figure and the released code.
 
     "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
     The chapter "Paper, released code, this book" measures each.
     """
 
-    name: str  # as the user wrote it, see `read_recipe`
-    # "symmetric": [-1, 1], the VAE's own (ours) | "imagenet_twice": ImageNet mean/std, applied
-    # twice
-    image_range: str
-    latent_scaling: bool  # multiply latents by the VAE's scaling factor (ours)
-    # "lora": adapters on attn2, the UNet frozen (figure) | "unet": the whole UNet | "heads":
-    # neither, its maps are computed once
-    trained: str
-    attention_gradient: bool  # do the cross-attention maps carry gradient (ours)
-    knowledge_in_moe: bool  # does the predictor see k as well as v (figure)
-    gate_renormalised: bool  # the two chosen gate values sum to one (ours)
-    balance: (
-        str  # "load": experts get equal shares (ours) | "rank_std": standard deviation of rank sums
-    )
-    source_loss_count: int  # how often the source cross-entropy enters the sum (figure: once)
-    # "spaced": alone, mask-aware mean, padding hidden everywhere (ours) | "glued": no spaces,
-    # summed, padding is text like any other
-    triplet_text: str
-    cliea_masked: bool  # is padding hidden from CLIEA's attention and mean (ours)
-    # "curriculum": warm-up, then confident and class-balanced (ours) | "raw": argmax from the first
-    # step | "priors": curriculum, see `PseudoLabeller`
-    pseudo_labels: str
-    # "cosine": warm-up to the preset's rate, then cosine by step (ours) | "constant": 1e-5
-    # throughout
-    learning_rate: str
-    shuffled: bool  # shuffle all pictures (ours) | stored order, first half only
+    # as the user wrote it, see `read_recipe`
+    name: str = of_stage()
+    # [-1, 1], the VAE's own (ours) | ImageNet's mean and deviation, applied twice
+    image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
+    # multiply latents by the VAE's scaling factor (ours)
+    latent_scaling: bool = of_stage("latents")
+    # adapters on attn2, the UNet frozen (figure) | the whole UNet | neither: maps computed once
+    trained: Literal["lora", "unet", "heads"] = of_stage("training")
+    # do the cross-attention maps carry gradient (ours)
+    attention_gradient: bool = of_stage("training")
+    # does the predictor see k as well as v (figure)
+    knowledge_in_moe: bool = of_stage("training")
+    # the two chosen gate values sum to one (ours)
+    gate_renormalised: bool = of_stage("training")
+    # experts get equal shares (ours) | standard deviation of rank sums
+    balance: Literal["load", "rank_std"] = of_stage("training")
+    # how often the source cross-entropy enters the sum (figure: once)
+    source_loss_count: Literal[1, 2] = of_stage("training")
+    # alone, mask-aware mean, padding hidden everywhere (ours) | without spaces, summed, padding
+    # is text like any other
+    triplet_text: Literal["spaced", "glued"] = of_stage("tokens")
+    # is padding hidden from CLIEA's attention and mean (ours)
+    cliea_masked: bool = of_stage("training")
+    # warm-up, then confident and class-balanced (ours) | argmax from the first step |
+    # curriculum with estimated class shares, see `PseudoLabeller`
+    pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage("training")
+    # warm-up to the preset's rate, then cosine by step (ours) | 1e-5 throughout
+    learning_rate: Literal["cosine", "constant"] = of_stage("training")
+    # shuffle all pictures (ours) | stored order, first half only
+    shuffled: bool = of_stage("training")
+
     # Beyond the paper, in "best" alone (the chapter "A fair comparison"):
-    embeddings: bool = (
-        False  # are the VLM's embeddings of picture and caption part of what is seen, beside v
+    # are the VLM's embeddings of picture and caption part of what is seen, beside v
+    embeddings: bool = of_stage("training", default=False)
+    # is what experts and CLIEA read standardised, each domain by its own averages
+    domain_norm: bool = of_stage("training", default=False)
+    # who labels the target: CLIEA's similarities (figure) | all of `KCDP.answer` | the experts |
+    # the VLM asked directly
+    labelled_by: Literal["similarities", "answer", "experts", "vlm"] = of_stage(
+        "training", default="similarities"
     )
-    domain_norm: bool = (
-        False  # is what experts and CLIEA read standardised, each domain by its own averages
-    )
-    # Who labels the target: "similarities": CLIEA's (figure) | "answer": all of `KCDP.answer` |
-    # "experts" | "vlm": the VLM asked directly
-    labelled_by: str = "similarities"
+
     # What can be taken away or exchanged, and is nobody's recipe (the same chapter measures it):
-    # "both": caption and triplets (figure) | "caption" | "triplets" | "none" | "another": that of
-    # another picture
-    knowledge: str = "both"
-    # "diffusion": the pre-trained UNet (figure) | "no_attention": without its attention maps |
-    # "untrained": with random weights | "blind": no map at all
-    eye: str = "diffusion"
-    timestep: int = (
-        1  # t at which the UNet looks (1: released); at later ones the latents get their noise
+    # caption and triplets (figure) | one of them | nothing | the knowledge of another picture
+    knowledge: Literal["both", "caption", "triplets", "none", "another"] = of_stage(
+        "tokens", default="both"
     )
-    lora_rank: int | None = None  # None: the preset's
-    # What L_ccl compares a picture with: "counterfactual": its knowledge under each prompt (figure)
-    # | "prompts" alone | "none": there is no L_ccl
-    alignment: str = "counterfactual"
+    # the pre-trained UNet (figure) | without its attention maps | with random weights | no map
+    eye: Literal["diffusion", "no_attention", "untrained", "blind"] = of_stage(
+        "maps", "training", default="diffusion"
+    )
+    # t at which the UNet looks (1: released); at later ones the latents get their noise
+    timestep: Literal[1, 50, 250, 500] = of_stage("maps", "training", default=1)
+    # None: the preset's
+    lora_rank: Literal[1, 2, 32] | None = of_stage("training", default=None)
+    # what L_ccl compares a picture with: its knowledge under each prompt (figure) | the prompts
+    # alone | nothing: there is no L_ccl
+    alignment: Literal["counterfactual", "prompts", "none"] = of_stage(
+        "training", default="counterfactual"
+    )
 
     @property
     def looks_once(self) -> bool:
-        """Is nothing trained before the four maps, so that they are computed once for each picture?"""
+        """Is nothing trained before the four maps, so that they are computed once a picture?"""
         return self.trained == "heads" and self.eye != "blind"
 
 
@@ -251,34 +276,42 @@ RECIPES = {
         shuffled=False,
     ),
 }
+# chosen by `benchmarks/grid.py develop`
 RECIPES["best"] = replace(
     RECIPES["paper"], name="best", embeddings=True, domain_norm=True, labelled_by="answer"
-)  # chosen by `benchmarks/grid.py develop`
-FURTHER = {  # values that no recipe has: "best, trained=heads"
-    "trained": ("heads",),
-    "pseudo_labels": ("priors",),
-    "labelled_by": ("experts", "vlm"),
-    "knowledge": ("caption", "triplets", "none", "another"),
-    "eye": ("no_attention", "untrained", "blind"),
-    "timestep": (50, 250, 500),
-    "lora_rank": (1, 2, 32),
-    "alignment": ("prompts", "none"),
-}
+)
+
+
+def switch_values() -> dict[str, tuple]:
+    """Every switch of a recipe, and the values that its type allows."""
+    types = get_type_hints(Recipe)
+    names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
+    return {name: _values(types[name]) for name in names}
+
+
+def _values(kind: Any) -> tuple:
+    """The values of a type that has few: a bool, a Literal, or one of these with None."""
+    if kind is bool:
+        return True, False
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    values: tuple = ()
+    for part in get_args(kind):
+        values += (None,) if part is type(None) else _values(part)
+    return values
 
 
 def _differing(one: str, other: str) -> tuple[str, ...]:
+    """The switches in which two recipes differ."""
     return tuple(
-        field.name
-        for field in fields(Recipe)
-        if field.name != "name"
-        and getattr(RECIPES[one], field.name) != getattr(RECIPES[other], field.name)
+        name
+        for name in switch_values()
+        if getattr(RECIPES[one], name) != getattr(RECIPES[other], name)
     )
 
 
-SWITCHES, BEYOND = _differing("paper", "released"), _differing("paper", "best")
-SETTABLE = tuple(
-    dict.fromkeys((*SWITCHES, *BEYOND, *FURTHER))
-)  # what may stand behind a recipe's name
+SWITCHES = _differing("paper", "released")
+BEYOND = _differing("paper", "best")
 
 
 def read_recipe(text: str) -> Recipe:
@@ -290,19 +323,14 @@ def read_recipe(text: str) -> Recipe:
     """
     name, *changes = (part.strip() for part in str(text).split(","))
     _one_of("recipe", name, RECIPES)
-    told = {}
-    for switch, _, value in (change.partition("=") for change in changes):
-        _one_of("switch of the recipe", switch.strip(), SETTABLE)
-        values = {
-            str(value): value
-            for value in (
-                *(getattr(recipe, switch.strip()) for recipe in RECIPES.values()),
-                *FURTHER.get(switch.strip(), ()),
-            )
-        }
-        _one_of(switch.strip(), value.strip(), values)
-        told[switch.strip()] = values[value.strip()]
-    return replace(RECIPES[name], name=str(text), **told)
+    switches, changed = switch_values(), {}
+    for change in changes:
+        switch, value = (part.strip() for part in change.partition("=")[::2])
+        _one_of("switch of the recipe", switch, switches)
+        values = {str(known): known for known in switches[switch]}
+        _one_of(switch, value, values)
+        changed[switch] = values[value]
+    return replace(RECIPES[name], name=str(text), **changed)
 
 
 SETTINGS = ("da", "uc")
@@ -316,35 +344,35 @@ class Config:
     `check()` before use.
     """
 
-    source: str = "photos"
-    target: str = "stickers"
-    # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, they are
-    # not
-    setting: str = "da"
-    preset: str = "tiny"
-    # Or "released" or "best", or one of them with single switches set: "paper, balance=rank_std"
-    recipe: str = "paper"
-    taxonomy: str = "six"  # or "eight": EmoSet's
-    # Of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
-    dials: str = ""
-    seed: int = 0
-    epochs: int | None = None  # None: the preset's
-    precision: str | None = (
-        # Of the networks: "no" (float32), "bf16" or "fp16"; None: bf16 on a GPU that has it, else
-        # float32
-        None
-    )
-    accumulation: int = (
-        1  # pieces in which a process takes its share of a batch: more need less memory
-    )
-    # Compute the UNet's activations twice in place of keeping them: less memory, more time
-    checkpointing: bool = False
-    data_root: str | None = None  # folder of downloaded data sets
-    models: str | None = (
-        None  # folder of downloaded models, each below it as ORG/NAME; None: the hub's cache
-    )
-    out_dir: str | None = None  # None: runs/05_adapt-<target>
-    device: str | None = None  # None: CUDA if there is one, else CPU
+    # a domain by name, or a folder of pictures; pictures enter a key by their content
+    source: str = of_stage(default="photos")
+    target: str = of_stage(default="stickers")
+    # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, without
+    setting: Literal["da", "uc"] = of_stage(default="da")
+    preset: str = of_stage(default="tiny")
+    # or "released" or "best", or one of them with switches set: "paper, balance=rank_std"
+    recipe: str = of_stage(default="paper")
+    # "eight": EmoSet's
+    taxonomy: Literal["six", "eight"] = of_stage("training", default="six")
+    # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
+    dials: str = of_stage(default="")
+    seed: int = of_stage("training", default=0)
+    # None: the preset's
+    epochs: int | None = of_stage("training", default=None)
+    # of the networks, "no" is float32; None: bf16 on a GPU that has it, else float32
+    precision: Literal["no", "bf16", "fp16"] | None = of_stage("training", default=None)
+    # pieces in which a process takes its share of a batch: more need less memory
+    accumulation: int = of_stage("training", default=1)
+    # compute the UNet's activations twice in place of keeping them: less memory, more time
+    checkpointing: bool = of_stage(default=False)
+    # folder of downloaded data sets
+    data_root: str | None = of_stage(default=None)
+    # folder of downloaded models, each below it as ORG/NAME; None: the hub's cache
+    models: str | None = of_stage(default=None)
+    # None: runs/05_adapt-<target>
+    out_dir: str | None = of_stage(default=None)
+    # None: CUDA if there is one, else CPU
+    device: str | None = of_stage(default=None)
 
     def check(self) -> Config:
         """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and

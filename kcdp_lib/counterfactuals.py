@@ -8,7 +8,8 @@ emotion is the factual one, the others are interventions P*. Contrastive learnin
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F

@@ -8,7 +8,7 @@ emotion is read in it (chapter 02).
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from sklearn.calibration import calibration_curve

@@ -4,15 +4,14 @@ Every path of the project is resolved here, because papermill, nbval and the boo
 another working directory.
 """
 
-import ast
 import errno
 import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable
 
 from tqdm.auto import tqdm
 
@@ -40,37 +39,11 @@ def at_revision(name: str) -> tuple[str, str | None]:
 
     A folder has None.
 
-    One string holds the two, so that whatever is kept under a model's name (`knowledge.model_key`)
+    One string holds the two, so that whatever is kept under a model's name (`loading.model_key`)
     is kept under its commit, too.
     """
     pinned = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", name)
     return pinned.groups() if pinned else (name, None)
-
-
-def place(name: str) -> str:
-    """The folder in which a model lies.
-
-    A folder as it is, of a hub id at a commit that commit's folder in the hub's cache.
-
-    Loaders are handed folders alone: given a hub id, the libraries would first read a folder of
-    that name in the working directory, and never look at the commit. Nothing is downloaded.
-    FileNotFoundError if it is not there.
-    """
-    from huggingface_hub import constants  # here, because a Config needs paths and no hub
-
-    hub, revision = at_revision(name)
-    folder = (
-        Path(constants.HF_HUB_CACHE, f"models--{hub.replace('/', '--')}", "snapshots", revision)
-        if revision
-        else Path(name.removeprefix("local-dir:"))
-    )
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"it is not in the hub's cache, {constants.HF_HUB_CACHE}"
-            if revision
-            else f"there is no folder {folder}"
-        )
-    return str(folder)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -126,28 +99,6 @@ def sha(*parts: bytes | str) -> str:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
-
-
-def code_key(*modules: str) -> str:
-    """SHA over what package files (`"world/causes.py"`) compute.
-
-    Their syntax trees without docstrings. A cache made by other code is never reused.
-    """
-    return sha(
-        *[_without_docstrings((PACKAGE / module).read_text(encoding="utf-8")) for module in modules]
-    )
-
-
-def _without_docstrings(source: str) -> str:
-    """The syntax tree of a source as text. Comments are not in it to begin with."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and ast.get_docstring(node) is not None
-        ):
-            del node.body[0]
-    return ast.dump(tree)
 
 
 def progress(items: Iterable, desc: str, total: int | None = None, images: int | None = None):

@@ -8,29 +8,21 @@ feature pyramid pools them into v, a mixture of experts reads the emotion from v
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from pickle import UnpicklingError
-from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
-from safetensors import SafetensorError
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
-from transformers.utils import logging as transformers_logging
 
-from kcdp_lib.config import Preset, Recipe, how_to_get
+from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import place
+from kcdp_lib.loading import load_part, loading, place
 from kcdp_lib.processes import summed
 from kcdp_lib.tokens import masked_mean, used_positions
-
-# "Loading weights", once for every model, would fill the notebooks
-transformers_logging.disable_progress_bar()
 
 EXPERTS, CHOSEN = 4, 2
 DOMAINS = ("source", "target")  # of `DomainNorm`
@@ -45,7 +37,6 @@ MAPS = (
 # The cross-attention layers on the grids of MAPS[1] and MAPS[2]; the middle block and the finest
 # grid are not used.
 GRIDS = (("down_blocks.1.", "up_blocks.2."), ("down_blocks.2.", "up_blocks.1."))
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -80,129 +71,6 @@ def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
     KCDPError if it cannot be loaded whole.
     """
     return load_part(UNet2DConditionModel, preset, "unet").to(device)
-
-
-def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
-    """The preset's VAE in float32, frozen as in the paper's figure 2.
-
-    KCDPError if it cannot be loaded whole.
-    """
-    return load_part(AutoencoderKL, preset, "vae").to(device)
-
-
-def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
-    """One model of a preset's diffusers pipeline in float32, frozen.
-
-    KCDPError if it cannot be loaded whole.
-    """
-    return load_whole(
-        kind,
-        preset.diffusion,
-        subfolder,
-        subfolder=subfolder,
-        variant=preset.variant,
-        dtype=torch.float32,
-    )
-
-
-def load_whole(kind: type, name: str, what: str, **options) -> nn.Module:
-    """A model of diffusers or transformers by its name (`paths.place`), in eval mode, without
-    gradients.
-
-    `what` it is, for messages; the options are `from_pretrained`'s.
-
-    KCDPError if the model or any of its weights is missing, if one is no number, and if they are
-    stored as a pickle, which could run code as it is read.
-    """
-    with loading(
-        f"The {what} of {name}", name
-    ):  # left to itself diffusers takes a pickle where there is nothing else
-        model, info = kind.from_pretrained(
-            place(name), use_safetensors=True, output_loading_info=True, **options
-        )
-    if info["missing_keys"]:
-        raise KCDPError(
-            f"The {what} of {name} lacks {len(info['missing_keys'])} of its weights; "
-            f"{how_to_get(name)}."
-        )
-    check_finite(model, f"The {what} of {name}", name)
-    return model.eval().requires_grad_(False)
-
-
-@contextmanager
-def loading(what: str, name: str):
-    """Inside, whatever the libraries say of a model's missing or broken files becomes one sentence
-    with what to do: KCDPError.
-    """
-    try:
-        yield
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
-        raise KCDPError(
-            f"{what} could not be loaded ({first_line(error)}); {how_to_get(name)}."
-        ) from error
-
-
-def check_finite(model: nn.Module, what: str, name: str) -> None:
-    """KCDPError if a weight is infinite or no number.
-
-    Such a model answers, and the answers mean nothing.
-    """
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        raise KCDPError(f"{what} has weights that are not finite numbers; {how_to_get(name)}.")
-
-
-def check_words(tokenizer, words: int, what: str, name: str) -> None:
-    """KCDPError if a tokenizer cannot be that of a model of so many words.
-
-    Where its files are missing transformers makes an empty one, or takes another, and goes on.
-    """
-    if not 0.9 * words <= len(tokenizer) <= words:  # some models leave a few places free
-        raise KCDPError(
-            f"The tokenizer of {what} knows {len(tokenizer)} words and the model {words}, so files "
-            f"of it are missing; {how_to_get(name)}."
-        )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, with the next where it ends in a colon, or its name.
-
-    What fits into a sentence.
-    """
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    return shorten(
-        " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]), 300, placeholder=" ..."
-    )
-
-
-@torch.no_grad()
-def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Latents [N, Z, h, w] float32 of uint8 images [N, 3, S, S].
-
-    The mode of the posterior, so no noise (method chapter, eq-latents; paper, section KADAP).
-
-    S is a side in pixels; h and w are S over the VAE's own factor, 4 for the miniature and 8 for
-    Stable Diffusion. The recipe says whether the VAE sees values in [-1, 1], and whether the
-    latents are scaled as the UNet expects.
-    """
-    pixels = images.to(vae.device).float() / 255
-    if recipe.image_range == "symmetric":
-        pixels = 2 * pixels - 1
-    else:
-        mean, std = (
-            pixels.new_tensor(IMAGENET_MEAN).view(3, 1, 1),
-            pixels.new_tensor(IMAGENET_STD).view(3, 1, 1),
-        )
-        pixels = ((pixels - mean) / std - mean) / std
-    latents = vae.encode(pixels).latent_dist.mode()
-    return latents * vae.config.scaling_factor if recipe.latent_scaling else latents
 
 
 # ------------------------------------------------------------------------------------------ KADAP

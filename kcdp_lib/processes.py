@@ -9,7 +9,7 @@ of this does nothing.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed.nn.functional as differentiable

@@ -10,8 +10,8 @@ dependency parse for the free English of a model such as InstructBLIP. The autho
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Callable, Sequence
 
 from kcdp_lib.errors import KCDPError
 

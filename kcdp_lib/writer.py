@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from kcdp_lib.paths import place
-from kcdp_lib.perception import check_words, load_whole, loading
+from kcdp_lib.loading import check_words, load_whole, loading, place
 
 # the four things that the authors ask for, in words of ours
 INSTRUCTION = (
@@ -29,7 +28,7 @@ class Writer(NamedTuple):
 
 
 def load_writer(name: str, device: str = "cpu") -> Writer:
-    """An InstructBLIP by its name (`paths.place`), in bfloat16 on a GPU and float32 elsewhere.
+    """An InstructBLIP by its name (`loading.place`), in bfloat16 on a GPU and float32 elsewhere.
 
     KCDPError, with the command that downloads it, if it cannot be loaded whole.
     """

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from browser import book, build, chromium, site  # noqa: F401 (fixtures)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 os.environ.setdefault("KCDP_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -32,7 +32,8 @@ from kcdp_lib import KCDPError, knowledge
 from kcdp_lib.adapt.training import BALANCE_WEIGHT, source_loss, target_loss
 from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import CLIEA, TEMPERATURE, PseudoLabeller, counterfactual_loss
-from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, Experts, first_line
+from kcdp_lib.errors import first_line
+from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, Experts
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 COLUMNS = ("released", "attached")  # of the gradients: do the attention maps carry any

@@ -16,7 +16,16 @@ from PIL import Image, ImageDraw
 from transformers import CLIPTextModel
 
 import kcdp_lib
-from kcdp_lib import EMOTIONS, Config, KCDPError, config, knowledge, paths, processes
+from kcdp_lib import (
+    EMOTIONS,
+    Config,
+    KCDPError,
+    config,
+    knowledge,
+    paths,
+    processes,
+    vision_language,
+)
 from kcdp_lib.adapt import adapt, baselines, load_all, peers, record, training
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.datasets import SIZES, load
@@ -441,11 +450,13 @@ def test_image_and_text_are_unit_vectors_side_by_side(world):
     settings = Config(source=str(world / "source"), preset="blank")
     frozen, vlm = (
         baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"),
-        knowledge.load_vlm(settings.sizes),
+        vision_language.load_vlm(settings.sizes),
     )
     features = baselines.image_and_text(frozen)
     image, text = np.split(features, 2, axis=1)
-    np.testing.assert_allclose(text, knowledge.embed_texts(vlm, frozen.captions).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        text, vision_language.embed_texts(vlm, frozen.captions).numpy(), atol=1e-5
+    )
     assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(
         image, axis=1
     ) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
@@ -531,8 +542,10 @@ def test_experts_vlm_and_alignment_answer_together(world):
         seen, similarities = model(*given)
     voices = [
         seen.logits.softmax(-1),
-        knowledge.zero_shot(
-            knowledge.load_vlm(settings.sizes), given[3][:, : given[3].shape[1] // 4], EMOTIONS
+        vision_language.zero_shot(
+            vision_language.load_vlm(settings.sizes),
+            given[3][:, : given[3].shape[1] // 4],
+            EMOTIONS,
         ),
         (similarities / 0.07).softmax(-1),
     ]

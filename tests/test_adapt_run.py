@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _ext.glued import glued
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from _ext.glued import glued
 from kcdp_lib import EMOTIONS, KCDP
 from kcdp_lib.config import Config
 

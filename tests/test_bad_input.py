@@ -22,12 +22,14 @@ from blank import blank_preset, blank_writer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kcdp_lib import KCDPError, config, datasets, knowledge, paths
+from kcdp_lib import KCDPError, config, datasets, paths, precompute
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.config import PRESETS, RECIPES, SETTABLE, Config
-from kcdp_lib.knowledge import load_text_encoder, load_vlm
-from kcdp_lib.perception import load_unet, load_vae
+from kcdp_lib.config import PRESETS, RECIPES, Config, switch_values
+from kcdp_lib.knowledge import load_text_encoder
+from kcdp_lib.latents import load_vae
+from kcdp_lib.perception import load_unet
 from kcdp_lib.triplets import load_parser
+from kcdp_lib.vision_language import load_vlm
 from kcdp_lib.writer import load_writer
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
@@ -219,7 +221,7 @@ ROWS = [
     (
         "recipe's switch",
         parameters(recipe="paper, colour=red"),
-        f"switch of the recipe='colour' is not known; choose one of {', '.join(SETTABLE)}\\.",
+        f"switch of the recipe='colour' is not known; choose one of {', '.join(switch_values())}\\.",
     ),
     (
         "recipe's name as a switch",
@@ -234,7 +236,7 @@ ROWS = [
     (
         "switch beyond the paper",
         parameters(recipe="best, embeddings=some"),
-        r"embeddings='some' is not known; choose one of False, True\.",
+        r"embeddings='some' is not known; choose one of True, False\.",
     ),
     (
         "switch's value",
@@ -762,7 +764,7 @@ ROWS = [
     ),
     (
         "nothing to freeze",
-        lambda root: knowledge.freeze(
+        lambda root: precompute.freeze(
             SimpleNamespace(name="none", split="test", key="k", files=[]),
             blank_preset(),
             RECIPES["paper"],

@@ -16,9 +16,10 @@ import open_clip
 import pytest
 from test_downloads import coca
 
-from kcdp_lib import knowledge, paths, results
+from kcdp_book import results
+from kcdp_book.compare import CRITERIA
+from kcdp_lib import paths, precompute
 from kcdp_lib.adapt.peers import PEERS
-from kcdp_lib.compare import CRITERIA
 from kcdp_lib.config import PRESETS
 
 FOLDER = paths.ROOT / "benchmarks"
@@ -135,7 +136,7 @@ def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
         },
     )
     preset = full_size.random_preset()
-    foundations = knowledge.load_foundations(preset)
+    foundations = precompute.load_foundations(preset)
     assert (
         len(foundations.text_encoder.tokenizer) == 49408
         and foundations.vae.config.latent_channels == 4

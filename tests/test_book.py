@@ -210,34 +210,32 @@ def test_what_changed_is_named(monkeypatch, tmp_path):
     assert not stale(notebook) and stale(edited) == ["code"]
 
     tree = tmp_path / "tree"
-    shutil.copytree(ROOT / "results", tree / "results")
+    for folder in ("results", "kcdp_lib", "kcdp_book"):
+        ignored = shutil.ignore_patterns("models", "noto", "__pycache__")
+        shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
     (tree / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes() + b"one==1\n")
     monkeypatch.setattr("fingerprint.ROOT", tree)
     assert stale(notebook) == ["lock"]
     with (tree / "results" / "ablate.jsonl").open("a") as file:
         file.write("{}\n")
     assert stale(notebook) == ["lock", "results"]
-    monkeypatch.setattr("fingerprint.ROOT", ROOT)
-
-    package = tmp_path / "kcdp_lib"
-    shutil.copytree(
-        ROOT / "kcdp_lib", package, ignore=shutil.ignore_patterns("models", "noto", "__pycache__")
-    )
-    monkeypatch.setattr("kcdp_lib.paths.PACKAGE", package)
-    with (package / "results.py").open("a") as file:
+    with (tree / "kcdp_book" / "results.py").open("a") as file:
         file.write("\n# nothing new\n")
-    assert not stale(notebook)
-    with (package / "results.py").open("a") as file:
+    assert stale(notebook) == ["lock", "results"]
+    with (tree / "kcdp_book" / "results.py").open("a") as file:
         file.write("NEW = 1\n")
-    assert stale(notebook) == ["library"]
+    assert stale(notebook) == ["library", "lock", "results"]
 
 
 def test_a_notebook_depends_on_what_its_imports_import():
-    assert modules("from kcdp_lib import figures") == ["__init__.py", "figures.py"]
-    assert {"config.py", "world/causes.py", "results.py"} <= set(
-        modules("%matplotlib inline\nfrom kcdp_lib import results")
+    assert modules("from kcdp_lib import figures") == [
+        "kcdp_lib/__init__.py",
+        "kcdp_lib/figures.py",
+    ]
+    assert {"kcdp_lib/config.py", "kcdp_lib/world/causes.py", "kcdp_book/results.py"} <= set(
+        modules("%matplotlib inline\nfrom kcdp_book import results")
     )
-    assert "adapt/training.py" in modules(
+    assert "kcdp_lib/adapt/training.py" in modules(
         "import kcdp_lib\nkcdp_lib.adapt(target='noto')"
     ) and not modules("import numpy")
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from kcdp_lib import cards, paths, results
+from kcdp_book import cards as shipped
+from kcdp_book import results
+from kcdp_lib import cards, paths
 from kcdp_lib.config import Config
 
 # of the hub's lists, what these cards may use
@@ -52,15 +54,15 @@ def read(text: str, kind=ModelCard):
     return card
 
 
-@pytest.mark.parametrize("path", cards.SHIPPED, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", shipped.SHIPPED, ids=lambda path: path.parent.name)
 def test_shipped_cards_are_what_the_records_give(path):
-    assert path.read_text(encoding="utf-8") == cards.SHIPPED[path](), (
-        "run `python -m kcdp_lib.cards`"
+    assert path.read_text(encoding="utf-8") == shipped.SHIPPED[path](), (
+        "run `python -m kcdp_book.cards`"
     )
 
 
 @pytest.mark.parametrize(
-    "path, kind", [*zip(cards.SHIPPED, (ModelCard, DatasetCard))], ids=("miniatures", "world")
+    "path, kind", [*zip(shipped.SHIPPED, (ModelCard, DatasetCard))], ids=("miniatures", "world")
 )
 def test_the_hubs_reader_understands_them(path, kind):
     assert read(path.read_text(encoding="utf-8"), kind).text.strip().startswith("<!-- the card -->")
@@ -68,7 +70,7 @@ def test_the_hubs_reader_understands_them(path, kind):
 
 def test_every_score_of_the_cards_stands_in_a_record():
     """Not by the generator: every decimal of a table of scores is looked for in the files."""
-    for path, records in zip(cards.SHIPPED, RECORDS):
+    for path, records in zip(shipped.SHIPPED, RECORDS):
         known = {
             str(value) for record in records for value in numbers(json.loads(record.read_text()))
         }

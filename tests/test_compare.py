@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kcdp_lib import KCDPError, compare, datasets, results, world
+from kcdp_book import compare, results
+from kcdp_lib import KCDPError, datasets, world
 
 
 def told(method, seed, predicted, labels="0011", recipe="best", **scores):

@@ -13,8 +13,10 @@ import pkgutil
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
+import kcdp_book
 import kcdp_lib
 
 METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
@@ -26,7 +28,10 @@ TENSOR = r"\b(?:Tensor|ndarray)\b"
 EQUATION = r"\beq(?:-[a-z]+)+"
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 OF_THE_METHOD = (
+    "kcdp_lib.vision_language",
     "kcdp_lib.knowledge",
+    "kcdp_lib.latents",
+    "kcdp_lib.precompute",
     "kcdp_lib.perception",
     "kcdp_lib.counterfactuals",
     "kcdp_lib.adapt",
@@ -38,7 +43,10 @@ OF_THE_METHOD = (
 # Where to read on: an equation, a chapter, the paper, or another paper
 PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."
 # Packages that only import, commands, and the strokes of the drawing
-WITHOUT_PAGE = r"kcdp_lib|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"
+WITHOUT_PAGE = (
+    r"kcdp_lib|kcdp_book|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|"
+    r"kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"
+)
 
 
 @dataclass
@@ -59,11 +67,11 @@ class Definition:
 
 @cache
 def sources() -> dict[str, str]:
-    """The source of every module of the library, by name."""
-    names = [
-        "kcdp_lib",
-        *(module.name for module in pkgutil.walk_packages(kcdp_lib.__path__, "kcdp_lib.")),
-    ]
+    """The source of every module of the library and of the book's, by name."""
+    names = []
+    for package in (kcdp_lib, kcdp_book):
+        inside = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names += [package.__name__, *(module.name for module in inside)]
     return {
         name: Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
         for name in names
@@ -122,9 +130,15 @@ def without_shape(found: Definition) -> list[str]:
     return [
         f"{found.name}.{node.target.id}"
         for node in fields
-        if not re.search(rf"#.*{SHAPE}", found.lines[node.end_lineno - 1])
+        if not re.search(rf"#.*{SHAPE}", comment_of(node, found.lines))
         and not re.search(rf"{node.target.id.replace('_', '.')}`? {SHAPE}", found.doc)
     ]
+
+
+def comment_of(node: ast.AnnAssign, lines: list[str]) -> str:
+    """The comment beside a field, or the lines of comment right above it, as one line."""
+    above = list(takewhile(lambda line: line.strip().startswith("#"), lines[node.lineno - 2 :: -1]))
+    return " ".join([*above[::-1], *lines[node.lineno - 1 : node.end_lineno]])
 
 
 def signature(node: ast.FunctionDef) -> ast.FunctionDef:
@@ -236,7 +250,7 @@ def test_every_module_has_a_page():
     page = (METHOD_FILE.parent / "code.md").read_text(encoding="utf-8")
     listed = [
         name.removesuffix(".render.render") + ".render" if name.endswith(".render.render") else name
-        for name in re.findall(r"^   (kcdp_lib[\w.]*)$", page, re.MULTILINE)
+        for name in re.findall(r"^   (kcdp_(?:lib|book)[\w.]*)$", page, re.MULTILINE)
     ]
     assert sorted(listed) == sorted(
         name for name in sources() if not re.fullmatch(WITHOUT_PAGE, name)

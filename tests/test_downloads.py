@@ -18,10 +18,19 @@ from huggingface_hub.cli import hf
 from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 
-from kcdp_lib import KCDP, KCDPError, config, knowledge, perception
+from kcdp_lib import (
+    KCDP,
+    KCDPError,
+    config,
+    knowledge,
+    latents,
+    perception,
+    precompute,
+    vision_language,
+)
 from kcdp_lib.adapt import preflight
-from kcdp_lib.adapt.model import stack_key
 from kcdp_lib.config import PRESETS, RECIPES, Config, how_to_get, in_folder
+from kcdp_lib.loading import stack_key
 from kcdp_lib.pretrain import stack
 from kcdp_lib.writer import load_writer
 
@@ -182,15 +191,15 @@ def test_names_become_folders_and_the_rest_stays():
 
 def test_every_model_is_loaded_from_its_folder(repositories):
     preset = Config(preset="small", models=str(repositories)).check().sizes
-    for load in (perception.load_unet, perception.load_vae):
+    for load in (perception.load_unet, latents.load_vae):
         assert same(load(preset), load(blank_preset()))
-    found = knowledge.load_foundations(preset)
+    found = precompute.load_foundations(preset)
     assert (
         same(found.text_encoder.model, knowledge.load_text_encoder(blank_preset()).model)
         and len(found.text_encoder.tokenizer) == 1007
     )
     assert same(found.writer.model, load_writer(str(blank_writer())).model)
-    written = knowledge.describe(
+    written = precompute.describe(
         torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), found, RECIPES["paper"]
     )
     assert len(written.captions) == 2 and written.tokens.shape[0] == 2
@@ -204,7 +213,7 @@ def test_content_counts_and_not_the_place(repositories, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(repositories, moved)
     keys = [
-        (knowledge.frozen_keys(preset, RECIPES["paper"]), stack_key(preset))
+        (precompute.frozen_keys(preset, RECIPES["paper"]), stack_key(preset))
         for preset in (
             in_folder(PRESETS["small"], repositories),
             in_folder(PRESETS["small"], moved),
@@ -221,9 +230,9 @@ def test_content_counts_and_not_the_place(repositories, tmp_path):
         (COCA, {"captions", "tokens"}),
         (BLIP, {"captions", "tokens"}),
     ):
-        before = knowledge.frozen_keys(in_folder(PRESETS["small"], moved), RECIPES["paper"])
+        before = precompute.frozen_keys(in_folder(PRESETS["small"], moved), RECIPES["paper"])
         (moved / hub / "config.json").write_text("{}")
-        after = knowledge.frozen_keys(in_folder(PRESETS["small"], moved), RECIPES["paper"])
+        after = precompute.frozen_keys(in_folder(PRESETS["small"], moved), RECIPES["paper"])
         assert {name for name in after if after[name] != before[name]} == changed, hub
 
 
@@ -252,9 +261,9 @@ def test_a_missing_folder_is_named_with_the_command_that_fills_it(tmp_path):
     lacking = in_folder(FULL, tmp_path / "my models")
     for load, hub in (
         (perception.load_unet, SD),
-        (perception.load_vae, SD),
+        (latents.load_vae, SD),
         (knowledge.load_text_encoder, SD),
-        (knowledge.load_vlm, COCA),
+        (vision_language.load_vlm, COCA),
         (lambda preset: load_writer(preset.writer), BLIP),
     ):
         with pytest.raises(KCDPError) as told:
@@ -369,7 +378,7 @@ def test_the_commands_fetch_what_is_read_and_leave_the_rest(downloaded):
 def test_what_the_commands_fetch_is_enough(downloaded):
     preset = in_folder(PRESETS["small"], downloaded)
     assert same(perception.load_unet(preset), perception.load_unet(blank_preset()))
-    found = knowledge.load_foundations(preset)
+    found = precompute.load_foundations(preset)
     assert (
         same(found.writer.model, load_writer(str(blank_writer())).model)
         and len(found.text_encoder.tokenizer) == 1007

@@ -6,12 +6,13 @@ import numpy as np
 import pandas
 import pytest
 
-from kcdp_lib import figures, world
-from kcdp_lib.datasets import Pictures, regions
+from kcdp_book import figures, regions
+from kcdp_lib import world
+from kcdp_lib.datasets import Pictures
+from kcdp_lib.figures import whole_method
 from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import Dials, causes
 from kcdp_lib.world.events import WIDE
-
 
 # ---------------------------------------------------------------- one space (chapter 02)
 
@@ -356,7 +357,7 @@ def test_the_whole_method_is_a_row_from_picture_to_answer():
         "probs": [0.1, 0.2, 0.7],
         "predicted": "rage",
     }
-    figure = figures.whole_method({"photos": card, "stickers": card}, ["joy", "awe", "rage"])
+    figure = whole_method({"photos": card, "stickers": card}, ["joy", "awe", "rage"])
     picture, text, map_, asked, answer = figure.axes[5:]
     assert [axes.get_title(loc="left") for axes in (picture, map_, answer)] == [
         "stickers",

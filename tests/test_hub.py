@@ -14,9 +14,9 @@ import torch
 from blank import blank_preset, blank_writer
 from safetensors.torch import load_file
 
-from kcdp_lib import KCDPError, knowledge, paths, perception
-from kcdp_lib.adapt.model import stack_key
+from kcdp_lib import KCDPError, knowledge, latents, paths, perception, precompute, vision_language
 from kcdp_lib.config import PRESETS, RECIPES, how_to_get
+from kcdp_lib.loading import stack_key
 from kcdp_lib.writer import load_writer
 
 MEANT, LATEST = "a1" * 20, "b2" * 20
@@ -81,7 +81,7 @@ def test_the_pipeline_is_that_of_its_commit(hub):
     _, latest = hub(mine.diffusion, other.diffusion)
     shutil.rmtree(latest / "tokenizer")
     pinned, newer = replace(mine, diffusion=PINNED), replace(mine, diffusion=NEWER)
-    for load in (perception.load_unet, perception.load_vae):
+    for load in (perception.load_unet, latents.load_vae):
         assert (
             same(load(pinned), load(mine))
             and same(load(newer), load(other))
@@ -109,14 +109,14 @@ def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_p
     monkeypatch.chdir(tmp_path / "here")
     mine, other = blank_preset(), blank_preset(seed=1)
     pinned = replace(mine, diffusion=PINNED, vlm="coca_ViT-L-14", vlm_pretrained=PINNED)
-    keys, stack = knowledge.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)
+    keys, stack = precompute.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)
     shutil.copytree(other.diffusion, folder)
     shutil.copytree(other.vlm.removeprefix("local-dir:"), folder, dirs_exist_ok=True)
     for load in (
         perception.load_unet,
-        perception.load_vae,
+        latents.load_vae,
         knowledge.load_text_encoder,
-        knowledge.load_vlm,
+        vision_language.load_vlm,
         lambda preset: load_writer(preset.diffusion),
     ):
         with pytest.raises(
@@ -125,7 +125,7 @@ def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_p
             load(pinned)
     hub(mine.diffusion, other.diffusion)
     assert same(perception.load_unet(pinned), perception.load_unet(mine))
-    assert (knowledge.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)) == (keys, stack)
+    assert (precompute.frozen_keys(pinned, RECIPES["paper"]), stack_key(pinned)) == (keys, stack)
 
 
 def test_a_hub_id_without_commit_is_a_folder(hub):
@@ -159,10 +159,10 @@ def coca(hub, monkeypatch):
 def test_the_coca_is_that_of_its_commit(coca):
     preset, *_ = coca
     vlm, newer = (
-        knowledge.load_vlm(preset),
-        knowledge.load_vlm(replace(preset, vlm_pretrained=NEWER)),
+        vision_language.load_vlm(preset),
+        vision_language.load_vlm(replace(preset, vlm_pretrained=NEWER)),
     )
-    assert same(vlm.model, knowledge.load_vlm(blank_preset()).model) and not same(
+    assert same(vlm.model, vision_language.load_vlm(blank_preset()).model) and not same(
         vlm.model, newer.model
     )
     assert (vlm.start, vlm.end) == (49406, 49407), "the words of open_clip's own tokenizer"
@@ -178,7 +178,9 @@ def test_a_coca_is_read_from_safetensors_under_either_name_and_from_no_pickle(co
     torch.save(load_file(ours), pickle)
     ours.rename(theirs)  # the name in the full-size CoCa's repository, beside the pickle
     for found in (preset, replace(preset, vlm=f"local-dir:{folder}", vlm_pretrained=None)):
-        assert same(knowledge.load_vlm(found).model, knowledge.load_vlm(blank_preset()).model)
+        assert same(
+            vision_language.load_vlm(found).model, vision_language.load_vlm(blank_preset()).model
+        )
     theirs.unlink()
     with pytest.raises(
         KCDPError,
@@ -187,7 +189,7 @@ def test_a_coca_is_read_from_safetensors_under_either_name_and_from_no_pickle(co
             f"{theirs.name}.; download it by `hf download {NAME} --revision {MEANT}`"
         ),
     ):
-        knowledge.load_vlm(preset)
+        vision_language.load_vlm(preset)
 
 
 # ---------------------------------------------------------------- keys and commands
@@ -206,7 +208,7 @@ def test_another_commit_is_another_key(part, changed):
         replace(PRESETS["sd15-instructblip"], **{part: f"{NAME}@{commit}"})
         for commit in (MEANT, LATEST)
     )
-    keys = [knowledge.frozen_keys(preset, RECIPES["paper"]) for preset in (meant, latest)]
+    keys = [precompute.frozen_keys(preset, RECIPES["paper"]) for preset in (meant, latest)]
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == changed and stack_key(
         meant
     ) != stack_key(latest)

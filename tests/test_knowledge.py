@@ -11,7 +11,7 @@ import pytest
 import torch
 from blank import blank_preset
 
-from kcdp_lib import knowledge, paths
+from kcdp_lib import knowledge, paths, precompute, vision_language
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
 from kcdp_lib.triplets import parse_triplets
@@ -22,7 +22,7 @@ PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 
 @pytest.fixture(scope="module")
 def foundations():
-    return knowledge.load_foundations(blank_preset())
+    return precompute.load_foundations(blank_preset())
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def images():
 
 def greedy_by_hand(vlm, image):
     """The same decoding, one picture at a time and without leaving rows out."""
-    ids, seen = [vlm.start], vlm.model(knowledge._vlm_pixels(vlm, image[None]))
+    ids, seen = [vlm.start], vlm.model(vision_language._vlm_pixels(vlm, image[None]))
     while len(ids) < vlm.model.context_length and (len(ids) == 1 or ids[-1] != vlm.end):
         scores = vlm.model(
             None,
@@ -53,9 +53,9 @@ def greedy_by_hand(vlm, image):
 
 @torch.no_grad()
 def test_captions_of_a_batch_are_those_of_each_picture(foundations, images):
-    captions = knowledge.caption(foundations.vlm, images)
+    captions = vision_language.caption(foundations.vlm, images)
     assert captions[:2] == [greedy_by_hand(foundations.vlm, image) for image in images[:2]]
-    assert knowledge.caption(foundations.vlm, images[2:3]) == captions[2:3]
+    assert vision_language.caption(foundations.vlm, images[2:3]) == captions[2:3]
 
 
 def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
@@ -79,16 +79,16 @@ def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
 
     monkeypatch.setattr(vlm.model.text_decoder, "forward", decoder)
     rows = torch.tensor([3.0, 1.0, 2.0])[:, None, None].expand(3, 4, 128)
-    assert knowledge._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
+    assert vision_language._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
     assert sizes == [3, 3, 2, 1]
 
 
 def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images):
-    embeddings = knowledge.embed_images(foundations.vlm, images)
+    embeddings = vision_language.embed_images(foundations.vlm, images)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
-    texts = knowledge.embed_texts(foundations.vlm, ["a happy cat", "a sad cat"])
+    texts = vision_language.embed_texts(foundations.vlm, ["a happy cat", "a sad cat"])
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
-    probs = knowledge.zero_shot(foundations.vlm, embeddings, ["happy", "fear", "anger"])
+    probs = vision_language.zero_shot(foundations.vlm, embeddings, ["happy", "fear", "anger"])
     assert probs.shape == (5, 3)
     torch.testing.assert_close(probs.sum(1), torch.ones(5))
 
@@ -97,11 +97,12 @@ def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images
 def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
     """One picture at a time; a mirrored picture has the same first part. The caption comes last."""
     vlm = foundations.vlm
-    _, captions, found = knowledge.see_and_say(vlm, None, images)
+    _, captions, found = vision_language.see_and_say(vlm, None, images)
     width = found.shape[1] // 4
     for i, image in enumerate(images):
         seen, mirrored = (
-            vlm.model(knowledge._vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1))
+            vlm.model(vision_language._vlm_pixels(vlm, one[None]))
+            for one in (image, image.flip(-1))
         )
         both = seen["image_features"][0] + mirrored["image_features"][0]
         torch.testing.assert_close(
@@ -113,24 +114,26 @@ def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
             rtol=1e-4,
         )
     torch.testing.assert_close(
-        knowledge.see_and_say(vlm, None, images.flip(-1))[2][:, :width],
+        vision_language.see_and_say(vlm, None, images.flip(-1))[2][:, :width],
         found[:, :width],
         atol=1e-5,
         rtol=1e-4,
     )
     torch.testing.assert_close(
-        found[:, 3 * width :], knowledge.embed_texts(vlm, captions), atol=1e-5, rtol=1e-4
+        found[:, 3 * width :], vision_language.embed_texts(vlm, captions), atol=1e-5, rtol=1e-4
     )
-    assert found.shape[1] == knowledge.embedding_width(blank_preset())
+    assert found.shape[1] == vision_language.embedding_width(blank_preset())
 
 
 def test_class_embeddings_give_the_zero_shot_answer(foundations, images):
     embeddings, classes = (
-        knowledge.embed_images(foundations.vlm, images),
+        vision_language.embed_images(foundations.vlm, images),
         ("happy", "fear", "anger"),
     )
-    told = (embeddings @ knowledge.class_embeddings(blank_preset(), classes).T).softmax(-1)
-    torch.testing.assert_close(told, knowledge.zero_shot(foundations.vlm, embeddings, classes))
+    told = (embeddings @ vision_language.class_embeddings(blank_preset(), classes).T).softmax(-1)
+    torch.testing.assert_close(
+        told, vision_language.zero_shot(foundations.vlm, embeddings, classes)
+    )
 
 
 # -- triplets
@@ -305,7 +308,7 @@ def pictures(tmp_path, images, monkeypatch):
     calls = []
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
-        knowledge.datasets,
+        precompute.datasets,
         "read_images",
         lambda files, size: calls.append(len(files)) or images[[int(f.name) for f in files]],
         raising=False,
@@ -321,19 +324,19 @@ def pictures(tmp_path, images, monkeypatch):
 
 def test_freeze_equals_describe_and_computes_once(pictures, foundations, images, monkeypatch):
     preset = replace(blank_preset(), batch_size=3)
-    first = knowledge.freeze(pictures, preset, PAPER)
+    first = precompute.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2] and len(first) == 5, (
         "once for the captions, once for the latents"
     )
     for name in ("load_vlm", "load_vae", "load_text_encoder"):
-        monkeypatch.setattr(knowledge, name, None)  # a second call must not even load the models
-    again = knowledge.freeze(pictures, preset, PAPER)
+        monkeypatch.setattr(precompute, name, None)  # a second call must not even load the models
+    again = precompute.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2]
-    described = knowledge.describe(images, foundations, PAPER)
+    described = precompute.describe(images, foundations, PAPER)
     described.tokens = (
         described.tokens * described.mask.any(0)[:, None]
     )  # what is padding in every picture is not stored
-    for name in knowledge.TENSORS:
+    for name in precompute.TENSORS:
         assert (
             torch.equal(getattr(first, name)[:], getattr(again, name)[:])
             and getattr(first, name).shape == getattr(described, name).shape
@@ -349,7 +352,7 @@ def test_freeze_equals_describe_and_computes_once(pictures, foundations, images,
 
 
 def test_freeze_survives_a_damaged_cache_entry(pictures):
-    knowledge.freeze(pictures, blank_preset(), PAPER)
+    precompute.freeze(pictures, blank_preset(), PAPER)
     entries = sorted((paths.CACHE / "frozen").iterdir())
     assert [entry.name.split("-")[0] for entry in entries] == ["captions", "latents", "tokens"]
     for entry in entries:
@@ -357,7 +360,7 @@ def test_freeze_survives_a_damaged_cache_entry(pictures):
     with pytest.warns(
         UserWarning, match="is damaged .* made anew; all other shards are kept"
     ) as told:
-        assert len(knowledge.freeze(pictures, blank_preset(), PAPER)) == 5
+        assert len(precompute.freeze(pictures, blank_preset(), PAPER)) == 5
     assert len(told) == 3
 
 
@@ -365,11 +368,11 @@ def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(
     pictures, images, monkeypatch
 ):
     """Five pictures in shards of two, read in batches across the shards."""
-    whole = knowledge.freeze(pictures, blank_preset(), PAPER)
-    monkeypatch.setattr(knowledge.shards, "SHARD", 2)
-    sharded = knowledge.freeze(pictures, blank_preset(), PAPER)
+    whole = precompute.freeze(pictures, blank_preset(), PAPER)
+    monkeypatch.setattr(precompute.shards, "SHARD", 2)
+    sharded = precompute.freeze(pictures, blank_preset(), PAPER)
     rows = torch.tensor([4, 0, 3, 3])
-    for name in knowledge.TENSORS:
+    for name in precompute.TENSORS:
         one, other = getattr(whole, name), getattr(sharded, name)
         torch.testing.assert_close(other[:].float(), one[:].float(), atol=1e-4, rtol=1e-4)
         assert (
@@ -380,12 +383,12 @@ def test_a_set_in_many_shards_is_the_set_and_a_changed_picture_changes_its_own(
     assert sharded.captions == whole.captions and sharded.triplets == whole.triplets
     pictures.calls.clear()
     pictures.keys[3] = "another"
-    knowledge.freeze(pictures, blank_preset(), PAPER)
+    precompute.freeze(pictures, blank_preset(), PAPER)
     assert pictures.calls == [2, 2], "the captions and the latents of one shard of two pictures"
 
 
 def test_a_killed_freeze_keeps_its_whole_shards(pictures, monkeypatch):
-    monkeypatch.setattr(knowledge.shards, "SHARD", 2)
+    monkeypatch.setattr(precompute.shards, "SHARD", 2)
     save, saved = paths.atomic_save, []
 
     def killed(path, *rest):
@@ -395,10 +398,10 @@ def test_a_killed_freeze_keeps_its_whole_shards(pictures, monkeypatch):
 
     monkeypatch.setattr(paths, "atomic_save", killed)
     with pytest.raises(KeyboardInterrupt):
-        knowledge.freeze(pictures, blank_preset(), PAPER)
+        precompute.freeze(pictures, blank_preset(), PAPER)
     monkeypatch.setattr(paths, "atomic_save", save)
     pictures.calls.clear()
-    assert len(knowledge.freeze(pictures, blank_preset(), PAPER)) == 5
+    assert len(precompute.freeze(pictures, blank_preset(), PAPER)) == 5
     assert pictures.calls == [2, 1], "three shards of captions and one of latents were there"
 
 
@@ -406,18 +409,18 @@ MEASURE = """
 import resource, sys
 from types import SimpleNamespace
 import torch
-from kcdp_lib import knowledge, paths
+from kcdp_lib import knowledge, paths, precompute, vision_language
 from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.knowledge import Knowledge
 paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
-knowledge.shards.SHARD = 16
-knowledge.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
-knowledge.load_vlm = knowledge.load_vae = knowledge.load_text_encoder = lambda *told: None
-knowledge.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images), torch.ones(len(images), 4 * 768))
-knowledge.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
-knowledge.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool))
+precompute.shards.SHARD = 16
+precompute.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
+precompute.load_vlm = precompute.load_vae = precompute.load_text_encoder = lambda *told: None
+precompute.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images), torch.ones(len(images), 4 * 768))
+precompute.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
+precompute.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool))
 some = SimpleNamespace(name="many", split="train", keys=[str(i) for i in range(count)], files=[paths.Path(str(i)) for i in range(count)])
-frozen = knowledge.freeze(some, PRESETS["tiny"], RECIPES["paper"])
+frozen = precompute.freeze(some, PRESETS["tiny"], RECIPES["paper"])
 assert frozen.tokens[torch.arange(0, count, 16)].sum() == count / 16 * 154 * 768
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -443,14 +446,14 @@ def test_many_pictures_need_no_more_memory_than_few(tmp_path):
 
 
 def test_a_switch_recomputes_only_what_it_changes(pictures, monkeypatch):
-    paper = knowledge.freeze(pictures, blank_preset(), PAPER)
-    monkeypatch.setattr(knowledge, "load_vlm", None)
+    paper = precompute.freeze(pictures, blank_preset(), PAPER)
+    monkeypatch.setattr(precompute, "load_vlm", None)
     for name, changed in (
         ("image_range", "latents"),
         ("latent_scaling", "latents"),
         ("triplet_text", "tokens"),
     ):
-        other = knowledge.freeze(
+        other = precompute.freeze(
             pictures, blank_preset(), replace(PAPER, **{name: getattr(RELEASED, name)})
         )
         assert [
@@ -464,8 +467,8 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
 
     def changed(preset=preset, recipe=PAPER) -> set[str]:
         before, after = (
-            knowledge.frozen_keys(blank_preset(), PAPER),
-            knowledge.frozen_keys(preset, recipe),
+            precompute.frozen_keys(blank_preset(), PAPER),
+            precompute.frozen_keys(preset, recipe),
         )
         return {name for name in before if before[name] != after[name]}
 
@@ -527,8 +530,8 @@ def test_parts_of_the_knowledge_can_be_left_out_or_be_anothers(foundations):
 
 
 def test_without_knowledge_keeps_the_picture_and_forgets_the_text(foundations, images):
-    frozen = knowledge.describe(images, foundations, PAPER)
-    empty = knowledge.without_knowledge(frozen, PAPER, foundations.text_encoder)
+    frozen = precompute.describe(images, foundations, PAPER)
+    empty = precompute.without_knowledge(frozen, PAPER, foundations.text_encoder)
     assert (
         empty.embeddings.shape == frozen.embeddings.shape
         and not empty.embeddings[:].any()

@@ -12,15 +12,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from browser import serve
 from PIL import Image
 
-from browser import serve
-from kcdp_lib import KCDP, live, world
-from kcdp_lib.adapt.model import stack_key
+from kcdp_book import live
+from kcdp_lib import KCDP, world
 from kcdp_lib.datasets import read_images
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import describe, encode_texts, load_foundations
+from kcdp_lib.knowledge import encode_texts
+from kcdp_lib.loading import stack_key
 from kcdp_lib.perception import word_attention, word_positions
+from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.triplets import parse_triplets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +90,7 @@ def test_the_files_are_of_this_library(model, about):
     assert (
         about["from"]["stack"] == stack_key(model.preset)
         and about["from"]["world"] == world.world_key()
-    ), "run `python -m kcdp_lib.live results/live book/_static/live`"
+    ), "run `python -m kcdp_book.live results/live book/_static/live`"
     assert about["from"]["model"] == live.trained(MODEL)
     assert (
         about["words"] == json.loads(json.dumps(live.words(model)))

@@ -5,7 +5,7 @@ be read by everyone.
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ def look(chromium, site):
     Each page is opened once for all tests.
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def at(name: str) -> dict:
         with visit(chromium, f"{site}{name}.html", below=site) as seen:
             page = seen.page

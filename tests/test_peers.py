@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from blank import blank_preset
 
+from kcdp_book.compare import CRITERIA, agreement, certainty, choose, criteria, density, information
 from kcdp_lib import Config, config
 from kcdp_lib.adapt import peers, training
 from kcdp_lib.adapt.model import KCDP, evaluate, gather, settle
 from kcdp_lib.adapt.peers import PEERS
-from kcdp_lib.compare import CRITERIA, agreement, certainty, choose, criteria, density, information
 from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import similarity_probs, together
-from kcdp_lib.knowledge import Frozen, class_embeddings, embedding_width, load_vlm, zero_shot
 from kcdp_lib.perception import Experts, Perception, load_kadap, trainable_state_dict
+from kcdp_lib.precompute import Frozen
 from kcdp_lib.processes import accelerator
+from kcdp_lib.vision_language import class_embeddings, embedding_width, load_vlm, zero_shot
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 B, M, X, HIDDEN, C = 6, 5, 10, 4, 5

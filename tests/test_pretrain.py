@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from kcdp_lib import datasets, knowledge, paths, results, world
+from kcdp_book import results
+from kcdp_lib import datasets, paths, vision_language, world
 from kcdp_lib.config import PRESETS
-from kcdp_lib.adapt.model import stack_key
+from kcdp_lib.loading import stack_key
 from kcdp_lib.pretrain import corpus, measure, texts, train
 
 WORDS = (
@@ -163,8 +164,8 @@ def test_the_vae_keeps_what_is_seen(measured, domain):
 @pytest.mark.parametrize("domain", world.BENCHMARK)
 def test_the_captioner_sees(measured, domain):
     """Unseen pictures, now: as good as committed, and without a word for an emotion."""
-    vlm, some = knowledge.load_vlm(PRESETS["tiny"]), measure.scenes(domain, 100)
-    captions = knowledge.caption(vlm, measure.draw(domain, some, 64))
+    vlm, some = vision_language.load_vlm(PRESETS["tiny"]), measure.scenes(domain, 100)
+    captions = vision_language.caption(vlm, measure.draw(domain, some, 64))
     found = measure.attribute_scores(
         captions, [world.visible_attributes(scene, domain) for scene in some]
     )

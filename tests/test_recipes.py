@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from blank import blank_preset
 
-from kcdp_lib import Config, config, knowledge
+from kcdp_lib import Config, config, knowledge, precompute
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.config import BEYOND, RECIPES, SWITCHES, read_recipe
-from kcdp_lib.perception import Perception, encode_images
+from kcdp_lib.latents import encode_images, load_vae
+from kcdp_lib.perception import Perception
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -115,7 +116,7 @@ class Step:
 
     model: KCDP  # after the step
     start: dict  # its parameters before
-    frozen: knowledge.Frozen  # the source
+    frozen: precompute.Frozen  # the source
     pixels: torch.Tensor  # what the VAE was fed for it
     encoded: torch.Tensor  # what came out, before any scaling
     rows: list[int]  # the source's pictures in the step
@@ -130,7 +131,7 @@ def take(one_thread, tmp_path_factory):
     """A function: recipe -> Step, each taken once."""
     foundations = SimpleNamespace(
         text_encoder=knowledge.load_text_encoder(blank_preset()),
-        vae=knowledge.load_vae(blank_preset()),
+        vae=load_vae(blank_preset()),
     )
     checkpoints, done = tmp_path_factory.mktemp("steps"), {}
 
@@ -145,7 +146,7 @@ def take(one_thread, tmp_path_factory):
         tokens, mask = knowledge.knowledge_tokens(
             CAPTIONS, TRIPLETS, recipe, foundations.text_encoder
         )
-        return knowledge.Frozen(
+        return precompute.Frozen(
             encode_images(foundations.vae, images, recipe),
             tokens,
             mask,

@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 import pytest
 
-from kcdp_lib import results, world
+from kcdp_book import results
+from kcdp_lib import world
 from kcdp_lib.config import RECIPES, SWITCHES
 from kcdp_lib.paths import ROOT
 

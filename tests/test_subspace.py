@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kcdp_lib import subspace
+from kcdp_book import subspace
 
 C, L, T, H = 3, 4, 6, 16
 

@@ -18,7 +18,8 @@ import papermill
 import psutil
 import pytest
 
-from kcdp_lib import check, config, paths, results
+from kcdp_book import check, results
+from kcdp_lib import config, paths
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -172,7 +173,7 @@ def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
         "KCDP_CACHE": str(tmp_path / "file" / "cache"),
     }
     run = subprocess.run(
-        [sys.executable, "-m", "kcdp_lib.check"],
+        [sys.executable, "-m", "kcdp_book.check"],
         env=environment,
         capture_output=True,
         text=True,
@@ -394,7 +395,7 @@ def test_every_command_of_the_guide_exists():
         (ROOT / name).is_file() for name in scripts
     )
     modules = set(re.findall(r"-m (kcdp_lib[.\w]*)", GUIDE))
-    assert modules >= {"kcdp_lib.check", "kcdp_lib.adapt"} and all(
+    assert modules >= {"kcdp_book.check", "kcdp_lib.adapt"} and all(
         importlib.util.find_spec(name) for name in modules
     )
 

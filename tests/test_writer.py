@@ -8,7 +8,7 @@ import pytest
 import torch
 from blank import WORDS, blank_preset, blank_writer
 
-from kcdp_lib import knowledge
+from kcdp_lib import precompute
 from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.writer import BEAMS, INSTRUCTION, LONGEST, SHORTEST, load_writer, write
 
@@ -58,9 +58,11 @@ def test_it_writes_as_long_and_as_carefully_as_the_authors(folder, images, monke
 
 def test_captions_of_a_preset_with_a_writer_are_the_writers(folder, images):
     preset = replace(blank_preset(), writer=str(folder))
-    found = knowledge.describe(images, knowledge.load_foundations(preset), RECIPES["paper"])
+    found = precompute.describe(images, precompute.load_foundations(preset), RECIPES["paper"])
     assert found.captions == write(load_writer(str(folder)), images)
-    plain = knowledge.describe(images, knowledge.load_foundations(blank_preset()), RECIPES["paper"])
+    plain = precompute.describe(
+        images, precompute.load_foundations(blank_preset()), RECIPES["paper"]
+    )
     assert found.captions != plain.captions and torch.equal(
         found.image_embeddings, plain.image_embeddings
     )
@@ -68,7 +70,7 @@ def test_captions_of_a_preset_with_a_writer_are_the_writers(folder, images):
 
 def test_another_writer_or_parser_is_another_cache_entry(folder):
     keys = [
-        knowledge.frozen_keys(preset, RECIPES["paper"])
+        precompute.frozen_keys(preset, RECIPES["paper"])
         for preset in (
             blank_preset(),
             replace(blank_preset(), writer=str(folder)),

@@ -1,119 +1,23 @@
-"""Adaptation: one call from two names of domains to a trained model and its metrics (chapter 05).
+"""Adaptation (chapter 05): the model, its training, what it is compared with, and one whole run.
 
-`model` is KCDP itself, `training` the joint loss, `baselines` what it is compared with, `record`
-  what a run leaves behind.
+`model` is KCDP itself, `training` the joint loss, `baselines` what KCDP is compared with, `record`
+what a run leaves behind, `run` the call that does all of it.
 """
 
-from __future__ import annotations
-
-import json
 import sys
-import time
 import types
-from dataclasses import replace
 
-import numpy as np
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-
-from kcdp_lib import datasets, world
-from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
 from kcdp_lib.adapt.model import KCDP, Prediction
-from kcdp_lib.adapt.record import (
-    answer,
-    check_writable,
-    explained,
-    provenance,
-    summarise,
-    write_run,
-)
-from kcdp_lib.config import Config, pick_device
-from kcdp_lib.datasets import Pictures
-from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import atomic_write, resolve
+from kcdp_lib.adapt.run import adapt, load_all
 
-__all__ = ["KCDP", "Prediction", "adapt"]
+__all__ = ["KCDP", "Prediction", "adapt", "load_all"]
 
 
-def adapt(config: Config | None = None, **parameters) -> dict:
-    """Adapt to the target, compare with the baselines, write everything into the run's folder and
-    return its metrics (chapter 05; method chapter, eq-total).
+class _CallablePackage(types.ModuleType):
+    """Python binds the name `kcdp_lib.adapt` to this package; users call it like the function."""
 
-    What is returned is what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds,
-    bytes. Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run
-    that was killed goes on where it was a few minutes before. Under `accelerate launch` the
-    processes do it together, and each returns the same. Raises KCDPError with one sentence for bad
-    input and for a folder that cannot be written.
-    """
-    config = replace(config or Config(), **parameters).check()
-    started, out, device = time.time(), config.run_dir, pick_device(config.device)
-    state = PartialState()
-    with explained(out):
-        if state.is_main_process:
-            check_writable(out)
-        source, target, source_test, target_test = load_all(config)
-        checkpoint = out / "checkpoint.safetensors"
-        trained = (
-            learn(config, "full", source, target, checkpoint, device)
-            if config.setting == "da"
-            else baseline(config, "source_only", source, device)
-        )
-        answers = {
-            name: answer(
-                trained.model, pictures, config, device, "source" if name == "source" else "target"
-            )
-            for name, pictures in (
-                ("source", source_test),
-                ("target", target_test),
-                ("train", target),
-            )
-        }
-        pseudo = (
-            trained.pseudo_labels if trained.pseudo_labels is not None else np.full(len(target), -1)
-        )
-        others = (
-            baseline_probs(config, source, target_test, device)
-            if (target_test.labels >= 0).any()
-            else {}
-        )
-        results = {}
-        if state.is_main_process:
-            results = summarise(config, answers, pseudo, others, source)
-            write_run(out, config, trained, answers, pseudo, results)
-            results = {
-                "config": results.pop("config"),
-                "provenance": provenance(config, device, started),
-                **results,
-            }
-            atomic_write(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-            checkpoint.unlink(missing_ok=True)
-    return broadcast_object_list([results])[0]
+    def __call__(self, *args, **parameters) -> dict:
+        return adapt(*args, **parameters)
 
 
-def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:
-    """Training pictures of source and target, then the test pictures of both.
-
-    KCDPError where the source cannot teach.
-    """
-    root, dials = config.data_root and resolve(config.data_root), world.read_dials(config.dials)
-    source, target, *tests = (
-        datasets.load(name, split, root, config.seed, taxonomy=config.taxonomy, dials=dials)
-        for split in ("train", "test")
-        for name in (config.source, config.target)
-    )
-    if len(np.unique(source.labels[source.labels >= 0])) < 2:
-        raise KCDPError(
-            f"source={config.source!r} has labelled pictures of fewer than two emotions; sort them "
-            f"into folders named {', '.join(config.classes)}."
-        )
-    return source, target, *tests
-
-
-class _Callable(types.ModuleType):
-    """`kcdp_lib.adapt` names this package, and `kcdp_lib.adapt(...)` has to run all the same."""
-
-    def __call__(self, config: Config | None = None, **parameters) -> dict:
-        return adapt(config, **parameters)
-
-
-sys.modules[__name__].__class__ = _Callable
+sys.modules[__name__].__class__ = _CallablePackage

@@ -19,8 +19,7 @@ from accelerate import PartialState
 from kcdp_lib.adapt import adapt
 from kcdp_lib.adapt.preflight import preflight
 from kcdp_lib.config import Config
-from kcdp_lib.errors import KCDPError
-from kcdp_lib.perception import first_line
+from kcdp_lib.errors import KCDPError, first_line
 
 
 def table(metrics: dict) -> str:

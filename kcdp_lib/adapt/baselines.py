@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,32 +27,16 @@ from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.knowledge import (
-    TENSORS,
-    Frozen,
-    freeze,
-    frozen_keys,
-    load_text_encoder,
-    load_vlm,
-    without_knowledge,
-    zero_shot,
-)
+from kcdp_lib.keys import stage_key
+from kcdp_lib.knowledge import load_text_encoder
 from kcdp_lib.metrics import linear_classifier
-from kcdp_lib.paths import atomic_write, code_key, sha
+from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.perception import MAPS, load_kadap
+from kcdp_lib.precompute import TENSORS, Frozen, freeze, without_knowledge
 from kcdp_lib.shards import Rows
+from kcdp_lib.vision_language import load_vlm, zero_shot
 
 VARIANTS = ("full", "source_only", "source_only_no_knowledge")
-TRAINING_CODE = (
-    "adapt/model.py",
-    "adapt/training.py",
-    "adapt/peers.py",
-    "adapt/baselines.py",
-    "perception.py",
-    "counterfactuals.py",
-    "tokens.py",
-    "processes.py",
-)  # beside what freezes
 
 
 def learn(
@@ -141,15 +125,8 @@ def with_maps(
     computed once: for the recipe that trains nothing before them.
     """
     blocks = torch.arange(len(pictures)).split(shards.SHARD)
-    keys = frozen_keys(config.sizes, config.switches)
-    made_by = paths.sha(
-        keys["latents"],
-        keys["tokens"],
-        variant if variant == "source_only_no_knowledge" else "",
-        config.switches.eye,
-        str(config.switches.timestep),
-        code_key("perception.py"),
-    )
+    knows = "" if variant != "source_only_no_knowledge" else variant
+    made_by = sha(stage_key("maps", config.sizes, config.switches), knows)
 
     @lru_cache(1)
     def eye():
@@ -172,10 +149,7 @@ def with_maps(
         return {str(level): torch.cat(maps).cpu() for level, maps in enumerate(zip(*seen))}, []
 
     looked = shards.compute(
-        [
-            f"maps-{paths.sha(made_by, *pictures.keys[block[0] : block[-1] + 1])}"
-            for block in blocks
-        ],
+        [f"maps-{sha(made_by, *pictures.keys[block[0] : block[-1] + 1])}" for block in blocks],
         look,
     )
     return replace(
@@ -331,23 +305,8 @@ def training_key(
 
     Sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version.
     """
-    settings = [
-        asdict(config.sizes),
-        asdict(config.switches),
-        config.seed,
-        config.run_epochs,
-        config.taxonomy,
-        variant,
-        device,
-        config.precision,
-        config.accumulation,
-        torch.__version__,
-        target_weight,
-    ]
+    settings = replace(config, epochs=config.run_epochs)
+    stages = stage_key("training", config.sizes, config.switches, settings)
     pictures = [pictures and pictures.key for pictures in (source, target)]
-    return sha(
-        json.dumps(
-            [settings, pictures, source.labels.tolist(), frozen_keys(config.sizes, config.switches)]
-        ),
-        code_key(*TRAINING_CODE),
-    )
+    about = [variant, device, torch.__version__, target_weight, pictures, source.labels.tolist()]
+    return sha(stages, json.dumps(about))

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -31,21 +31,12 @@ from kcdp_lib.config import (
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import (
-    Foundations,
-    Frozen,
-    Triplet,
-    class_embeddings,
-    describe,
-    embedding_width,
-    encode_texts,
-    load_foundations,
-    load_text_encoder,
-    model_key,
-    without_knowledge,
-)
-from kcdp_lib.paths import atomic_save, atomic_write, resolve, sha
+from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
+from kcdp_lib.loading import stack_key
+from kcdp_lib.paths import atomic_save, atomic_write, resolve
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
+from kcdp_lib.precompute import Foundations, Frozen, describe, load_foundations, without_knowledge
+from kcdp_lib.vision_language import class_embeddings, embedding_width
 
 
 @dataclass
@@ -152,7 +143,7 @@ class KCDP(nn.Module):
         )
 
     def ask_vlm(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Probabilities [B, C] by the VLM alone, as in `knowledge.zero_shot`, from its embeddings
+        """Probabilities [B, C] by the VLM alone, as in `vision_language.zero_shot`, from its embeddings
         [B, 4 D].
         """
         return (embeddings[:, : self.class_embeddings.shape[1]] @ self.class_embeddings.T).softmax(
@@ -260,16 +251,6 @@ class KCDP(nn.Module):
         model.knowledge, model.aligned = knowledge, about.get("aligned", True)
         load_trainable(model, state)
         return model.eval()
-
-
-def stack_key(preset: Preset) -> str:
-    """SHA over the frozen models a preset names."""
-    return sha(
-        model_key(preset.diffusion),
-        model_key(preset.vlm),
-        str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)),
-        *([model_key(preset.writer), preset.parser] if preset.writer else []),
-    )
 
 
 def gather(

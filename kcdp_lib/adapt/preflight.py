@@ -9,13 +9,14 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
 from kcdp_lib import datasets, paths
 from kcdp_lib.adapt.model import gather
 from kcdp_lib.adapt.record import peak_memory
+from kcdp_lib.adapt.run import load_all
 from kcdp_lib.adapt.training import (
     pseudo_labeller,
     set_up,
@@ -26,16 +27,12 @@ from kcdp_lib.adapt.training import (
 )
 from kcdp_lib.config import PRESETS, Config, pick_device
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import (
-    TENSORS,
-    Frozen,
-    describe,
-    load_foundations,
-    load_text_encoder,
-    load_vlm,
-)
-from kcdp_lib.perception import load_kadap, load_unet, load_vae
+from kcdp_lib.knowledge import load_text_encoder
+from kcdp_lib.latents import load_vae
+from kcdp_lib.perception import load_kadap, load_unet
+from kcdp_lib.precompute import TENSORS, Frozen, describe, load_foundations
 from kcdp_lib.triplets import load_parser
+from kcdp_lib.vision_language import load_vlm
 from kcdp_lib.writer import load_writer
 
 STEPS = 20  # measured steps of training
@@ -49,8 +46,6 @@ def preflight(config: Config) -> tuple[list[str], bool]:
     Nothing is trained that is kept, nothing written but the index of pictures. Hours are those of
     one process on this machine: several share them.
     """
-    from kcdp_lib.adapt import load_all  # here, because the package imports its parts
-
     wrong = _sentence(
         config.check
     )  # a parameter, or the folder of a data set: the weights are looked for all the same

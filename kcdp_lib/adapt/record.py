@@ -14,39 +14,38 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import numpy as np
 import psutil
 import torch
 from accelerate import PartialState
 
-from kcdp_lib import cards as hub_cards, datasets, figures, metrics
+from kcdp_lib import cards as hub_cards
+from kcdp_lib import datasets, figures, metrics
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.training import Trained
 from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import Frozen, Triplet, freeze, load_text_encoder
+from kcdp_lib.knowledge import Triplet, load_text_encoder
 from kcdp_lib.paths import ROOT, atomic_write
 from kcdp_lib.perception import word_attention, word_positions
+from kcdp_lib.precompute import Frozen, freeze
 
 FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in out_dir
 
 
 @dataclass
 class Answers:
-    """What a trained KCDP says of one set of pictures.
-
-    Probs [N, C], rows in the pictures' order.
-    """
+    """What a trained KCDP says of one set of pictures."""
 
     pictures: Pictures
     frozen: Frozen
-    probs: np.ndarray
+    probs: np.ndarray  # [N, C], rows in the pictures' order
 
 
 def answer(

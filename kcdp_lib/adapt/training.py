@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from kcdp_lib.adapt.model import KCDP, autocast, gather
 from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
-from kcdp_lib.knowledge import Frozen
 from kcdp_lib.paths import atomic_save, progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
+from kcdp_lib.precompute import Frozen
 
 BALANCE_WEIGHT = 0.1
 CONSTANT_RATE = 1e-5  # the released code's, which never moves

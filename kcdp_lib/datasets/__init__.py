@@ -8,19 +8,19 @@ label off a path or an order.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
 from .. import paths, world
 from ..errors import KCDPError
+from ..world import SIX as EMOTIONS  # the six classes, and their order everywhere
+from ..world import TAXONOMIES, Dials, world_key
 from .images import read_images, square
 from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
-from ..world import SIX as EMOTIONS  # the six classes, and their order everywhere
-from ..world import TAXONOMIES, Dials, world_key
 
 DOMAINS = (*world.BENCHMARK, "noto")
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import paths, world
+from ..keys import code_key
 from . import texts
 
 SEED = 0
@@ -52,7 +53,7 @@ def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
 
     Drawn once by all cores and kept in `folder`.
     """
-    path = folder / f"pictures-{world.world_key()}-{paths.code_key('pretrain/corpus.py')[:12]}.npy"
+    path = folder / f"pictures-{world.world_key()}-{code_key(Path(__file__))[:12]}.npy"
     todo = jobs()
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ captions are read here, and in pre-training, and nowhere else.
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from diffusers.utils import logging
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from .. import datasets, knowledge, paths, perception, world
-from ..adapt.model import stack_key
+from .. import datasets, latents, paths, vision_language, world
 from ..config import PRESETS, RECIPES, Preset
+from ..loading import stack_key
 from ..world import causes
 
 SEED = 77
@@ -119,8 +119,8 @@ def psnr(vae, images: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio [N] in dB of uint8 images [N, 3, S, S] after the VAE's round trip,
     values in 0 .. 1.
     """
-    latents = perception.encode_images(vae, images, RECIPES["paper"]) / vae.config.scaling_factor
-    decoded = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
+    encoded = latents.encode_images(vae, images, RECIPES["paper"]) / vae.config.scaling_factor
+    decoded = ((vae.decode(encoded).sample + 1) / 2).clamp(0, 1)
     return -10 * torch.log10((decoded - images / 255).pow(2).mean((1, 2, 3)))
 
 
@@ -154,13 +154,13 @@ def text_to_image(
     return (drawn * 255).round().byte()
 
 
-def obeyed(vlm: knowledge.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> dict:
+def obeyed(vlm: vision_language.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> dict:
     """Which of what N prompts ask for does the captioner find in the pictures drawn from them,
     uint8 [N, 3, S, S]?
 
     Share of the medium and of every kind of attribute, 0 to 1.
     """
-    said, found = knowledge.caption(vlm, drawn), {}
+    said, found = vision_language.caption(vlm, drawn), {}
     for prompt, caption in zip(prompts, said):
         found.setdefault("medium", []).append(prompt.split()[1:2] == caption.split()[1:2])
         for attribute in attributes(prompt):
@@ -176,7 +176,7 @@ def measure(preset: Preset, count: int = 1000) -> dict:
 
     By domain what captioner, embeddings and VAE do, and what is drawn from words.
     """
-    vlm, vae, found = knowledge.load_vlm(preset), perception.load_vae(preset), {}
+    vlm, vae, found = vision_language.load_vlm(preset), latents.load_vae(preset), {}
     for domain in paths.progress(world.BENCHMARK, "domains"):
         some = scenes(domain, count)
         images, seen, told = (
@@ -184,13 +184,13 @@ def measure(preset: Preset, count: int = 1000) -> dict:
             [world.visible_attributes(s, domain) for s in some],
             [world.caption(s, domain) for s in some],
         )
-        embeddings = knowledge.embed_images(vlm, images)
+        embeddings = vision_language.embed_images(vlm, images)
         labels = np.array([world.SIX.index(world.label_of(s.emotion)) for s in some])
-        answered = knowledge.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
+        answered = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
         found[domain] = {
-            **attribute_scores(knowledge.caption(vlm, images), seen),
+            **attribute_scores(vision_language.caption(vlm, images), seen),
             "retrieval": retrieval(
-                embeddings[:200], knowledge.embed_texts(vlm, told[:200]), told[:200]
+                embeddings[:200], vision_language.embed_texts(vlm, told[:200]), told[:200]
             ),
             "zero_shot_emotion_macro_f1": round(
                 float(f1_score(labels, answered, average="macro")), 4

@@ -8,8 +8,8 @@ lie apart (chapter 01).
 from .causes import (
     BENCHMARK,
     DOMAINS,
-    EMOTION_WORDS,
     EIGHT,
+    EMOTION_WORDS,
     SIX,
     SOURCE,
     TAXONOMIES,

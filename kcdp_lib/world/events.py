@@ -2,8 +2,8 @@
 (`WIDE`) or of a thing beside the subject.
 """
 
+from collections.abc import Callable
 from math import cos, pi, sin
-from typing import Callable
 
 import numpy as np
 

@@ -13,32 +13,52 @@ import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
 from .. import paths
-from .causes import Dials, metadata, sample_scene
+from .causes import DOMAINS, Dials, caption, metadata, sample_scene
 from .render import render
 
-CODE = (
-    "causes",
-    "svg",
-    "subjects",
-    "faces",
-    "responses",
-    "events",
-    "scenery",
-    "render",
-)  # what a picture depends on
+VERSION = 2  # raised whenever the pictures, captions or labels are meant to change
+REFERENCE = Path(__file__).with_name("reference.json")
+REFERENCE_SCENES = 60  # of each domain: enough for every event, response and subject
 BLOCK = 1024  # pictures handed to the workers at a time: memory does not grow with their number
 
 
 def world_key() -> str:
-    """The world's version: 12 hex digits of a SHA over the code that draws it, docstrings and
-    comments aside.
+    """The world's version and the hash of its reference pictures, as they were recorded.
+
+    "2-" and 12 hex digits. Code may be renamed and moved under one key; `python -m kcdp_lib.world`
+    records another where pictures have changed, and a test compares the record with the pictures.
     """
-    return paths.code_key(*(f"world/{name}.py" for name in CODE))[:12]
+    recorded = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    return f"{recorded['version']}-{recorded['pictures'][:12]}"
+
+
+def reference_hash() -> str:
+    """SHA over the pixels, captions and causes of the reference scenes of all domains."""
+    parts: list[bytes | str] = []
+    for domain in DOMAINS:
+        for index in range(REFERENCE_SCENES):
+            scene = sample_scene("test", 0, index, domain)
+            parts.append(render(scene, domain, 64).tobytes())
+            parts.append(caption(scene, domain))
+            parts.append(json.dumps(metadata(scene, domain, Dials())))
+    return paths.sha(*parts)
+
+
+def record_reference() -> None:
+    """Write the version and the hash of the reference pictures beside the code that draws."""
+    recorded = {"version": VERSION, "pictures": reference_hash()}
+    paths.atomic_write(REFERENCE, json.dumps(recorded, indent=2) + "\n")
+
+
+@cache
+def _drawing_code() -> str:
+    """SHA over the files that draw: a folder of pictures is never reused after an edit."""
+    return paths.sha(*[file.read_bytes() for file in sorted(REFERENCE.parent.glob("*.py"))])
 
 
 def draw_file(
@@ -73,12 +93,8 @@ def build(
     """
     dials = dials.check().felt_by(domain)
     about = {"domain": domain, "split": split, "seed": seed, "size": size, **asdict(dials)}
-    folder = (
-        paths.CACHE
-        / "world"
-        / world_key()
-        / f"{domain}-{split}-{seed}-{size}-{count}-{paths.sha(json.dumps(about))[:8]}"
-    )
+    name = f"{domain}-{split}-{seed}-{size}-{count}-{paths.sha(json.dumps(about))[:8]}"
+    folder = paths.CACHE / "world" / f"{world_key()}-{_drawing_code()[:8]}" / name
     if (folder / "metadata.jsonl").exists():
         return folder
     sample_scene(split, seed, 0, domain, dials)  # bad names are told before a folder is made

@@ -4,8 +4,8 @@ SVG shapes that take outline and shading from a style, rasterised by resvg at an
 """
 
 import io
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Iterable, Sequence
 
 import numpy as np
 import resvg_py

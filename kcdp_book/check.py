@@ -1,6 +1,6 @@
 """Is this machine ready?
 
-`python -m kcdp_lib.check` says so in half a minute, without a network: a line for each thing that a
+`python -m kcdp_book.check` says so in half a minute, without a network: a line for each thing that a
 workshop needs, and for what is wrong a sentence that says what to do.
 
 It ends with status 1 if something must be mended. Above the checks nothing but the standard library
@@ -15,9 +15,10 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from kcdp_lib.errors import KCDPError
 
@@ -236,7 +237,7 @@ def preset():
 @cache
 def foundations():
     """All frozen models but the UNet, loaded once. KCDPError if one cannot be."""
-    from kcdp_lib.knowledge import load_foundations
+    from kcdp_lib.precompute import load_foundations
 
     return load_foundations(preset())
 

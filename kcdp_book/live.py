@@ -1,7 +1,7 @@
 """The live figure: what a trained KCDP computes for one picture, as ONNX graphs that a browser runs
 (chapter "Try it here").
 
-`python -m kcdp_lib.live MODEL FOLDER` writes `model.bin` (graphs and weights) and `live.json`
+`python -m kcdp_book.live MODEL FOLDER` writes `model.bin` (graphs and weights) and `live.json`
   (words, rules, where all comes from); `live.js` in FOLDER is what reads them.
 Three graphs: `look`, the VLM's picture tower; `say`, one step of its captions; `perceive`, all the
   rest: text encoder, VAE, UNet with its attention, experts, CLIEA.
@@ -22,18 +22,20 @@ from unittest.mock import patch
 import numpy as np
 import onnx
 import torch
-from PIL import Image
 from peft.tuners.lora import LoraLayer
+from PIL import Image
 from torch import nn
 
 from kcdp_lib import counterfactuals, datasets, figures, perception, triplets, world
-from kcdp_lib.adapt.model import KCDP, stack_key
+from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import Answers, cards, commit
 from kcdp_lib.datasets import EMOTIONS, Pictures
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.knowledge import VLM, _vlm_pixels, describe, load_foundations
+from kcdp_lib.latents import encode_images
+from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_write, sha
-from kcdp_lib.perception import encode_images
+from kcdp_lib.precompute import describe, load_foundations
+from kcdp_lib.vision_language import VLM, _vlm_pixels
 
 TRIPLETS = 15  # of one picture, at most: a caption of 32 tokens has no room for more
 DRAWN = 192  # pixels a side of an example; the model sees 64
@@ -62,7 +64,7 @@ class Look(nn.Module):
 
 
 class Say(nn.Module):
-    """One step of the VLM's captions, as in `knowledge._write`."""
+    """One step of the VLM's captions, as in `vision_language._write`."""
 
     def __init__(self, vlm: VLM):
         super().__init__()
@@ -486,7 +488,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(
             "Give the folder of a trained model and the folder to write to: python -m "
-            "kcdp_lib.live results/live book/_static/live"
+            "kcdp_book.live results/live book/_static/live"
         )
     try:
         main(*sys.argv[1:])

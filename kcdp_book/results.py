@@ -5,14 +5,14 @@ quoted by the chapters.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Sequence
 
 import numpy as np
 from scipy import stats
 
-from kcdp_lib.adapt.model import stack_key
 from kcdp_lib.config import SWITCHES, Config, read_recipe
+from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import ROOT
 from kcdp_lib.world import Dials, world_key
 

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kcdp_lib.counterfactuals import similarity_probs
-from kcdp_lib.knowledge import Frozen
+from kcdp_lib.precompute import Frozen
 
 BEFORE, SHARED = 64, 16  # dimensions that each side keeps, and of the subspace
 

@@ -5,15 +5,15 @@ The ground truth for attention to a word (chapter 03).
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from .. import world
-from ..world import causes
-from ..world.events import WIDE
-from . import Pictures
+from kcdp_lib import world
+from kcdp_lib.datasets import Pictures
+from kcdp_lib.world import causes
+from kcdp_lib.world.events import WIDE
 
 
 def drawn_region(

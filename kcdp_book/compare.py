@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import entropy
 
+from kcdp_book.results import interval
 from kcdp_lib import world
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.metrics import paired_difference_over_seeds
-from kcdp_lib.results import interval
 from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
 
 OTHER_SEED = 1_000_003  # of scenes that no run draws

@@ -1,0 +1,1 @@
+"""What the book needs beside the library: its figures, results, cards, live figure and checks."""

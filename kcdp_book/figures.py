@@ -1,0 +1,985 @@
+"""Figures of the chapters; every function returns a matplotlib figure.
+
+Those that a run draws as well come from `kcdp_lib.figures`, so that a page imports one module.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas
+import seaborn as sns
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+from sklearn.metrics import confusion_matrix
+
+from kcdp_lib.figures import (
+    COLOURS,
+    GREY,
+    NAMES,
+    SOURCE,
+    STYLE,
+    TARGET,
+    Figure,
+    plain_text,
+    share_matrix,
+)
+from kcdp_lib.figures import bars as bars
+from kcdp_lib.figures import contact_sheet as contact_sheet
+from kcdp_lib.figures import png as png
+
+
+def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What a step spends its time on (page "What it costs").
+
+    A bar for each way of taking it, its stages one after the other. `steps`: {way: {stage:
+    seconds}}; "step" is their sum.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(8, 0.55 * len(steps) + 1.3), layout="constrained")
+        axes = figure.subplots()
+        names = list(
+            dict.fromkeys(
+                stage for seconds in steps.values() for stage in seconds if stage != "step"
+            )
+        )
+        for name, colour in zip(names, COLOURS):
+            lengths = [seconds.get(name, 0.0) for seconds in steps.values()]
+            starts = [
+                sum(seconds.get(before, 0.0) for before in names[: names.index(name)])
+                for seconds in steps.values()
+            ]
+            axes.barh(
+                [way.replace("_", " ") for way in steps],
+                lengths,
+                left=starts,
+                color=colour,
+                height=0.62,
+                label=name,
+            )
+        axes.set(xlabel="seconds")
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+        return figure
+
+
+def tiles(rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), size: float = 1.1) -> Figure:
+    """Rows of pictures, [N, 3, S, S] uint8 each, with their names at the left and perhaps `columns`
+    as titles; `size` is inches a picture.
+    """
+    gap = 2
+    strips = [
+        np.concatenate(
+            [
+                np.pad(
+                    np.asarray(image).transpose(1, 2, 0),
+                    ((gap, gap), (gap, gap), (0, 0)),
+                    constant_values=255,
+                )
+                for image in images
+            ],
+            axis=1,
+        )
+        for images in rows.values()
+    ]
+    side, count = strips[0].shape[0], strips[0].shape[1] // strips[0].shape[0]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(
+            figsize=(count * size + 1, len(strips) * size + 0.3 * bool(columns)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        axes.imshow(np.concatenate(strips))
+        axes.set_yticks((np.arange(len(strips)) + 0.5) * side, list(rows))
+        axes.set_xticks((np.arange(len(columns)) + 0.5) * side, columns)
+        axes.tick_params(length=0, labeltop=True, labelbottom=False, top=False)
+        axes.spines[:].set_visible(False)
+        return figure
+
+
+def evidence(table: Mapping[str, Sequence[float]], classes: Sequence[str], title: str) -> Figure:
+    """How far each sign speaks for each class.
+
+    Rows of shares [C] that sum to 1, colour and number in per cent; the strongest signs of the
+    first class come first.
+    """
+    signs = sorted(table, key=lambda sign: (int(np.argmax(table[sign])), -max(table[sign])))
+    shares = np.array([table[sign] for sign in signs])
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(6.8, 0.24 * len(signs) + 1), layout="constrained")
+        axes = figure.subplots()
+        sns.heatmap(
+            shares * 100,
+            ax=axes,
+            annot=np.where(shares >= 0.005, np.char.mod("%.0f", shares * 100), ""),
+            fmt="",
+            cmap="Blues",
+            vmin=0,
+            vmax=100,
+            cbar=False,
+            linewidths=0.5,
+            linecolor="white",
+            xticklabels=classes,
+            yticklabels=signs,
+            annot_kws={"size": 8},
+        )
+        axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False, rotation=0)
+        axes.set_title(title)
+        return figure
+
+
+def frozen(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]
+) -> Figure:
+    """Macro-F1 of what a world was frozen on.
+
+    Name -> domain -> one number for each seed, as points with their mean; `limits` draws a line of
+    its name.
+    """
+    domains = list(next(iter(scores.values())))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.6 * len(domains) + 1.6), layout="constrained")
+        axes = figure.subplots()
+        for place, ((name, row), colour) in enumerate(zip(scores.items(), COLOURS)):
+            for at, domain in enumerate(domains):
+                height = at + (place - (len(scores) - 1) / 2) * 0.16
+                axes.scatter(
+                    row[domain],
+                    [height] * len(row[domain]),
+                    color=colour,
+                    s=14,
+                    alpha=0.6,
+                    linewidths=0,
+                )
+                axes.scatter(
+                    [np.mean(row[domain])],
+                    [height],
+                    color=colour,
+                    s=60,
+                    marker="|",
+                    linewidths=2.5,
+                    label=name if not at else None,
+                )
+        for (name, value), side in zip(limits.items(), ("right", "left")):
+            axes.axvline(value, color=GREY, linewidth=1, linestyle="--")
+            axes.text(
+                value, -0.62, f" {name} {value} ", ha=side, va="bottom", fontsize=8, color="#555555"
+            )
+        axes.set(
+            yticks=range(len(domains)),
+            yticklabels=domains,
+            ylim=(len(domains) - 0.5, -0.6),
+            xlim=(0, 1.02),
+            xlabel="macro-F1, six classes",
+        )
+        axes.legend(frameon=False, bbox_to_anchor=(1, 0.5), loc="center left")
+        return figure
+
+
+def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
+    """One row a picture: the picture, then the attention to single words laid over it, all on one
+    scale (chapter 03); 1 is a word's mean over the picture.
+
+    A row holds `image` [3, S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps
+    `caption`, the line beneath it, and `regions` {word: where it is drawn [S, S], 0 or 1}, which
+    are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is shown as it is, not
+    smoothed; the picture beneath it gives the brightness.
+    """
+    with matplotlib.rc_context(
+        {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titleweight": "normal"}
+    ):
+        columns = 1 + max(len(row["heats"]) for row in rows)
+        figure = Figure(figsize=(1.65 * columns + 0.8, 2.1 * len(rows)), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.1)
+        grid, scale = (
+            figure.subplots(len(rows), columns, squeeze=False),
+            ScalarMappable(Normalize(1 - contrast, 1 + contrast), "RdBu_r"),
+        )
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for (first, *others), row in zip(grid, rows):
+            image = np.asarray(row["image"]).transpose(1, 2, 0) / 255
+            first.imshow(image)
+            first.set_title(row["title"], weight="bold")
+            first.text(
+                0,
+                -0.04,
+                row.get("caption", ""),
+                transform=first.transAxes,
+                va="top",
+                in_layout=False,
+                fontsize=9,
+            )
+            for axes, (word, heat) in zip(others, row["heats"].items()):
+                relative = np.asarray(heat) / np.asarray(heat).mean()
+                tint = scale.to_rgba(
+                    np.kron(relative, np.ones((image.shape[0] // len(relative),) * 2))
+                )[..., :3]
+                axes.imshow(tint * (0.45 + 0.55 * image.mean(-1, keepdims=True)))
+                axes.set_title(f"“{word}”", style="italic")
+                if word in row.get("regions", {}):
+                    axes.contour(
+                        np.asarray(row["regions"][word], dtype=float),
+                        [0.5],
+                        colors="black",
+                        linewidths=1.2,
+                    )
+        figure.colorbar(
+            scale,
+            ax=grid,
+            fraction=0.025,
+            pad=0.01,
+            extend="both",
+            label="attention, 1 = the word's mean",
+        )
+        return figure
+
+
+def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequence[str]) -> Figure:
+    """How far what is seen of a picture moves when one of its causes is exchanged (chapter 03).
+
+    One panel a domain, one box a part and exchange.
+
+    `changes`: {domain: {exchange: [N, P]}}, for N pictures and the P `parts`, as a fraction of the
+      way to another picture altogether (1, the line).
+    Boxes hold the middle half of the pictures, whiskers eight tenths.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
+        figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(changes), sharey=True, squeeze=False)[0]
+        for axes, (domain, exchanges) in zip(panels, changes.items()):
+            long = [
+                (part, exchange, value)
+                for exchange, table in exchanges.items()
+                for row in np.asarray(table)
+                for part, value in zip(parts, row)
+            ]
+            part, exchange, value = zip(*long)
+            sns.boxplot(
+                x=part,
+                y=value,
+                hue=exchange,
+                ax=axes,
+                palette=[COLOURS[2], COLOURS[4], GREY][: len(exchanges)],
+                whis=(10, 90),
+                showfliers=False,
+                linewidth=0.9,
+                width=0.75,
+                legend=axes is panels[0],
+            )
+            axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=1)
+            axes.set(
+                title=f"{domain} (n = {len(value) // len(parts) // len(exchanges)})",
+                xlabel="",
+                ylabel="",
+            )
+        panels[0].set(ylabel="change, 1 = another picture", ylim=(0, None))
+        handles, labels = panels[0].get_legend_handles_labels()
+        panels[0].get_legend().remove()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        return figure
+
+
+def focus_points(focuses: Sequence[Mapping]) -> Figure:
+    """Whether words find their place (chapter 03).
+
+    A faint point for each picture, the mean with its 95% interval for each group; 1, the line, is
+    chance.
+
+    `focuses`: one mapping a picture, of `group` to "photos: events", and of up to three names to
+      numbers (`perception.word_focus`), which are drawn side by side.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
+        groups = sorted({row["group"] for row in focuses})
+        figure = Figure(figsize=(10, 3.8), layout="constrained")
+        axes = figure.subplots()
+        long = [
+            (row["group"], name, value)
+            for row in focuses
+            for name, value in row.items()
+            if name != "group"
+        ]
+        group, name, value = zip(*long)
+        palette = dict(zip(dict.fromkeys(name), [COLOURS[2], GREY, COLOURS[5]]))
+        sns.stripplot(
+            x=group,
+            y=value,
+            hue=name,
+            order=groups,
+            palette=palette,
+            dodge=True,
+            jitter=0.15,
+            alpha=0.35,
+            size=3,
+            legend=False,
+            ax=axes,
+        )
+        sns.pointplot(
+            x=group,
+            y=value,
+            hue=name,
+            order=groups,
+            palette=palette,
+            dodge=0.53,
+            errorbar=("ci", 95),
+            seed=0,
+            linestyle="none",
+            marker="D",
+            markersize=6,
+            err_kws={"linewidth": 2.2},
+            capsize=0.06,
+            ax=axes,
+        )
+        axes.axhline(1, color="#333333", linewidth=0.9, linestyle="--", zorder=1)
+        axes.set_xticks(
+            range(len(groups)),
+            [f"{each}\n(n = {sum(row['group'] == each for row in focuses)})" for each in groups],
+        )
+        axes.set(xlabel="", ylabel="attention inside, 1 = chance")
+        handles, labels = axes.get_legend_handles_labels()
+        axes.get_legend().remove()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        return figure
+
+
+def effects(
+    changes: Mapping[str, Sequence[float]],
+    spread: float,
+    xlabel: str = "change of macro-F1 on the target",
+) -> Figure:
+    """A row for each entry of `changes` (name -> one number a seed).
+
+    A dot for each seed, a line for their mean.
+
+    The grey band is -spread to spread, where a mean may lie by the chance of the seeds; an effect
+    inside it says nothing.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7.5, 0.36 * len(changes) + 1.0), layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(-spread, spread, color="#ececec", zorder=0)
+        axes.axvline(0, color="#777777", linewidth=1)
+        for height, values in enumerate(changes.values()):
+            axes.plot(
+                [np.mean(values)] * 2, [height - 0.28, height + 0.28], color=TARGET, linewidth=2.2
+            )
+            axes.plot(values, [height] * len(values), "o", color=TARGET, markersize=5, alpha=0.7)
+        axes.set(
+            yticks=range(len(changes)),
+            yticklabels=list(changes),
+            xlabel=xlabel,
+            ylim=(len(changes) - 0.5, -0.5),
+        )
+        axes.tick_params(axis="y", length=0)
+        return figure
+
+
+def gain_points(
+    gains: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, tuple[float, float]],
+    asked: Mapping[str, float],
+    title: str = "",
+) -> Figure:
+    """KCDP minus each method in points of macro-F1.
+
+    A dot for each seed, a line for the mean's interval, a grey mark where a gain was asked for
+    (`asked`).
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(7.5, 0.46 * len(gains) + 1.1), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color="#777777", linewidth=1)
+        for height, (name, values) in enumerate(gains.items()):
+            axes.plot(
+                100 * np.array(intervals[name]),
+                [height] * 2,
+                color=TARGET,
+                linewidth=2.2,
+                solid_capstyle="butt",
+            )
+            axes.plot(100 * np.mean(values), height, "s", color=TARGET, markersize=6)
+            axes.plot(
+                100 * np.array(values),
+                [height - 0.22] * len(values),
+                "o",
+                color=TARGET,
+                markersize=3.5,
+                alpha=0.55,
+            )
+            if name in asked:
+                axes.plot(
+                    100 * asked[name],
+                    height,
+                    "|",
+                    color="#555555",
+                    markersize=18,
+                    markeredgewidth=1.6,
+                )
+        axes.set(
+            yticks=range(len(gains)),
+            yticklabels=[f"over {NAMES.get(name, name)}" for name in gains],
+            xlabel="points of macro-F1",
+            ylim=(len(gains) - 0.5, -0.6),
+            title=title,
+        )
+        axes.tick_params(axis="y", length=0)
+        return figure
+
+
+def dial_curves(
+    curves: Mapping[str, Mapping[float, Mapping[str, float]]],
+    methods: Sequence[str],
+    limits: tuple[float, float] = (0, 1),
+) -> Figure:
+    """Macro-F1 on the target by where a dial stands, one panel a dial.
+
+    Dial -> stop -> method -> score. `limits`: the part of its range, 0 to 1, that is shown.
+    """
+    columns = 2 if len(curves) == 4 else 3
+    rows = -(-len(curves) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3.0 * rows + 0.5), layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+        for (dial, stops), axes in zip(curves.items(), panels):
+            for method, colour in zip(methods, (TARGET, *(c for c in COLOURS if c != TARGET))):
+                axes.plot(
+                    list(stops),
+                    [scores[method] for scores in stops.values()],
+                    "o-",
+                    color=colour,
+                    linewidth=2.4 if method == "kcdp" else 1.4,
+                    markersize=4,
+                    label=NAMES[method].replace("\n", " "),
+                )
+            axes.set(
+                title=dial.replace("_", " "),
+                ylim=limits,
+                xlim=(-0.03, 1.03),
+                xticks=(0, 0.25, 0.5, 0.75, 1),
+                xlabel="where it stands",
+            )
+        for axes in list(panels):
+            axes.set_axis_off()
+        figure.axes[0].set_ylabel("macro-F1 on the target")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 5)
+        )
+        return figure
+
+
+def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure:
+    """A matrix of macro-F1 for each name.
+
+    A row for each source, a column for each target, on one scale of colours; a pair that was not
+    run is blank.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        rows, highest = (
+            -(-len(tables) // 2),
+            max(float(table.max(axis=None)) for table in tables.values()),
+        )
+        lowest, figure = (
+            min(float(table.min(axis=None)) for table in tables.values()),
+            Figure(figsize=(8, 3.3 * rows), layout="constrained"),
+        )
+        panels = figure.subplots(rows, 2, squeeze=False)
+        for axes in panels.flat[len(tables) :]:
+            axes.remove()
+        for axes, (name, table) in zip(panels.flat, tables.items()):
+            sns.heatmap(
+                table,
+                ax=axes,
+                annot=True,
+                fmt=".2f",
+                cmap="Blues",
+                vmin=lowest,
+                vmax=highest,
+                cbar=False,
+                square=True,
+                linewidths=0.5,
+                linecolor="white",
+                annot_kws={"size": 9},
+            )
+            axes.set(title=name, xlabel="target", ylabel="source")
+            axes.tick_params(axis="both", length=0)
+            axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
+            axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+        figure.suptitle(title)
+        return figure
+
+
+def by_pictures(
+    scores: Mapping[str, Mapping[int, Sequence[float]]], flat: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Macro-F1 by the number of unlabelled target pictures, on a scale of powers of ten.
+
+    A line through the means of each method, a dot for each seed. Dotted lines are the means of what
+    sees none (`flat`).
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for (name, found), colour in zip(
+            scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET))
+        ):
+            axes.plot(
+                list(found),
+                [np.mean(values) for values in found.values()],
+                color=colour,
+                linewidth=2,
+                label=name,
+            )
+            for pictures, values in found.items():
+                axes.plot(
+                    [pictures] * len(values), values, "o", color=colour, markersize=4, alpha=0.6
+                )
+        for (name, values), style in zip(flat.items(), (":", "--", "-.")):
+            axes.axhline(
+                np.mean(values), color="#555555", linewidth=1.2, linestyle=style, label=name
+            )
+        ticks = sorted({pictures for found in scores.values() for pictures in found})
+        axes.set(
+            xscale="log",
+            xlabel="unlabelled pictures of the target",
+            ylabel="macro-F1 on the target",
+        )
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return figure
+
+
+def planes(
+    points: Mapping[str, np.ndarray],
+    domains: Sequence[str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:
+    """Features of N pictures in two dimensions [N, 2], a column for each name.
+
+    Coloured by domain above (one of two names a picture), by true class below (int64 labels [N]).
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(4.6 * len(points), 8.6), layout="constrained")
+        panels, domains = figure.subplots(2, len(points), squeeze=False), np.asarray(domains)
+        names = list(dict.fromkeys(domains))
+        for column, (title, xy) in enumerate(points.items()):
+            above, below = panels[:, column]
+            for name, colour in zip(names, (SOURCE, TARGET)):
+                above.scatter(
+                    *xy[domains == name].T, s=9, color=colour, alpha=0.7, linewidths=0, label=name
+                )
+            for i, name in enumerate(classes):
+                for domain, marker in zip(names, "o^"):
+                    rows = (labels == i) & (domains == domain)
+                    below.scatter(
+                        *xy[rows].T,
+                        s=14,
+                        color=COLOURS[i],
+                        marker=marker,
+                        alpha=0.75,
+                        linewidths=0,
+                        label=name if marker == "o" else None,
+                    )
+            above.set(title=title)
+            for axes in (above, below):
+                axes.set(xticks=(), yticks=())
+                sns.despine(ax=axes, left=True, bottom=True)
+        for row in panels:
+            handles, told = row[0].get_legend_handles_labels()
+            row[-1].legend(
+                handles,
+                told,
+                frameon=False,
+                loc="center left",
+                bbox_to_anchor=(1.01, 0.5),
+                markerscale=1.8,
+            )
+        return figure
+
+
+def one_space(found: Mapping[str, Mapping]) -> Figure:
+    """A row for each space of features.
+
+    How well the domains are told apart in it (left), and how well emotion is read in it (right);
+    chapter 02.
+
+    found: space -> {"gap": what `metrics.proxy_a_distance` returned, and what `metrics.readability`
+    did: the domain that taught, then the other, by name}. Whiskers are the 95% intervals; the
+    dotted line is guessing one of the classes.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(10.5, 0.62 * len(found) + 1.6), layout="constrained")
+        apart, read = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.25])
+        first = next(iter(found.values()))
+        source, target = (name for name in first if name != "gap")
+        rows = np.arange(len(found))
+        _whiskered(apart, rows, [entry["gap"] for entry in found.values()], "a_distance", GREY, 0.5)
+        for name, colour, shift, role in (
+            (source, SOURCE, -0.19, "the domain it learnt on"),
+            (target, TARGET, 0.19, "the other domain"),
+        ):
+            about = f"{name}, {role} (n = {first[name]['n']})"
+            _whiskered(
+                read,
+                rows + shift,
+                [entry[name] for entry in found.values()],
+                "macro_f1",
+                colour,
+                0.36,
+                about,
+            )
+        read.axvline(
+            1 / len(first[source]["per_class_recall"]),
+            color="#333333",
+            linewidth=1,
+            linestyle=":",
+            label="guessing",
+        )
+        apart.set(
+            title=f"Are {source} and {target} told apart?",
+            xlim=(0, 2.3),
+            xticks=(0, 0.5, 1, 1.5, 2),
+            xlabel=f"proxy A-distance: 0 guessing, 2 always (n = {first['gap']['n']})",
+        )
+        apart.set_yticks(rows, [textwrap.fill(name, 24) for name in found])
+        apart.invert_yaxis()
+        read.set(
+            title=f"Is emotion read, when learnt on {source} alone?",
+            xlim=(0, 1.08),
+            xticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
+            xlabel="macro-F1 of a linear classifier",
+        )
+        for axes in (apart, read):
+            axes.tick_params(axis="y", length=0)
+        handles, labels = read.get_legend_handles_labels()
+        figure.legend(
+            handles[1:] + handles[:1],
+            labels[1:] + labels[:1],
+            loc="outside lower right",
+            ncols=3,
+            frameon=False,
+        )
+        return figure
+
+
+def _whiskered(
+    axes,
+    places: np.ndarray,
+    entries: Sequence[Mapping],
+    metric: str,
+    colour,
+    height: float,
+    label: str | None = None,
+) -> None:
+    """Horizontal bars with their intervals and values, on rows of a shared axis."""
+    values = np.array([entry[metric] for entry in entries])
+    low, high = np.array([entry[f"{metric}_interval"] for entry in entries]).T
+    axes.barh(places, values, color=colour, height=height, label=label)
+    # a resampled interval need not hold the observed value
+    axes.errorbar(
+        values,
+        places,
+        xerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)],
+        fmt="none",
+        ecolor="#333333",
+        elinewidth=1.1,
+        capsize=2.5,
+    )
+    for place, value, top in zip(places, values, high):
+        axes.text(
+            max(value, top) + 0.012 * axes.get_xlim()[1],
+            place,
+            f"{value:.2f}",
+            va="center",
+            fontsize=8.5,
+        )
+
+
+def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
+    """One picture a row beside its counterfactual texts, do(P).
+
+    Each prompt before the same caption, and how well the picture fits it (chapter 04).
+
+    A card holds `image` [3, S, S] uint8, `domain`, `title`, `caption`, `similarities` [C] (cosines,
+    -1 to 1) and `probs` [C] (0 to 1, the bars). The best fit has the domain's colour: SOURCE for
+    photos, else TARGET.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "left"}):
+        figure = Figure(figsize=(10, 2.4 * len(cards)), layout="constrained")
+        grid, places = (
+            figure.subplots(len(cards), 3, squeeze=False, width_ratios=[1.45, 3.7, 2.2]),
+            np.arange(len(prompts)),
+        )
+        for (picture, texts, fits), card in zip(grid, cards):
+            probs, near = (
+                np.asarray(card["probs"], dtype=float),
+                np.asarray(card["similarities"], dtype=float),
+            )
+            picture.imshow(np.asarray(card["image"]).transpose(1, 2, 0))
+            picture.set_title(card["title"])
+            fits.barh(
+                places,
+                probs,
+                height=0.6,
+                color=[
+                    _domain_colour(card["domain"]) if i == probs.argmax() else GREY for i in places
+                ],
+            )
+            for place, prompt in enumerate(prompts):
+                lines = textwrap.fill(f"{prompt} {plain_text(card['caption'])}", 60).removeprefix(
+                    prompt
+                )
+                texts.text(
+                    1,
+                    place,
+                    rf"$\bf{{{prompt.replace(' ', chr(92) + ' ')}}}$" + lines,
+                    ha="right",
+                    va="center",
+                    fontsize=9,
+                    linespacing=1.15,
+                    in_layout=False,
+                )
+                fits.text(
+                    probs[place] + 0.02,
+                    place,
+                    f"{probs[place]:.0%}   cos {near[place]:.2f}".replace("-", "−"),
+                    va="center",
+                    fontsize=9,
+                )
+            for axes in (texts, fits):
+                axes.set(
+                    ylim=(len(prompts) - 0.5, -0.5),
+                    xlim=(0, 1 if axes is texts else 1.6),
+                    xticks=[],
+                    yticks=[],
+                )
+            for axes in (picture, texts):
+                axes.set_axis_off()
+            fits.spines["bottom"].set_visible(False)
+        grid[0][1].set_title("one knowledge, six prompts", loc="right", x=0.94)
+        grid[0][2].set_title("which does the picture fit?")
+        return figure
+
+
+def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
+    """One scene drawn under every emotion, do(emotion), in one double row a domain.
+
+    The pictures with their captions, and what is answered (chapter 04).
+
+    rows: domain -> {`images` [C, 3, S, S] uint8, `captions` of length C, `probs` [C, C]: the
+    answers of picture c}. In each column the row of the emotion that was set is shaded; the longest
+    bar has the domain's colour: SOURCE for photos, else TARGET.
+    """
+    with matplotlib.rc_context(
+        {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titlesize": 10}
+    ):
+        figure = Figure(figsize=(10.5, 3.6 * len(rows)), layout="constrained")
+        grid = figure.subplots(
+            2 * len(rows), len(classes), squeeze=False, height_ratios=[1.5, 1] * len(rows)
+        )
+        for (pictures, bars_), (domain, row) in zip(grid.reshape(len(rows), 2, -1), rows.items()):
+            for place, (picture, axes, name) in enumerate(zip(pictures, bars_, classes)):
+                picture.imshow(np.asarray(row["images"][place]).transpose(1, 2, 0))
+                picture.set_title(f"do({name})" if domain == next(iter(rows)) else "")
+                picture.set(
+                    xticks=[],
+                    yticks=[],
+                    ylim=(1.5 * len(row["images"][place][0]), -0.5),
+                    ylabel=domain if not place else "",
+                )
+                picture.spines[:].set_visible(False)
+                picture.text(
+                    0.5,
+                    0.31,
+                    textwrap.fill(plain_text(row["captions"][place]), 23),
+                    transform=picture.transAxes,
+                    ha="center",
+                    va="top",
+                    fontsize=8,
+                    linespacing=1.1,
+                    in_layout=False,
+                )
+                probs = np.asarray(row["probs"][place], dtype=float)
+                axes.axhspan(place - 0.5, place + 0.5, color="#dddddd", zorder=0)
+                axes.barh(
+                    classes,
+                    probs,
+                    height=0.62,
+                    color=[
+                        _domain_colour(domain) if i == probs.argmax() else GREY
+                        for i in range(len(classes))
+                    ],
+                )
+                axes.set(xlim=(0, 1), xticks=(0, 1), ylim=(len(classes) - 0.5, -0.5))
+                axes.xaxis.set_major_formatter(PercentFormatter(1))
+                axes.tick_params(length=0, labelsize=8.5, labelleft=not place)
+            pictures[0].yaxis.label.set(weight="bold", size=11)
+        return figure
+
+
+def followed(pairs: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[str]) -> Figure:
+    """Whether an answer follows an intervention.
+
+    What was set (rows) against what was answered (columns), one matrix for each title (chapter 04).
+
+    pairs: title -> {name of the rows: [N] class numbers, name of the columns: [N] class numbers}.
+    Numbers are pictures, colour is the share of the row; the outlined diagonal is where both agree.
+    """
+    with matplotlib.rc_context(
+        {**STYLE, "axes.grid": False, "axes.labelsize": 10, "axes.titlesize": 10.5}
+    ):
+        figure = Figure(figsize=(3.5 * len(pairs), 3.7), layout="constrained")
+        for axes, (title, pair) in zip(
+            figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items()
+        ):
+            (rows, one), (columns, other) = pair.items()
+            counts = confusion_matrix(one, other, labels=range(len(classes)))
+            share_matrix(axes, counts, classes, rotation=40)
+            for place in range(len(classes)):
+                axes.add_patch(
+                    Rectangle((place, place), 1, 1, fill=False, edgecolor="#333333", linewidth=0.9)
+                )
+            axes.set(
+                title=(
+                    f"{title}\n{np.trace(counts) / counts.sum():.0%} of {counts.sum()} on the "
+                    "diagonal"
+                ),
+                xlabel=columns,
+                ylabel=rows,
+            )
+        return figure
+
+
+def believed(
+    curves: Mapping[str, Sequence[Mapping]],
+    in_use: float,
+    thresholds: Mapping[float, float],
+    shares: Mapping[str, Sequence[float]],
+    classes: Sequence[str],
+) -> Figure:
+    """Ways to choose pseudo-labels.
+
+    How many of them are right when more and more are believed, and which classes these are (chapter
+    04).
+
+    curves: way -> what `metrics.pseudo_label_scores` returned, from few to all; in_use: the
+      coverage at which the labeller stands (dots); thresholds: confidence
+    -> coverage, written along the first curve. shares: way -> [C], the classes' shares among the
+      believed there; any further name, such as the truth, is grey.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
+        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+        (curve, mix), colours = figure.subplots(1, 2), dict(zip(curves, (COLOURS[2], TARGET)))
+        for way, points in curves.items():
+            x, y = zip(
+                *[(point["coverage"], point["accuracy"]) for point in points if point["coverage"]]
+            )
+            curve.plot(x, y, color=colours[way], linewidth=1.8, label=way)
+            curve.plot(
+                in_use,
+                np.interp(in_use, x, y),
+                "o",
+                color=colours[way],
+                markersize=8,
+                markeredgecolor="white",
+                zorder=3,
+            )
+            for threshold, coverage in thresholds.items() if way == next(iter(curves)) else ():
+                curve.annotate(
+                    f"≥ {threshold:g}",
+                    (coverage, np.interp(coverage, x, y)),
+                    (4, 4),
+                    textcoords="offset points",
+                    fontsize=8.5,
+                    color=colours[way],
+                )
+                curve.plot(
+                    coverage,
+                    np.interp(coverage, x, y),
+                    "|",
+                    color=colours[way],
+                    markersize=8,
+                    markeredgewidth=1.6,
+                )
+        curve.set(
+            title="How many are right",
+            xlabel="pictures with a believed pseudo-label",
+            ylabel="right among them",
+            xlim=(0, 1.03),
+            ylim=(None, 1.015),
+        )
+        curve.legend(frameon=False, loc="lower left")
+        width = 0.8 / len(shares)
+        for place, (name, values) in enumerate(shares.items()):
+            mix.bar(
+                np.arange(len(classes)) + (place - (len(shares) - 1) / 2) * width,
+                values,
+                width=0.92 * width,
+                color=colours.get(name, GREY),
+                label=name,
+            )
+        mix.set(
+            title="Which classes they are",
+            xticks=range(len(classes)),
+            xticklabels=classes,
+            ylabel="share among them",
+        )
+        mix.tick_params(axis="x", length=0)
+        mix.legend(frameon=False)
+        for axis in (curve.xaxis, curve.yaxis, mix.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return figure
+
+
+def reliability(found: Mapping[str, Mapping]) -> Figure:
+    """Confidence against accuracy in bins, one panel for each entry (title -> what
+    `metrics.calibration` returned), over the bins' counts (chapter 04).
+
+    On the dashed diagonal a model is as sure as it is right; below, too sure. Points are the bins'
+    means, with the count beside each; the first panel is the source's.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.8 * len(found), 4.4), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
+        grid = figure.subplots(
+            2, len(found), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
+        )
+        for (fit, many), (title, entry), colour in zip(grid.T, found.items(), (SOURCE, TARGET)):
+            fit.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--")
+            fit.plot(
+                entry["confidence"],
+                entry["accuracy"],
+                "o-",
+                color=colour,
+                linewidth=1.6,
+                markersize=6,
+            )
+            fit.set(
+                title=f"{title}\nexpected calibration error {entry['error']:.3f}",
+                xlim=(0, 1),
+                ylim=(0, 1.02),
+                xticks=np.arange(0, 1.1, 0.2),
+            )
+            many.bar(entry["middle"], entry["count"], width=0.09, color=colour)
+            for middle, count in zip(entry["middle"], entry["count"]):
+                many.text(middle, count, count, ha="center", va="bottom", fontsize=8.5)
+            many.set(xlabel="confidence")
+            many.margins(y=0.3)
+            for axis in (fit.xaxis, fit.yaxis):
+                axis.set_major_formatter(PercentFormatter(1))
+        grid[0][0].set_ylabel("right")
+        grid[1][0].set_ylabel("pictures")
+        return figure
+
+
+def _domain_colour(domain: str) -> tuple[float, ...]:
+    """The colour of a domain's own answers."""
+    return SOURCE if domain == "photos" else TARGET

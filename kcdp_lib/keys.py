@@ -1,0 +1,137 @@
+"""The keys of all that is kept: captions, latents, tokens, maps, trainings and results (chapter 02).
+
+A run computes in stages. The result of a stage is kept under a key made of three things: the
+settings that the stage reads, the code that computes it, and the keys of the stages before it.
+Settings say themselves which stages read them (`config.of_stage`). The code of a stage is found by
+following the imports of the modules that compute it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.loading import model_key
+from kcdp_lib.paths import PACKAGE, sha
+
+
+class Stage(NamedTuple):
+    """The modules that compute a stage, and the stages whose results it reads."""
+
+    homes: tuple[str, ...]
+    after: tuple[str, ...] = ()
+
+
+STAGES = {
+    "captions": Stage(("vision_language", "datasets.images", "precompute")),
+    "latents": Stage(("latents", "datasets.images", "precompute")),
+    "tokens": Stage(("knowledge", "precompute"), ("captions",)),
+    "maps": Stage(("perception", "precompute"), ("latents", "tokens")),
+    "training": Stage(("adapt.training", "adapt.baselines"), ("latents", "tokens")),
+    "scores": Stage(("metrics",), ("training",)),
+}
+
+# Modules at which following imports ends, because what they hold enters a key by its value: the
+# settings, the contents of the pictures, the version of the world. `precompute` only hands pictures
+# to the stages; its own code counts, and what it imports belongs to the other stages.
+BY_VALUE = ("config", "datasets", "errors", "keys", "paths", "world")
+FOLLOWED_NO_FURTHER = ("precompute",)
+
+
+def stage_key(stage: str, preset: Preset, recipe: Recipe, *further: Any) -> str:
+    """SHA of all that a stage's result depends on, pictures aside.
+
+    further: dataclasses with more settings, as the run's `Config`.
+    """
+    settings = [_settings(stage, part) for part in (preset, recipe, *further)]
+    before = [stage_key(name, preset, recipe, *further) for name in STAGES[stage].after]
+    return sha(stage, json.dumps(settings, sort_keys=True), stage_code(stage), *before)
+
+
+def _settings(stage: str, record: Any) -> dict[str, Any]:
+    """The fields of a dataclass that a stage reads; a model is replaced by the SHA of its files."""
+    settings = {}
+    for setting in fields(record):
+        value = getattr(record, setting.name)
+        if stage in setting.metadata["stages"]:
+            is_model = setting.metadata["model"] and value is not None
+            settings[setting.name] = model_key(value) if is_model else value
+    return settings
+
+
+@cache
+def stage_code(stage: str) -> str:
+    """SHA over what the modules of a stage compute."""
+    return code_key(*modules_of(*STAGES[stage].homes))
+
+
+def results_code() -> str:
+    """SHA over the code of all stages: what a committed result was computed by."""
+    return sha(*map(stage_code, STAGES))
+
+
+def modules_of(*homes: str) -> list[Path]:
+    """Files of modules such as "adapt.training", and of all in the package that they import."""
+    waiting, reached = list(homes), set()
+    while waiting:
+        module = waiting.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        if module not in FOLLOWED_NO_FURTHER:
+            waiting += [name for name in _imported(module) if name not in reached]
+    return sorted(map(_file, reached))
+
+
+def _imported(module: str) -> Iterator[str]:
+    """The modules of the package that a module imports, but for those of `BY_VALUE`."""
+    for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if found := _module(name):
+                yield found
+
+
+def _module(name: str) -> str | None:
+    """The module that a dotted name of the package lies in; None for other packages' names."""
+    package, *parts = name.split(".")
+    if package != "kcdp_lib" or not parts or parts[0] in BY_VALUE:
+        return None
+    while parts and not _file(".".join(parts)).exists():
+        parts.pop()
+    return ".".join(parts) or None
+
+
+def _file(module: str) -> Path:
+    """Where a module of the package lies."""
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def code_key(*files: Path) -> str:
+    """SHA over what Python files compute: their syntax trees without docstrings.
+
+    Prose and layout do not matter.
+    """
+    return sha(*[without_docstrings(file.read_text(encoding="utf-8")) for file in files])
+
+
+def without_docstrings(source: str) -> str:
+    """The syntax tree of a source as text, without docstrings; comments are not in it anyway."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)

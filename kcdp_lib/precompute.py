@@ -1,0 +1,224 @@
+"""Everything frozen, once for each picture: captions, tokens, latents (chapter 02).
+
+What no training changes is computed once for a set of pictures and kept in shards on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from kcdp_lib import datasets, paths, shards
+from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.keys import stage_key
+from kcdp_lib.knowledge import TextEncoder, knowledge_tokens, load_text_encoder
+from kcdp_lib.latents import encode_images, load_vae
+from kcdp_lib.shards import Rows
+from kcdp_lib.tokens import used_positions
+from kcdp_lib.triplets import Parser, Triplet, load_parser
+from kcdp_lib.vision_language import VLM, load_vlm, see_and_say
+from kcdp_lib.writer import Writer, load_writer
+
+# The tensors of Frozen; what else it holds is text, and maps.
+TENSORS = ("latents", "tokens", "mask", "image_embeddings", "embeddings")
+
+
+class Foundations(NamedTuple):
+    """Every frozen model that looks at a picture before training (paper, figure 2, left)."""
+
+    vlm: VLM
+    writer: Writer | None
+    parse: Parser
+    text_encoder: TextEncoder
+    vae: torch.nn.Module
+
+
+@dataclass
+class Frozen:
+    """All that is known of N pictures before training (method chapter, eq-caption to eq-latents).
+
+    Rows in the pictures' order, tensors on the CPU or, from `freeze`, on disk.
+    """
+
+    latents: torch.Tensor | Rows  # [N, Z, h, w] float32
+    tokens: torch.Tensor | Rows  # [N, 2 L, H] float32
+    mask: torch.Tensor | Rows  # [N, 2 L] bool
+    image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
+    captions: list[str]
+    triplets: list[list[Triplet]]
+    embeddings: torch.Tensor | Rows | None = (
+        None  # [N, 4 D] float32, all that the VLM knows of a picture (`see_and_say`)
+    )
+    maps: list[Rows] | None = (
+        # Four [N, channels, h, w] float32, where nothing is trained before them
+        # (`baselines.with_maps`)
+        None
+    )
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, rows: slice) -> Frozen:
+        """Some pictures, read into memory; `frozen[:]` is all of them. Without their maps."""
+        return Frozen(
+            **{
+                field.name: value[rows]
+                for field in fields(self)
+                if (value := getattr(self, field.name)) is not None and field.name != "maps"
+            }
+        )
+
+
+def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
+    """The same pictures under an empty caption and no triplets.
+
+    What the model would see if nobody told it anything. A baseline of chapter 05.
+    """
+    nothing = knowledge_tokens([""], [[]], recipe, text_encoder)
+    tokens, mask = (
+        Rows([of_one], index=torch.zeros(len(frozen), dtype=torch.long)) for of_one in nothing
+    )  # one row for all
+    embeddings = Rows(
+        [torch.zeros_like(frozen.embeddings[:1])], index=torch.zeros(len(frozen), dtype=torch.long)
+    )  # the VLM's embeddings are knowledge, too
+    return replace(
+        frozen,
+        tokens=tokens,
+        mask=mask,
+        captions=[""] * len(frozen),
+        triplets=[[] for _ in range(len(frozen))],
+        embeddings=embeddings,
+    )
+
+
+def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
+    """All frozen models but the UNet (paper, figure 2, left).
+
+    KCDPError if one cannot be loaded whole.
+    """
+    writer = load_writer(preset.writer, device) if preset.writer else None
+    return Foundations(
+        load_vlm(preset, device),
+        writer,
+        load_parser(preset.parser),
+        load_text_encoder(preset, device),
+        load_vae(preset, device),
+    )
+
+
+def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
+    """Everything there is to know of uint8 images [N, 3, S, S], without the cache.
+
+    One batch (eq-caption, eq-knowledge, eq-latents).
+
+    S is the preset's image_size; `datasets.read_images` makes such images.
+    """
+    embeddings, captions, known = see_and_say(foundations.vlm, foundations.writer, images)
+    triplets = foundations.parse(captions)
+    tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
+    return Frozen(
+        encode_images(foundations.vae, images, recipe).cpu(),
+        tokens,
+        mask,
+        embeddings,
+        captions,
+        triplets,
+        known,
+    )
+
+
+def freeze(
+    pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True
+) -> Frozen:
+    """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever
+    computed by the same code, models and pictures (chapter 02).
+
+    Captions, latents and tokens are cached apart, in shards, so that a recipe that changes one of
+    them finds the others. Labels and names of the pictures are not looked at. The tensors stay on
+    disk (`shards.Rows`). KCDPError for a set without pictures.
+    """
+    if not len(pictures.files):
+        raise KCDPError(
+            f"There is no picture in {pictures.name} ({pictures.split}); give a data set or folder "
+            "with at least one."
+        )
+    blocks = [
+        slice(start, start + shards.SHARD) for start in range(0, len(pictures.files), shards.SHARD)
+    ]
+    names = {
+        kind: [f"{kind}-{paths.sha(key, *pictures.keys[block])}" for block in blocks]
+        for kind, key in frozen_keys(preset, recipe).items()
+    }
+
+    def batches(i: int, what: str):
+        files = pictures.files[blocks[i]]
+        some = [
+            files[start : start + preset.batch_size]
+            for start in range(0, len(files), preset.batch_size)
+        ]
+        of = f"{what} of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}"
+        return (
+            datasets.read_images(batch, preset.image_size)
+            for batch in (paths.progress(some, of, images=preset.batch_size) if progress else some)
+        )
+
+    @lru_cache(1)
+    def speakers():
+        return load_vlm(preset, device), load_writer(
+            preset.writer, device
+        ) if preset.writer else None
+
+    def captions(i: int):
+        seen, written, known = zip(
+            *(see_and_say(*speakers(), images) for images in batches(i, "captions"))
+        )
+        return {"image_embeddings": torch.cat(seen), "embeddings": torch.cat(known)}, [
+            text for batch in written for text in batch
+        ]
+
+    @lru_cache(1)
+    def vae():
+        return load_vae(preset, device)
+
+    def latents(i: int):
+        return {
+            "latents": torch.cat(
+                [encode_images(vae(), images, recipe).cpu() for images in batches(i, "latents")]
+            )
+        }, []
+
+    def tokens(i: int):
+        triplets = load_parser(preset.parser)(said[i].texts)
+        known = knowledge_tokens(said[i].texts, triplets, recipe, load_text_encoder(preset, device))
+        # What is padding in every picture of the shard is never read: most of what would be stored
+        used = used_positions(known.mask)
+        return {"tokens": known.tokens[:, used], "mask": known.mask, "used": used}, triplets
+
+    said = shards.compute(names["captions"], captions)
+    seen = shards.compute(names["latents"], latents)
+    known = shards.compute(names["tokens"], tokens)
+    masks = [shard.tensors["mask"] for shard in known]
+    return Frozen(
+        latents=shards.Rows([shard.tensors["latents"] for shard in seen]),
+        mask=shards.Rows(masks),
+        tokens=shards.Rows(
+            [shard.tensors["tokens"] for shard in known],
+            [shard.tensors["used"] for shard in known],
+            masks[0].shape[1],
+        ),
+        image_embeddings=shards.Rows([shard.tensors["image_embeddings"] for shard in said]),
+        embeddings=shards.Rows([shard.tensors["embeddings"] for shard in said]),
+        captions=[text for shard in said for text in shard.texts],
+        triplets=[
+            [tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts
+        ],
+    )
+
+
+def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
+    """What each kind of shard depends on beside the pictures, by the kind (`keys.stage_key`)."""
+    return {kind: stage_key(kind, preset, recipe) for kind in ("captions", "latents", "tokens")}

@@ -1,0 +1,234 @@
+"""The vision-language model: what it says about a picture, and its embeddings (chapter 02).
+
+An open_clip CoCa writes the captions of eq-caption, unless a writer (`kcdp_lib.writer`) does. Its
+embeddings serve the zero-shot baseline and the recipes that look at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import open_clip
+import torch
+import torch.nn.functional as F
+
+import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
+from kcdp_lib.config import Preset
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.loading import check_finite, check_words, loading, place
+from kcdp_lib.writer import Writer, write
+
+# open_clip's own name, and the name in the full-size CoCa's repository
+VLM_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
+
+
+class VLM(NamedTuple):
+    """A frozen open_clip CoCa (chapter 02). start, end: the token ids around a caption.
+
+    forbidden: ids that no caption may hold.
+    """
+
+    model: torch.nn.Module
+    tokenizer: object
+    start: int
+    end: int
+    forbidden: list[int]
+
+
+def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
+    """The preset's CoCa in float32, the VLM of eq-caption (method chapter).
+
+    KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean
+    nothing.
+    """
+    what, home = f"The vision-language model {preset.vlm}", preset.vlm_pretrained or preset.vlm
+    with loading(what, home):
+        model = open_clip.create_model(
+            preset.vlm, pretrained=_vlm_weights(preset), require_pretrained=True, device=device
+        )
+        tokenizer = open_clip.get_tokenizer(preset.vlm)
+    if not hasattr(model, "text_decoder"):
+        raise KCDPError(f"{what} cannot write captions; choose a CoCa.")
+    check_finite(model, what, home)
+    words = getattr(
+        tokenizer, "tokenizer", tokenizer
+    )  # open_clip wraps Hugging Face's tokenizers, its own it does not
+    if words is not tokenizer:
+        check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
+    start, end = (
+        (words.sot_token_id, words.eot_token_id)
+        if words is tokenizer
+        else (words.bos_token_id, words.eos_token_id)
+    )
+    return VLM(
+        model.eval().requires_grad_(False),
+        tokenizer,
+        start,
+        end,
+        forbidden=[i for i in {start, model.pad_id} if i != end],
+    )
+
+
+def _vlm_weights(preset: Preset) -> str | None:
+    """The file of weights for an architecture.
+
+    None for a "local-dir:FOLDER", which open_clip searches itself, in the same order. OSError
+    without safetensors: there it would take a pickle.
+    """
+    folder = place(preset.vlm_pretrained or preset.vlm)
+    files = [file for name in VLM_WEIGHTS if (file := Path(folder, name)).is_file()]
+    if not files:
+        raise FileNotFoundError(f"there is no {' and no '.join(VLM_WEIGHTS)}")
+    return str(files[0]) if preset.vlm_pretrained else None
+
+
+def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 3, S, S] -> what the image tower was trained on."""
+    config = vlm.model.visual.preprocess_cfg
+    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    pixels = images.to(next(vlm.model.parameters()).device).float() / 255
+    if pixels.shape[-1] != size:
+        pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return (pixels - pixels.new_tensor(config["mean"]).view(3, 1, 1)) / pixels.new_tensor(
+        config["std"]
+    ).view(3, 1, 1)
+
+
+@torch.no_grad()
+def _see(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised embedding [N, D] and image tokens [N, P, W].
+
+    One pass of the image tower serves captions and embeddings.
+    """
+    seen = vlm.model(_vlm_pixels(vlm, images))
+    return seen["image_features"], seen["image_embs"]
+
+
+@torch.no_grad()
+def _write(vlm: VLM, image_tokens: torch.Tensor) -> list[str]:
+    """Greedy decoding for a batch.
+
+    A row leaves the batch with its end token, the loop ends with the last row or at the context
+    length.
+    """
+    ids = torch.full((len(image_tokens), 1), vlm.start, device=image_tokens.device)
+    captions, rows = [""] * len(ids), torch.arange(len(ids), device=ids.device)
+    for _ in range(vlm.model.context_length - 1):
+        if not len(rows):
+            break
+        # image_latent is only handed through by open_clip; given, it saves a second look at the
+        # image
+        scores = vlm.model(
+            None, ids, image_latent=image_tokens, image_embs=image_tokens[rows], output_labels=False
+        )["logits"][:, -1]
+        scores[:, vlm.forbidden] = -torch.inf
+        ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
+        going = ids[:, -1] != vlm.end
+        for row, words in zip(rows[~going].tolist(), ids[~going].tolist()):
+            captions[row] = _text(vlm, words[1:-1])
+        rows, ids = rows[going], ids[going]
+    for row, words in zip(rows.tolist(), ids.tolist()):
+        captions[row] = _text(vlm, words[1:])
+    return captions
+
+
+def _text(vlm: VLM, ids: list[int]) -> str:
+    return " ".join(getattr(vlm.tokenizer, "tokenizer", vlm.tokenizer).decode(ids).split())
+
+
+def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
+    """One caption for each of the uint8 images [N, 3, S, S], decoded greedily (method chapter,
+    eq-caption; paper, figure 2, left).
+
+    The model sees pixels only, never a file's name: in some data sets it holds the label.
+    """
+    return _write(vlm, _see(vlm, images)[1])
+
+
+def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one.
+
+    A product with `embed_texts` is a cosine. For the zero-shot baseline (chapter 05).
+    """
+    return _see(vlm, images)[0]
+
+
+@torch.no_grad()
+def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
+    """Contrastive embeddings [N, D] of N texts, of length one, on the model's device.
+
+    For the zero-shot baseline (chapter 05).
+    """
+    device = next(vlm.model.parameters()).device
+    return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
+
+
+def _class_centres(vlm: VLM, classes: Sequence[str]) -> torch.Tensor:
+    """[C, D], of length one: the mean embedding of the prompts that name a class."""
+    texts = embed_texts(
+        vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS]
+    )
+    return F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
+
+
+@torch.no_grad()
+def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
+    """Class probabilities [N, C] without training, on the CPU.
+
+    Each class is the mean embedding of a few prompts that name it.
+
+    image_embeddings [N, D] as `embed_images` gives them. A baseline of chapter 05, no part of the
+    method.
+    """
+    centres = _class_centres(vlm, classes)
+    return (
+        (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T)
+        .softmax(-1)
+        .cpu()
+    )
+
+
+def embedding_width(preset: Preset) -> int:
+    """4 D, the numbers in `Frozen.embeddings`, without loading the preset's VLM."""
+    return 4 * open_clip.get_model_config(preset.vlm)["embed_dim"]
+
+
+@lru_cache(maxsize=2)
+def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cpu") -> torch.Tensor:
+    """[C, D] on the device: what `zero_shot` compares pictures with, times the VLM's scale, so that
+    a product with an embedding gives logits (chapter "A fair comparison").
+
+    KCDPError if the VLM cannot be loaded.
+    """
+    vlm = load_vlm(preset, device)
+    return vlm.model.logit_scale.exp() * _class_centres(vlm, classes)
+
+
+def see_and_say(
+    vlm: VLM, writer: Writer | None, images: torch.Tensor
+) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """What the VLM knows of uint8 images [N, 3, S, S], on the CPU: normalised embeddings [N, D].
+
+    Captions, by the writer where there is one (method chapter, eq-caption); and all of it together
+    [N, 4 D].
+
+    The last is not in the paper and for the recipe that looks at the VLM's embeddings: the
+    embedding of a picture and its mirror image together, of length one, the mean and the maximum of
+    its image tokens, which still know of small things, and the caption's embedding.
+    """
+    (seen, image_tokens), (mirrored, _) = _see(vlm, images), _see(vlm, images.flip(-1))
+    captions = write(writer, images) if writer else _write(vlm, image_tokens)
+    known = torch.cat(
+        [
+            F.normalize(seen + mirrored, dim=-1),
+            image_tokens.mean(1),
+            image_tokens.amax(1),
+            embed_texts(vlm, captions),
+        ],
+        1,
+    )
+    return seen.cpu(), captions, known.cpu()

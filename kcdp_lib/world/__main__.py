@@ -1,0 +1,10 @@
+"""`python -m kcdp_lib.world` records the hash of the reference pictures as the world's key.
+
+To be run after a change that is meant to change pictures; `VERSION` in `store` is raised first.
+"""
+
+from kcdp_lib.world.store import record_reference, world_key
+
+if __name__ == "__main__":
+    record_reference()
+    print(world_key())
