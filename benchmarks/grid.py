@@ -514,14 +514,16 @@ def chosen(
 
 
 def is_done(job: Job, rows: list[dict]) -> bool:
-    """Is there a line of this job, made with this world and these weights?"""
-    wanted = {
-        "method": {"baselines": "majority", "untrained": "linear_probe"}.get(
-            job.method, job.method
-        ),
-        **job.about(),
-    }.items()
-    return any(wanted <= row.items() and row.get("pictures") == job.pictures for row in rows)
+    """Is there a line of this job among these?"""
+    return bool(lines_of(job, rows))
+
+
+def lines_of(job: Job, rows: list[dict]) -> list[dict]:
+    """The lines of the results that are this job's; of a job with many methods, the first one's."""
+    first = {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method)
+    wanted = {"method": first, **job.about()}
+    alike = [row for row in rows if wanted.items() <= row.items()]
+    return [row for row in alike if row.get("pictures") == job.pictures]
 
 
 @contextmanager
@@ -540,8 +542,27 @@ def main(name: str, only: list[int]) -> None:
     """Every job of a grid that lacks and that no other process is at, in its order."""
     for job in paths.progress([job for job in GRIDS[name] if not only or job.seed in only], name):
         with claim(job) as mine:
-            if mine and not is_done(job, results.read(name)):
+            if mine and not is_done(job, results.of_this_code(results.read(name))):
                 note(name, job)
+
+
+def due() -> None:
+    """Print for each grid what has to run again, by this world, weights and code, and how long."""
+    hours = 0.0
+    for name, jobs in GRIDS.items():
+        rows = results.read(name)
+        current = results.of_this_code(rows)
+        again = [job for job in jobs if not is_done(job, current)]
+        seconds = sum(expected_seconds(job, rows) for job in again)
+        hours += seconds / 3600
+        print(f"{name:10} {len(again):4} of {len(jobs):4} jobs, {seconds / 3600:5.1f} hours")
+    print(f"All of it: {hours:.1f} hours of one core. Run: python benchmarks/grid.py GRID")
+
+
+def expected_seconds(job: Job, rows: list[dict]) -> float:
+    """What a job took when it last ran; else the median of its grid, 0 for a grid without lines."""
+    known = lines_of(job, rows) or rows
+    return float(np.median([row["seconds"] for row in known])) if known else 0.0
 
 
 def note(name: str, job: Job) -> None:
@@ -551,6 +572,7 @@ def note(name: str, job: Job) -> None:
     made = {
         "world": world_key(),
         "stack": stack_key(job.config.sizes),
+        "code": results.code_now(),
         "commit": commit(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -575,6 +597,8 @@ def note(name: str, job: Job) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["due"]:
+        sys.exit(due())
     if sys.argv[1:2] == [] or sys.argv[1] not in GRIDS:
-        sys.exit(f"Name a grid: {', '.join(GRIDS)}.")
+        sys.exit(f"Name a grid: {', '.join(GRIDS)}; or due, for what has to run again.")
     main(sys.argv[1], [int(seed) for seed in sys.argv[2:]])

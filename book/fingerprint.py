@@ -105,15 +105,12 @@ def package_data() -> str:
 
 def records(code: str) -> str:
     """SHA over the files of `results/` that a string in the code names."""
-    strings = {
-        node.value
-        for node in ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE)))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    return sha(
-        *[
-            path.name + sha(path.read_bytes())
-            for path in sorted((ROOT / "results").iterdir())
-            if path.stem in strings
-        ]
-    )
+    return sha(*[path.name + sha(path.read_bytes()) for path in named_records(code)])
+
+
+def named_records(code: str) -> list[Path]:
+    """The files of `results/` whose names are strings in the code, sorted."""
+    tree = ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    strings = {value for value in constants if isinstance(value, str)}
+    return [path for path in sorted((ROOT / "results").iterdir()) if path.stem in strings]

@@ -1,48 +1,101 @@
-"""Committed results: one JSON line a run in `results/`, written by the scripts in `benchmarks/` and
-quoted by the chapters.
+"""Committed results: one JSON line a run in `results/`, quoted by the chapters.
+
+The scripts in `benchmarks/` write them. Every line says what made it: the world, the frozen models,
+and the code of all stages (`keys.results_code`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from kcdp_lib.config import SWITCHES, Config, read_recipe
+from kcdp_lib.keys import code_key, results_code
 from kcdp_lib.loading import stack_key
-from kcdp_lib.paths import ROOT
+from kcdp_lib.paths import ROOT, sha
 from kcdp_lib.world import Dials, world_key
 
 FOLDER = ROOT / "results"
-GAPS = (
-    "style_gap",
-    "expression_gap",
-    "event_gap",
-    "prior_shift",
-)  # the dials between the domains; "spurious" is a trap inside the source
-FIRST_WORLD = "9d24018c8058"  # of the results that the book shows beside those of this world
+# the dials between the domains; "spurious" is a trap inside the source
+GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
+# of the results that the book shows beside those of this world
+FIRST_WORLD = "9d24018c8058"
+# of a line: not what was run, but what it gave and how
+MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seconds")
 
 
 def read(name: str, world: str | None = None) -> list[dict]:
-    """The runs of `results/<name>.jsonl` made with this checkout's world and miniatures, or with an
-    earlier version of the world: all of them stay in the file.
+    """The runs of `results/<name>.jsonl` on this checkout's world and frozen models.
+
+    world: an earlier version of the world instead, whose lines stay in the file. Of a run that was
+    made several times the last line counts, and one made by the present code before all others.
     """
     path = FOLDER / f"{name}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    now = world_key(), stack_key(Config().sizes)
-    return [
-        row
-        for row in rows
-        if (row["world"] == world if world else (row["world"], row["stack"]) == now)
-    ]
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    if world:
+        rows = [row for row in rows if row["world"] == world]
+    else:
+        here = world_key(), stack_key(Config().sizes)
+        rows = [row for row in rows if (row["world"], row["stack"]) == here]
+    newest: dict[str, dict] = {}
+    for row in [*of_other_code(rows), *of_this_code(rows)]:
+        newest[run_of(row)] = row
+    order = dict.fromkeys(map(run_of, rows))
+    return [newest[run] for run in order]
+
+
+def run_of(row: dict) -> str:
+    """What was run, of a line: all of it but what the run gave and how it was made."""
+    about = {name: value for name, value in row.items() if name not in MADE}
+    return json.dumps(about, sort_keys=True)
+
+
+@cache
+def code_now() -> str:
+    """16 hex digits of the SHA over the code that computes results in this checkout."""
+    beside_the_library = [Path(__file__).with_name(name) for name in ("compare.py", "subspace.py")]
+    return sha(results_code(), code_key(*beside_the_library))[:16]
+
+
+def of_this_code(rows: list[dict]) -> list[dict]:
+    """The lines that this checkout's code made."""
+    return [row for row in rows if row.get("code") == code_now()]
+
+
+def of_other_code(rows: list[dict]) -> list[dict]:
+    """The lines that other code made, or code that did not note its key yet."""
+    return [row for row in rows if row.get("code") != code_now()]
+
+
+def standing(names: Iterable[str]) -> str:
+    """A sentence on the lines that a page shows: how many of them other code made than this one."""
+    rows = [row for name in names for row in read(name)]
+    if not rows:
+        return ""
+    others = len(of_other_code(rows))
+    if not others:
+        return f"The code of this page made all {len(rows)} lines of results shown here."
+    return (
+        f"Earlier code made {others} of the {len(rows)} lines of results shown here; "
+        "`make results` lists what has to run again."
+    )
+
+
+def grids() -> list[str]:
+    """The names of all files of lines."""
+    return sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 
 
 def benchmark(name: str) -> dict:
     """What `benchmarks/<name>.py` wrote."""
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def macro_f1(

@@ -4,6 +4,7 @@ are meant.
 
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import asdict
 
@@ -217,6 +218,34 @@ def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypat
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["seed"] for row in results.read("some")] == [0] and results.read("none") == []
     assert [row["seed"] for row in results.read("some", world="there")] == [1]
+
+
+def test_of_one_run_the_last_line_counts_and_the_present_codes_before_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "world_key", lambda: "here")
+    monkeypatch.setattr(results, "stack_key", lambda preset: "these")
+    monkeypatch.setattr(results, "code_now", lambda: "now")
+
+    def line(seed, metrics, **code):
+        return {"world": "here", "stack": "these", "seed": seed, "metrics": metrics, **code}
+
+    lines = [line(0, 1), line(1, 2, code="now"), line(0, 3, code="old"), line(1, 4, code="old")]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    rows = results.read("some")
+    assert [(row["seed"], row["metrics"]) for row in rows] == [(0, 3), (1, 2)]
+    assert results.of_this_code(rows) == [rows[1]] and results.of_other_code(rows) == [rows[0]]
+    assert results.standing(["some"]).startswith("Earlier code made 1 of the 2 lines")
+    assert results.standing(["none"]) == ""
+    (tmp_path / "some.jsonl").write_text(json.dumps(line(1, 2, code="now")) + "\n")
+    assert results.standing(["some"]).startswith("The code of this page made all")
+
+
+def test_the_code_of_a_line_is_that_of_all_stages(monkeypatch):
+    before = results.code_now()
+    results.code_now.cache_clear()
+    monkeypatch.setattr(results, "results_code", lambda: "other code")
+    assert re.fullmatch("[0-9a-f]{16}", before) and results.code_now() != before
+    results.code_now.cache_clear()
 
 
 def test_a_step_from_the_caches_is_twice_as_fast_as_one_without():

@@ -1,10 +1,14 @@
-"""At the foot of each notebook's page.
+"""At the foot of each notebook's page: how its outputs were made, and whether its results are due.
 
-When its outputs were made, from which commit, with what, on what, in how many seconds.
+From which commit, with what, on what machine, in how many seconds; and how many of the lines of
+results that it shows were made by other code than this checkout's.
 """
 
 import nbformat
 from docutils import nodes
+from fingerprint import named_records
+
+from kcdp_book import results
 
 NAMES = {"open_clip_torch": "open_clip"}
 
@@ -27,10 +31,19 @@ def add_foot(app, doctree: nodes.document) -> None:
     path = app.env.doc2path(app.env.docname)
     if not str(path).endswith(".ipynb"):
         return
-    made = nbformat.read(path, as_version=4).metadata.get("kcdp")
+    notebook = nbformat.read(path, as_version=4)
+    made = notebook.metadata.get("kcdp")
     section = next(iter(doctree.findall(nodes.section)), None)
     if made and section is not None:
-        section += nodes.paragraph("", foot(made), classes=["provenance"])
+        text = f"{foot(made)} {lines_shown(notebook)}".strip()
+        section += nodes.paragraph("", text, classes=["provenance"])
+
+
+def lines_shown(notebook: nbformat.NotebookNode) -> str:
+    """Whether the code of this checkout made the lines of results that a notebook shows."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    named = {path.stem for path in named_records(code) if path.suffix == ".jsonl"}
+    return results.standing(sorted(named))
 
 
 def setup(app) -> dict:
