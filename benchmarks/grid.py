@@ -504,7 +504,7 @@ def chosen(
     ]
     candidates = [
         {**told, **{name: round(value, 6) for name, value in by.items()}, **score}
-        for told, by, score in zip(tried, criteria(seen, validation), scored)
+        for told, by, score in zip(tried, criteria(seen, validation), scored, strict=True)
     ]
     taken = choose(candidates, "macro_f1" if job.method == "oracle" else CHOICE)
     return {

@@ -52,7 +52,7 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
 
     def step() -> None:
         foundations.text_encoder.known.clear()
-        source, target = (look(images, known) for images, known in zip(pixels, frozen))
+        source, target = (look(images, known) for images, known in zip(pixels, frozen, strict=True))
         source_step(model, source, labels, rows, config, accelerator)
         target_step(model, labeller, target, rows, 1.0, config, accelerator)
         optimizer.step()

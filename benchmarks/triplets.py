@@ -24,7 +24,7 @@ def score(parse: Parser, rows: list[dict]) -> dict[str, float]:
     """Precision and recall, 0 to 1, over all captions together."""
     found = [set(triplets) for triplets in parse([row["caption"] for row in rows])]
     wanted = [set(map(tuple, row["triplets"])) for row in rows]
-    right = sum(len(a & b) for a, b in zip(found, wanted))
+    right = sum(len(a & b) for a, b in zip(found, wanted, strict=True))
     return {
         "precision": round(right / max(1, sum(map(len, found))), 3),
         "recall": round(right / sum(map(len, wanted)), 3),

@@ -99,7 +99,7 @@ def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[lis
         )
         face = [
             np.nan if name.startswith("brow") and not seen.brows else value
-            for name, value in zip(causes.FEATURES, astuple(seen.face))
+            for name, value in zip(causes.FEATURES, astuple(seen.face), strict=True)
         ]
         visible.append([seen.response or "nothing", seen.event or "nothing", *face])
         labels.append(causes.SIX.index(world.label_of(scene.emotion)))

@@ -65,8 +65,10 @@ def density(probs: np.ndarray) -> float:
 
 
 def agreement(probs: np.ndarray, everyone: np.ndarray) -> float:
-    """Share of pictures for which probabilities [N, C] give the answer that all K candidates [K, N,
-    C] give together, by their mean.
+    """Share of pictures on which a candidate gives the answer of all candidates together.
+
+    probs [N, C] are the candidate's; everyone [K, N, C] holds those of all K, who answer by their
+    mean.
     """
     return float((probs.argmax(1) == everyone.mean(0).argmax(1)).mean())
 
@@ -92,7 +94,7 @@ def criteria(answers: Sequence[np.ndarray], validation: Sequence[float]) -> list
             "agreement": agreement(probs, everyone),
             "validation": score,
         }
-        for probs, score in zip(answers, validation)
+        for probs, score in zip(answers, validation, strict=True)
     ]
 
 
@@ -146,8 +148,9 @@ def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def difference(one: dict, other: dict) -> dict:
-    """What `metrics.paired_difference_over_seeds` says of two methods' `runs`, or `everywhere`, on
-    the seeds that both have.
+    """`metrics.paired_difference_over_seeds` of two methods, on the seeds that both have.
+
+    one, other: what `runs` or `everywhere` returned for each.
     """
     seeds = sorted(one.keys() & other.keys())
     pairs = [(*predictions(one[seed]), predictions(other[seed])[1]) for seed in seeds]
@@ -157,8 +160,9 @@ def difference(one: dict, other: dict) -> dict:
 
 
 def summary(found: dict[int, dict]) -> dict[str, float]:
-    """Means over seeds of the scores (0 to 1) of a method's `runs` on the target's test pictures,
-    and the interval of the macro-F1.
+    """Means over seeds of a method's scores (0 to 1), and the interval of its macro-F1.
+
+    found: the method's `runs`; the scores are those on the target's test pictures.
     """
     scores = [row["metrics"]["target.test"] for row in found.values()]
     means = {
@@ -170,9 +174,10 @@ def summary(found: dict[int, dict]) -> dict[str, float]:
 
 
 def choices(rows: list[dict]) -> dict[str, list[float]]:
-    """Criterion -> macro-F1 (0 to 1) of the candidate that it chooses, one number for each line
-    with candidates; "last epoch" at weight 1 (or the only one), and by "target labels", which
-    nobody has.
+    """Criterion -> macro-F1 (0 to 1) of the candidates that it chooses, one for each line.
+
+    Lines without candidates are passed over. "last epoch" takes the last epoch at weight 1, or at
+    the only weight; "target labels" takes the best candidate, which nobody could know.
     """
     found: dict[str, list[float]] = {}
     for candidates in (
@@ -200,12 +205,11 @@ def causes(pictures: Pictures) -> list[dict]:
 
 
 def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.ndarray:
-    """How little the nameable signs of each of a built-in domain's pictures (mouth, eyes, response,
-    event) say of its class, [N] in nats: the entropy of the class among `scenes` other scenes
-    where they show the same signs.
+    """How little the nameable signs of each picture say of its class: [N], in nats.
 
-    0: they always mean one class. NaN where fewer than `least` of the scenes show them. For
-    pictures at the default dials.
+    The signs are mouth, eyes, response and event of a built-in domain's picture at the default
+    dials. The number is the entropy of the class among those of `scenes` other scenes that show the
+    same signs: 0 if they always mean one class, NaN if fewer than `least` scenes show them.
     """
     counts: dict[tuple, Counter] = defaultdict(Counter)
     for index in range(scenes):

@@ -48,7 +48,7 @@ def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
                 stage for seconds in steps.values() for stage in seconds if stage != "step"
             )
         )
-        for name, colour in zip(names, COLOURS):
+        for name, colour in zip(names, COLOURS, strict=False):
             lengths = [seconds.get(name, 0.0) for seconds in steps.values()]
             starts = [
                 sum(seconds.get(before, 0.0) for before in names[: names.index(name)])
@@ -70,8 +70,9 @@ def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def tiles(rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), size: float = 1.1) -> Figure:
-    """Rows of pictures, [N, 3, S, S] uint8 each, with their names at the left and perhaps `columns`
-    as titles; `size` is inches a picture.
+    """Rows of pictures, [N, 3, S, S] uint8 each, with their names at the left.
+
+    columns: titles of the columns, if any; size: inches a picture.
     """
     gap = 2
     strips = [
@@ -146,7 +147,7 @@ def frozen(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.6 * len(domains) + 1.6), layout="constrained")
         axes = figure.subplots()
-        for place, ((name, row), colour) in enumerate(zip(scores.items(), COLOURS)):
+        for place, ((name, row), colour) in enumerate(zip(scores.items(), COLOURS, strict=False)):
             for at, domain in enumerate(domains):
                 height = at + (place - (len(scores) - 1) / 2) * 0.16
                 axes.scatter(
@@ -166,7 +167,7 @@ def frozen(
                     linewidths=2.5,
                     label=name if not at else None,
                 )
-        for (name, value), side in zip(limits.items(), ("right", "left")):
+        for (name, value), side in zip(limits.items(), ("right", "left"), strict=False):
             axes.axvline(value, color=GREY, linewidth=1, linestyle="--")
             axes.text(
                 value, -0.62, f" {name} {value} ", ha=side, va="bottom", fontsize=8, color="#555555"
@@ -183,10 +184,10 @@ def frozen(
 
 
 def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
-    """One row a picture: the picture, then the attention to single words laid over it, all on one
-    scale (chapter 03); 1 is a word's mean over the picture.
+    """One row a picture: the picture, then the attention to single words laid over it (chapter 03).
 
-    A row holds `image` [3, S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps
+    All heats share one scale, on which 1 is a word's mean over the picture. A row holds `image` [3,
+      S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps
     `caption`, the line beneath it, and `regions` {word: where it is drawn [S, S], 0 or 1}, which
     are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is shown as it is, not
     smoothed; the picture beneath it gives the brightness.
@@ -203,7 +204,7 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
         )
         for axes in grid.ravel():
             axes.set_axis_off()
-        for (first, *others), row in zip(grid, rows):
+        for (first, *others), row in zip(grid, rows, strict=True):
             image = np.asarray(row["image"]).transpose(1, 2, 0) / 255
             first.imshow(image)
             first.set_title(row["title"], weight="bold")
@@ -216,7 +217,7 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
                 in_layout=False,
                 fontsize=9,
             )
-            for axes, (word, heat) in zip(others, row["heats"].items()):
+            for axes, (word, heat) in zip(others, row["heats"].items(), strict=False):
                 relative = np.asarray(heat) / np.asarray(heat).mean()
                 tint = scale.to_rgba(
                     np.kron(relative, np.ones((image.shape[0] // len(relative),) * 2))
@@ -253,14 +254,14 @@ def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequenc
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
         panels = figure.subplots(1, len(changes), sharey=True, squeeze=False)[0]
-        for axes, (domain, exchanges) in zip(panels, changes.items()):
+        for axes, (domain, exchanges) in zip(panels, changes.items(), strict=False):
             long = [
                 (part, exchange, value)
                 for exchange, table in exchanges.items()
                 for row in np.asarray(table)
-                for part, value in zip(parts, row)
+                for part, value in zip(parts, row, strict=True)
             ]
-            part, exchange, value = zip(*long)
+            part, exchange, value = zip(*long, strict=True)
             sns.boxplot(
                 x=part,
                 y=value,
@@ -305,8 +306,8 @@ def focus_points(focuses: Sequence[Mapping]) -> Figure:
             for name, value in row.items()
             if name != "group"
         ]
-        group, name, value = zip(*long)
-        palette = dict(zip(dict.fromkeys(name), [COLOURS[2], GREY, COLOURS[5]]))
+        group, name, value = zip(*long, strict=True)
+        palette = dict(zip(dict.fromkeys(name), [COLOURS[2], GREY, COLOURS[5]], strict=False))
         sns.stripplot(
             x=group,
             y=value,
@@ -446,8 +447,10 @@ def dial_curves(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.0 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-        for (dial, stops), axes in zip(curves.items(), panels):
-            for method, colour in zip(methods, (TARGET, *(c for c in COLOURS if c != TARGET))):
+        for (dial, stops), axes in zip(curves.items(), panels, strict=False):
+            for method, colour in zip(
+                methods, (TARGET, *(c for c in COLOURS if c != TARGET)), strict=False
+            ):
                 axes.plot(
                     list(stops),
                     [scores[method] for scores in stops.values()],
@@ -492,7 +495,7 @@ def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure
         panels = figure.subplots(rows, 2, squeeze=False)
         for axes in panels.flat[len(tables) :]:
             axes.remove()
-        for axes, (name, table) in zip(panels.flat, tables.items()):
+        for axes, (name, table) in zip(panels.flat, tables.items(), strict=False):
             sns.heatmap(
                 table,
                 ax=axes,
@@ -527,7 +530,7 @@ def by_pictures(
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
         for (name, found), colour in zip(
-            scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET))
+            scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET)), strict=False
         ):
             axes.plot(
                 list(found),
@@ -540,7 +543,7 @@ def by_pictures(
                 axes.plot(
                     [pictures] * len(values), values, "o", color=colour, markersize=4, alpha=0.6
                 )
-        for (name, values), style in zip(flat.items(), (":", "--", "-.")):
+        for (name, values), style in zip(flat.items(), (":", "--", "-."), strict=False):
             axes.axhline(
                 np.mean(values), color="#555555", linewidth=1.2, linestyle=style, label=name
             )
@@ -572,12 +575,12 @@ def planes(
         names = list(dict.fromkeys(domains))
         for column, (title, xy) in enumerate(points.items()):
             above, below = panels[:, column]
-            for name, colour in zip(names, (SOURCE, TARGET)):
+            for name, colour in zip(names, (SOURCE, TARGET), strict=False):
                 above.scatter(
                     *xy[domains == name].T, s=9, color=colour, alpha=0.7, linewidths=0, label=name
                 )
             for i, name in enumerate(classes):
-                for domain, marker in zip(names, "o^"):
+                for domain, marker in zip(names, "o^", strict=False):
                     rows = (labels == i) & (domains == domain)
                     below.scatter(
                         *xy[rows].T,
@@ -693,7 +696,7 @@ def _whiskered(
         elinewidth=1.1,
         capsize=2.5,
     )
-    for place, value, top in zip(places, values, high):
+    for place, value, top in zip(places, values, high, strict=True):
         axes.text(
             max(value, top) + 0.012 * axes.get_xlim()[1],
             place,
@@ -718,7 +721,7 @@ def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
             figure.subplots(len(cards), 3, squeeze=False, width_ratios=[1.45, 3.7, 2.2]),
             np.arange(len(prompts)),
         )
-        for (picture, texts, fits), card in zip(grid, cards):
+        for (picture, texts, fits), card in zip(grid, cards, strict=True):
             probs, near = (
                 np.asarray(card["probs"], dtype=float),
                 np.asarray(card["similarities"], dtype=float),
@@ -785,8 +788,12 @@ def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
         grid = figure.subplots(
             2 * len(rows), len(classes), squeeze=False, height_ratios=[1.5, 1] * len(rows)
         )
-        for (pictures, bars_), (domain, row) in zip(grid.reshape(len(rows), 2, -1), rows.items()):
-            for place, (picture, axes, name) in enumerate(zip(pictures, bars_, classes)):
+        for (pictures, bars_), (domain, row) in zip(
+            grid.reshape(len(rows), 2, -1), rows.items(), strict=True
+        ):
+            for place, (picture, axes, name) in enumerate(
+                zip(pictures, bars_, classes, strict=True)
+            ):
                 picture.imshow(np.asarray(row["images"][place]).transpose(1, 2, 0))
                 picture.set_title(f"do({name})" if domain == next(iter(rows)) else "")
                 picture.set(
@@ -838,7 +845,7 @@ def followed(pairs: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[st
     ):
         figure = Figure(figsize=(3.5 * len(pairs), 3.7), layout="constrained")
         for axes, (title, pair) in zip(
-            figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items()
+            figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
         ):
             (rows, one), (columns, other) = pair.items()
             counts = confusion_matrix(one, other, labels=range(len(classes)))
@@ -877,10 +884,14 @@ def believed(
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(10.5, 3.8), layout="constrained")
-        (curve, mix), colours = figure.subplots(1, 2), dict(zip(curves, (COLOURS[2], TARGET)))
+        (curve, mix), colours = (
+            figure.subplots(1, 2),
+            dict(zip(curves, (COLOURS[2], TARGET), strict=False)),
+        )
         for way, points in curves.items():
             x, y = zip(
-                *[(point["coverage"], point["accuracy"]) for point in points if point["coverage"]]
+                *[(point["coverage"], point["accuracy"]) for point in points if point["coverage"]],
+                strict=True,
             )
             curve.plot(x, y, color=colours[way], linewidth=1.8, label=way)
             curve.plot(
@@ -940,11 +951,11 @@ def believed(
 
 
 def reliability(found: Mapping[str, Mapping]) -> Figure:
-    """Confidence against accuracy in bins, one panel for each entry (title -> what
-    `metrics.calibration` returned), over the bins' counts (chapter 04).
+    """Confidence against accuracy in bins, over the bins' counts (chapter 04).
 
-    On the dashed diagonal a model is as sure as it is right; below, too sure. Points are the bins'
-    means, with the count beside each; the first panel is the source's.
+    found: title -> what `metrics.calibration` returned, a panel each. On the dashed diagonal a
+    model is as sure as it is right; below, too sure. Points are the bins' means, with the count
+    beside each; the first panel is the source's.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.8 * len(found), 4.4), layout="constrained")
@@ -952,7 +963,9 @@ def reliability(found: Mapping[str, Mapping]) -> Figure:
         grid = figure.subplots(
             2, len(found), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
         )
-        for (fit, many), (title, entry), colour in zip(grid.T, found.items(), (SOURCE, TARGET)):
+        for (fit, many), (title, entry), colour in zip(
+            grid.T, found.items(), (SOURCE, TARGET), strict=False
+        ):
             fit.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--")
             fit.plot(
                 entry["confidence"],
@@ -969,7 +982,7 @@ def reliability(found: Mapping[str, Mapping]) -> Figure:
                 xticks=np.arange(0, 1.1, 0.2),
             )
             many.bar(entry["middle"], entry["count"], width=0.09, color=colour)
-            for middle, count in zip(entry["middle"], entry["count"]):
+            for middle, count in zip(entry["middle"], entry["count"], strict=True):
                 many.text(middle, count, count, ha="center", va="bottom", fontsize=8.5)
             many.set(xlabel="confidence")
             many.margins(y=0.3)

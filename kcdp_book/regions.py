@@ -15,13 +15,15 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.world import causes
 from kcdp_lib.world.events import WIDE
 
+DEFAULT_DIALS = world.Dials()
+
 
 def drawn_region(
     scene: world.Scene,
     domain: str,
     cause: str,
     size: int = 64,
-    dials: world.Dials = world.Dials(),
+    dials: world.Dials = DEFAULT_DIALS,
     visible: int = 24,
 ) -> np.ndarray:
     """Where the built-in world draws the scene's "event" or "response".

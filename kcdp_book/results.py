@@ -101,8 +101,10 @@ def benchmark(name: str) -> dict:
 def macro_f1(
     rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **told
 ) -> dict[int, float]:
-    """Seed -> macro-F1 (0 to 1) of one method and recipe on the target's test pictures, or on
-    "source.test"; `told` are further entries of the lines, such as target="noto".
+    """Seed -> macro-F1 (0 to 1) of one method and recipe.
+
+    pictures: "target.test" or "source.test"; `told` are further entries of the lines, such as
+    target="noto".
     """
     wanted = {"method": method, "recipe": recipe, **told}.items()
     return {
@@ -122,8 +124,9 @@ def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
 
 
 def way_to_oracle(rows: list[dict]) -> float:
-    """How much of the way from the model without target and knowledge (0) to the one taught by
-    target labels (1) KCDP goes on stickers, by means over seeds.
+    """How far KCDP goes towards a model taught by target labels, by means over seeds on stickers.
+
+    0 is the model without target and knowledge, 1 the one taught by target labels.
     """
     kcdp, start, end = (
         np.mean(list(macro_f1(rows, method, target="stickers").values()))
@@ -133,8 +136,9 @@ def way_to_oracle(rows: list[dict]) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of n numbers, one for each seed (Student's t, n - 1 degrees of
-    freedom).
+    """95% interval of the mean of n numbers, one for each seed.
+
+    By Student's t with n - 1 degrees of freedom.
     """
     mean, error = np.mean(values), stats.sem(values)
     return (
@@ -145,8 +149,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def dial_curves(rows: list[dict]) -> dict[str, dict[float, dict[str, float]]]:
-    """Dial -> where it stood, 0 to 1 -> {method: macro-F1 on the target, mean over seeds}, all
-    other dials at their defaults; "all gaps" are four turned together.
+    """Dial -> where it stood, 0 to 1 -> {method: macro-F1 on the target, mean over seeds}.
+
+    All other dials are at their defaults; "all gaps" are four dials turned together.
     """
     found: dict[str, dict[float, dict[str, list[float]]]] = {}
     for row in rows:
@@ -179,8 +184,9 @@ def _turned(dials: dict[str, float]) -> list[str]:
 
 
 def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str, list[float]]:
-    """Switch -> what setting it alone as released adds to the paper recipe's macro-F1 on the
-    target's or "source.test" pictures (-1 to 1), one number for each seed; and "all" of them
+    """Switch -> what setting it alone as released adds to the paper recipe's macro-F1.
+
+    One number (-1 to 1) for each seed, on "target.test" or "source.test"; "all" are the switches
     together.
     """
     paper, found = macro_f1(rows, "kcdp", "paper", pictures), {}
@@ -198,8 +204,9 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
 
 
 def standard_error(changes: dict[str, list[float]]) -> float:
-    """Standard error of one entry's mean over its seeds (macro-F1, 0 to 1), from the scatter
-    between seeds pooled over all entries: two seeds alone say too little.
+    """Standard error of one entry's mean over its seeds (macro-F1, 0 to 1).
+
+    The scatter between seeds is pooled over all entries: two seeds alone say too little.
     """
     return float(
         np.sqrt(np.mean([np.var(values, ddof=1) / len(values) for values in changes.values()]))

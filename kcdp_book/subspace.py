@@ -1,8 +1,8 @@
-"""CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures (chapter
-"What each part is worth"; KCDP++, the authors' later work).
+"""CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures.
 
-In place of CLIEA's learned projection, and in closed form. All that is known of KCDP++ is that it
-does so; dimensions, and what exactly is projected, are ours.
+It takes the place of CLIEA's learned projection, in closed form (chapter "What each part is worth";
+KCDP++, the authors' later work). No more is known of KCDP++; dimensions, and what exactly is
+projected, are ours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ class Subspace:
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019) of two sets of features of the same N
-    pictures, [N, D] and [N, M]: 0 nothing in common, 1 the same up to rotation and scale.
+    """Linear centred kernel alignment (Kornblith et al. 2019) of two sets of features.
+
+    x [N, D] and y [N, M] belong to the same N pictures. 0: nothing in common; 1: the same up to
+    rotation and scale.
     """
     x, y = x - x.mean(0), y - y.mean(0)
     return float(np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
