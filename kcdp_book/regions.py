@@ -15,15 +15,13 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.world import causes
 from kcdp_lib.world.events import WIDE
 
-DEFAULT_DIALS = world.Dials()
-
 
 def drawn_region(
     scene: world.Scene,
     domain: str,
     cause: str,
     size: int = 64,
-    dials: world.Dials = DEFAULT_DIALS,
+    dials: world.Dials = world.Dials(),
     visible: int = 24,
 ) -> np.ndarray:
     """Where the built-in world draws the scene's "event" or "response".

@@ -511,3 +511,12 @@ def test_metadata_holds_every_cause(tmp_path, monkeypatch):
             and row["shown"]["brows"] in (True, False)
         )
         assert row["shown"]["face"].keys() == set(causes.FEATURES)
+
+
+def test_the_recorded_key_is_that_of_the_pictures():
+    """Renaming and moving code is free; who changes pictures raises the version and records them."""
+    recorded = json.loads(store.REFERENCE.read_text())
+    assert recorded == {"version": store.VERSION, "pictures": store.reference_hash()}, (
+        "the pictures changed: raise VERSION in world/store.py, run `python -m kcdp_lib.world`"
+    )
+    assert world.world_key() == f"{store.VERSION}-{recorded['pictures'][:12]}"

@@ -1,8 +1,7 @@
-"""The built-in world: pictures with known causes, four domains, and dials that set how far these
-lie apart (chapter 01).
+"""The built-in world: pictures with known causes in four domains (chapter 01).
 
-`causes` is the causal model, `render` the drawing (with `subjects`, `faces`, `responses`, `events`,
-  `scenery` on `svg`), `store` the pictures on disk.
+Dials set how far the domains lie apart. `causes` is the causal model, `render` the drawing (with
+`subjects`, `faces`, `responses`, `events`, `scenery` on `svg`), `store` the pictures on disk.
 """
 
 from .causes import (

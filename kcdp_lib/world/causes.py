@@ -526,7 +526,7 @@ def chance(split: str, seed: int, index: int, domain: str = SOURCE) -> Chance:
     _known(domain)
     rng = np.random.default_rng([SPLITS[split], list(DOMAINS).index(domain), seed, index])
     return Chance(
-        dict(zip(CHOICES, rng.random(len(CHOICES)).tolist())),
+        dict(zip(CHOICES, rng.random(len(CHOICES)).tolist(), strict=True)),
         tuple(rng.standard_normal(len(FEATURES)).tolist()),
         tuple(rng.standard_normal(len(FEATURES)).tolist()),
         int(rng.integers(2**31)),
@@ -558,10 +558,9 @@ def response_given(emotion: str, intensity: float) -> dict[str | None, float]:
 
 
 def expression(emotion: str, undertone: str | None, intensity: float, noise: Chance) -> Face:
-    """The state: one of the emotion's faces, perhaps mixed with the undertone's first, in the
-    person's manner, scaled by intensity.
+    """The state: one of the emotion's faces in the person's manner, scaled by intensity.
 
-    Not yet bounded: domains scale it further.
+    The undertone's first face may be mixed in. Not yet bounded: domains scale it further.
     """
     ways = FACES[emotion]
     proto = numbers(ways[int(noise.uniform["way"] * len(ways))])
@@ -576,7 +575,7 @@ def scene_of(noise: Chance, domain: str = SOURCE, dials: Dials = Dials(), **do) 
     `do` sets any of emotion, undertone, intensity, looks, face, event, response, place, light.
     """
     d, u = domain_at(domain, dials), noise.uniform
-    emotion = do.get("emotion") or choose(dict(zip(EIGHT, d.prior)), u["emotion"])
+    emotion = do.get("emotion") or choose(dict(zip(EIGHT, d.prior, strict=True)), u["emotion"])
     others = [name for name in EIGHT if label_of(name) != label_of(emotion)]
     undertone = others[int(u["undertone"] / 0.15 * len(others))] if u["undertone"] < 0.15 else None
     intensity = do.get("intensity", 0.4 + 0.6 * u["intensity"] ** 0.6)
@@ -597,7 +596,7 @@ def scene_of(noise: Chance, domain: str = SOURCE, dials: Dials = Dials(), **do) 
         place=PLACES[int(u["place"] * len(PLACES))],
         light=LIGHTS[SIX.index(label_of(emotion))]
         if tied
-        else choose(dict(zip(LIGHTS, LIGHT_SHARES)), u["light"]),
+        else choose(dict(zip(LIGHTS, LIGHT_SHARES, strict=True)), u["light"]),
         event=choose(given(EVENTS, emotion), u["event"]),
         response=choose(response_given(emotion, intensity), u["response"]),
     )
@@ -723,12 +722,12 @@ def visible_attributes(scene: Scene, domain: str, dials: Dials = Dials()) -> dic
 
 
 def with_article(noun: str) -> str:
-    """ "a cat", "an egg"."""
+    """A noun with its article: "a cat", "an egg"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def sentence(word: str, who: str, seen: dict[str, str]) -> str:
-    """English for a picture's kind ("photo"), its subject ("cat") and its other visible attributes."""
+    """English for a picture's kind ("photo"), subject ("cat") and other visible attributes."""
     face = " and ".join(seen[kind] for kind in ("mouth", "eyes") if kind in seen)
     parts = [
         f"{with_article(word)} of {with_article(who)}" + (f" with {face}" if face else ""),

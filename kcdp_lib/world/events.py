@@ -1,5 +1,6 @@
-"""What happened in a scene: one drawing for each event of `causes.EVENTS`, over the whole picture
-(`WIDE`) or of a thing beside the subject.
+"""What happened in a scene: one drawing for each event of `causes.EVENTS`.
+
+It fills the whole picture (`WIDE`) or is a thing beside the subject.
 """
 
 from collections.abc import Callable
@@ -239,24 +240,33 @@ def fireworks(c: Canvas, rng: np.random.Generator) -> None:
             colours[(first + 3 * k) % len(colours)],
         )
         angles = rng.random() + np.arange(12) * np.pi / 6
-        ray = lambda a, b: " ".join(
-            f"M{x + a * r * np.cos(t):.2f} {y + a * r * np.sin(t):.2f} "
-            f"L{x + b * r * np.cos(t):.2f} {y + b * r * np.sin(t):.2f}"
-            for t in angles
-        )
         c.circle(x, y, r, colour, detail=True, opacity=0.18)
-        c.path(ray(0.3, 0.8), line=colour, width=r * 0.13)
-        c.path(ray(0.98, 1.0), line=mix(colour, "#ffffff", 0.5), width=r * 0.19)
+        c.path(rays(x, y, angles, r * 0.3, r * 0.8), line=colour, width=r * 0.13)
+        tips = rays(x, y, angles, r * 0.98, r)
+        c.path(tips, line=mix(colour, "#ffffff", 0.5), width=r * 0.19)
         c.path(star(x, y, r * 0.34, 8, 0.5), "#fffbe0", detail=True)
     for x in (14, 86):
         c.path(f"M{x} 100 Q{x + 3} 86 {x - 4} 70", line="#ffcf7a", width=0.9, opacity=0.7)
+
+
+def rays(x: float, y: float, angles: np.ndarray, start: float, end: float) -> str:
+    """A path of strokes away from (x, y), one for each angle [n] in radians."""
+    strokes = (
+        f"M{x + start * cos(t):.2f} {y + start * sin(t):.2f} "
+        f"L{x + end * cos(t):.2f} {y + end * sin(t):.2f}"
+        for t in angles
+    )
+    return " ".join(strokes)
 
 
 @scene
 def beach(c: Canvas, rng: np.random.Generator) -> None:
     """Sun, sea, sand, a palm and a parasol."""
     side = 1 if rng.random() < 0.5 else -1
-    place = lambda x: 50 + side * (x - 50)
+
+    def place(x: float) -> float:
+        return 50 + side * (x - 50)
+
     veil(c, "#8fd3f5")
     c.circle(place(80), 15, 13, "#fff0a0", detail=True, opacity=0.55)
     c.circle(place(80), 15, 9, "#ffd23c")
@@ -269,7 +279,8 @@ def beach(c: Canvas, rng: np.random.Generator) -> None:
     c.path("M-4 66 Q16 60 36 65 Q60 70 80 64 Q92 61 104 65", line="#ffffff", width=2.2)
     x = place(12)
     c.path(
-        f"M{x - 3} 78 Q{x - 1} 50 {x + side * 2} 24 L{x + side * 2 + 3} 24 Q{x + 4} 50 {x + 3} 78 Z",
+        f"M{x - 3} 78 Q{x - 1} 50 {x + side * 2} 24 L{x + side * 2 + 3} 24 Q{x + 4} 50 {x + 3} "
+        "78 Z",
         "#9a6a3c",
     )
     for dx, dy, lift in (
@@ -715,7 +726,8 @@ def crash(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> 
             x,
             y,
             s,
-            "M-.9 -.12 L-.65 -.65 L-.32 -.65 L-.32 -.12 Z M-.2 -.12 L-.2 -.65 L.12 -.65 L.32 -.12 Z",
+            "M-.9 -.12 L-.65 -.65 L-.32 -.65 L-.32 -.12 Z M-.2 -.12 L-.2 -.65 L.12 -.65 L.32 "
+            "-.12 Z",
         ),
         "#cdeaf5",
         detail=True,
@@ -740,9 +752,7 @@ def crash(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> 
 
 @thing
 def vase(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """A cracked vase with pieces out of its rim and belly, shards around it and its flower on the
-    floor.
-    """
+    """A cracked vase with pieces out of its rim, shards around it, its flower on the floor."""
     clay, flower = (
         pick(("#3f7fc4", "#38a0a8", "#7a5fc0", "#4a68c8"), rng),
         pick(("#f0506a", "#ffb02c", "#f58ac0"), rng),
@@ -872,7 +882,8 @@ def garbage(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -
             x,
             y,
             s,
-            "M-.75 -.35 Q-.6 -.75 -.3 -.7 Q-.1 -.6 -.1 -.25 Q-.25 -.5 -.4 -.45 Q-.5 -.1 -.75 -.05 Z",
+            "M-.75 -.35 Q-.6 -.75 -.3 -.7 Q-.1 -.6 -.1 -.25 Q-.25 -.5 -.4 -.45 Q-.5 -.1 -.75 "
+            "-.05 Z",
         ),
         "#f5d63c",
     )
@@ -1086,7 +1097,8 @@ def snake(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> 
             x,
             y,
             s,
-            "M-.1 -1.1 C-.1 -1.45 .5 -1.5 .9 -1.15 Q1.05 -.95 .85 -.88 C.5 -.78 -.1 -.75 -.1 -1.1 Z",
+            "M-.1 -1.1 C-.1 -1.45 .5 -1.5 .9 -1.15 Q1.05 -.95 .85 -.88 C.5 -.78 -.1 -.75 -.1 "
+            "-1.1 Z",
         ),
         skin,
     )
@@ -1234,8 +1246,9 @@ WIDE: frozenset[str] = frozenset(SCENES)
 
 
 def event(c: Canvas, name: str, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """Draw event `name`: a thing around (x, y) with half height about `s`, or, if it is in `WIDE`,
-    over the whole picture.
+    """Draw event `name`: a thing around (x, y) with half height about `s`.
+
+    If it is in `WIDE`, it covers the whole picture.
     """
     outline, c.outline = (
         c.outline,

@@ -239,9 +239,9 @@ def mouth(
         )
         upper, lower = upper - room * 0.4, lower + room * 0.6
     if not parted:
-        c.line(zip(xs, (upper + lower) / 2), lip, width * 1.1)
+        c.line(zip(xs, (upper + lower) / 2, strict=True), lip, width * 1.1)
     else:
-        outline = list(zip(xs, upper)) + list(zip(xs[::-1], lower[::-1]))
+        outline = list(zip(xs, upper, strict=True)) + list(zip(xs[::-1], lower[::-1], strict=True))
         c.path(
             poly(outline),
             "#5e1a24" if face.open > 0.2 or face.teeth + face.sneer < 0.3 else "#fbf8f1",
@@ -253,12 +253,15 @@ def mouth(
             share = min(1.0, face.teeth * (0.55 if face.open > 0.3 else 1.1))
             bite = upper + (lower - upper) * share
             c.path(
-                poly(list(zip(xs[1:-1], upper[1:-1])) + list(zip(xs[-2:0:-1], bite[-2:0:-1]))),
+                poly(
+                    list(zip(xs[1:-1], upper[1:-1], strict=True))
+                    + list(zip(xs[-2:0:-1], bite[-2:0:-1], strict=True))
+                ),
                 "#fbf8f1",
                 detail=True,
             )
             if share > 0.6:
-                c.line(zip(xs[1:-1], (upper + bite)[1:-1] / 2), ink, width * 0.4)
+                c.line(zip(xs[1:-1], (upper + bite)[1:-1] / 2, strict=True), ink, width * 0.4)
                 for k in (3, 6, 9):
                     c.line(((xs[k], upper[k]), (xs[k], bite[k])), ink, width * 0.4)
         elif face.open > 0.35:

@@ -102,8 +102,9 @@ def style_of(domain: str, gap: float, rng: np.random.Generator) -> Style:
 
 @lru_cache(maxsize=4)
 def fractal(size: int) -> np.ndarray:
-    """A tile of fractal noise without a seam, float32 [size, size], mean 0 and standard deviation
-    1, the same at every size but for its finest detail.
+    """A tile of fractal noise without a seam, float32 [size, size].
+
+    Mean 0 and standard deviation 1; the same at every size but for its finest detail.
     """
     rng, total = np.random.default_rng(11), np.zeros((size, size), np.float32)
     for cells, weight in ((4, 1.0), (8, 0.7), (16, 0.5), (32, 0.35), (64, 0.25)):
@@ -297,9 +298,7 @@ def background(
 def shadow(
     picture: np.ndarray, layer: np.ndarray, style: Style, tone: Tone, size: int
 ) -> np.ndarray:
-    """What the silhouette of a layer [S, S, 4] takes from the light of the picture [S, S, 3] behind
-    it.
-    """
+    """The shadow of a layer [S, S, 4] on the picture [S, S, 3] behind it."""
     if not style.relief:
         return picture
     dx, dy = (-direction * size * 0.05 for direction in tone.toward)
@@ -308,21 +307,26 @@ def shadow(
 
 
 def cut_out(picture: np.ndarray, alpha: np.ndarray, strength: float, size: int) -> np.ndarray:
-    """The white border of a die-cut sticker around its alpha [S, S], and the thin grey line of the
-    cut, on a picture [S, S, 3].
+    """The white border of a die-cut sticker, and the thin grey line of the cut.
+
+    On a picture [S, S, 3], around the sticker's alpha [S, S].
     """
     solid = alpha > 0.4
     reach = ndimage.distance_transform_edt(~solid).astype(np.float32) * (
         100 / size
     )  # canvas units from the drawing
-    soft = lambda edge: np.clip((edge - reach) * size / 100 + 0.5, 0, 1)[..., None] * strength
+
+    def soft(edge: float) -> np.ndarray:
+        return np.clip((edge - reach) * size / 100 + 0.5, 0, 1)[..., None] * strength
+
     picture = picture * (1 - soft(4.4)) + 0.72 * soft(4.4)
     return picture * (1 - soft(3.4)) + soft(3.4)
 
 
 def occluder(picture: np.ndarray, style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Something close to the camera at the picture's edge, far out of focus, on a picture [S, S,
-    3]; it never covers the face.
+    """Something close to the camera, far out of focus, at the edge of a picture [S, S, 3].
+
+    It never covers the face.
     """
     colour = flat(mix(pick(PAINT, rng), "#2a2620", 0.45), size)
     x, y = 50 + (1 if rng.random() < 0.5 else -1) * rng.uniform(38, 56), rng.uniform(88, 104)
@@ -396,10 +400,10 @@ def warped(picture: np.ndarray, reach: float, rng: np.random.Generator) -> np.nd
 def painted(
     picture: np.ndarray, strength: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A picture [S, S, 3] in brush strokes, a limited palette and on canvas, as far as strength [S,
-    S, 1] goes, 0 .. 1.
+    """A picture [S, S, 3] in brush strokes and a limited palette, on canvas.
 
-    Kuwahara's filter: of four neighbouring squares the calmest gives the colour.
+    As far as strength [S, S, 1] goes, 0 .. 1. Kuwahara's filter: of four neighbouring squares the
+    calmest gives the colour.
     """
     reach = max(1, round(size * 0.014))
     mean, luma = (
@@ -412,9 +416,12 @@ def painted(
     )
     half = (reach + 1) // 2
     moved = [(dy, dx) for dy in (-half, half) for dx in (-half, half)]
-    shifted = lambda plane, step: np.pad(
-        plane, ((half, half), (half, half), (0, 0))[: plane.ndim], mode="edge"
-    )[half + step[0] :, half + step[1] :][:size, :size]
+
+    def shifted(plane: np.ndarray, step: tuple[int, int]) -> np.ndarray:
+        padding = ((half, half), (half, half), (0, 0))[: plane.ndim]
+        padded = np.pad(plane, padding, mode="edge")
+        return padded[half + step[0] :, half + step[1] :][:size, :size]
+
     calm = np.argmin([shifted(spread, step) for step in moved], 0)
     strokes = np.choose(calm[..., None], [shifted(mean, step) for step in moved])
     strokes = warped(strokes, size * 0.004, rng)

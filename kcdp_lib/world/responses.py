@@ -31,8 +31,9 @@ def response(c: Canvas, name: str, x: float, y: float, r: float, rng: np.random.
 
 
 def inside(f: Frame, dx: float, dy: float, margin: float = 0.0) -> tuple[float, float]:
-    """Canvas point of (dx, dy) in head units, moved into the canvas with room for `margin` head
-    units around it.
+    """Canvas point of (dx, dy) in head units, moved into the canvas.
+
+    `margin` head units around it have room.
     """
     low = 4 + margin * f.r
     return min(max(f.x + dx * f.r, low), 100 - low), min(max(f.y + dy * f.r, low), 100 - low)
@@ -239,7 +240,7 @@ def swirls(f: Frame, rng) -> None:
         px, py = inside(f, dx, dy, s)
         t = np.linspace(0.08, 1, 22)
         a = t * 2.3 * 2 * np.pi + rng.uniform(0, 6)
-        points = list(zip(px + s * f.r * t * np.cos(a), py + s * f.r * t * np.sin(a)))
+        points = list(zip(px + s * f.r * t * np.cos(a), py + s * f.r * t * np.sin(a), strict=True))
         for colour, width in (("#ffffff", 0.2), ("#6b3fb0", 0.09)):
             f.c.line(points, colour, width * f.r)
 

@@ -177,7 +177,7 @@ def letters(c: Canvas, rng: np.random.Generator) -> None:
                 c.line(
                     [
                         (x + (3 * k + int(a)) * scale, y + int(b) * scale)
-                        for a, b in zip(stroke[::2], stroke[1::2])
+                        for a, b in zip(stroke[::2], stroke[1::2], strict=True)
                     ],
                     ink,
                     width,

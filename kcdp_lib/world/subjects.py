@@ -1,10 +1,9 @@
-"""Who is in the picture: sixteen subjects around a face, drawn in three layers so that the features
-can be drawn between them.
+"""Who is in the picture: sixteen subjects around a face.
 
-`behind`, `muzzle`, the features, `before`: each takes the canvas, the looks and the head's middle
-  (x, y) and radius r. What is drawn here leaves free
-the eyes at (x +- .38 r, y - .1 r), the brows above them, the nose at y + .15 r and the mouth at y +
-  .52 r.
+They are drawn in three layers, so that the features can be drawn between them. `behind`, `muzzle`,
+the features, `before`: each takes the canvas, the looks and the head's middle (x, y) and radius r.
+What is drawn here leaves free the eyes at (x +- .38 r, y - .1 r), the brows above them, the nose at
+y + .15 r and the mouth at y + .52 r.
 """
 
 import re
@@ -60,7 +59,8 @@ FRINGES = {
     "side": CROWN
     + " Q.98 -.45 .74 -.62 Q.15 -.64 -.38 -.98 Q-.5 -.66 -.8 -.56 Q-.97 -.38 -1.05 0 Z",
     "middle": CROWN + " Q.98 -.46 .7 -.6 Q.2 -.7 0 -1.02 Q-.2 -.7 -.7 -.6 Q-.98 -.46 -1.05 0 Z",
-    "spikes": "M-1.03 -.1 L-1.22 -.45 L-1.04 -.56 L-1.14 -.98 L-.8 -.96 L-.66 -1.34 L-.3 -1.16 L.02 -1.46 "
+    "spikes": "M-1.03 -.1 L-1.22 -.45 L-1.04 -.56 L-1.14 -.98 L-.8 -.96 L-.66 -1.34 L-.3 -1.16 "
+    "L.02 -1.46 "
     "L.3 -1.17 L.7 -1.32 L.78 -.96 L1.14 -.9 L1.04 -.52 L1.22 -.4 L1.03 -.1 "
     "Q.95 -.45 .74 -.6 L.5 -.78 L.32 -.58 L.08 -.8 L-.14 -.58 L-.36 -.8 L-.72 -.58 Q-.95 -.45 "
     "-1.03 -.1 Z",
@@ -275,9 +275,7 @@ def extra(looks: Looks) -> str | None:
 
 
 def cloth_of(looks: Looks) -> tuple[str, str, float]:
-    """Colour of the clothes, another one for ribbons and hats, and a number 0 .. 1 for their
-    pattern.
-    """
+    """Colour of the clothes, another for ribbons and hats, and a number 0 .. 1 for the pattern."""
     k = min(int(looks.cloth * 10), 9)
     return PAINT[k], PAINT[(k + 3) % 10], looks.cloth * 10 - k
 
@@ -369,7 +367,8 @@ def human(f: Frame, looks: Looks, skin: str, face: str, body: bool) -> None:
             f.path("M-.1 1.4 L.1 1.4 L.16 2.2 L0 2.4 L-.16 2.2 Z", ribbon, detail=True)
         elif pattern > 0.5:
             f.path(
-                f"M{-w * 0.88} 1.75 Q0 1.9 {w * 0.88} 1.75 M{-w * 0.92} 2.15 Q0 2.3 {w * 0.92} 2.15",
+                f"M{-w * 0.88} 1.75 Q0 1.9 {w * 0.88} 1.75 M{-w * 0.92} 2.15 Q0 2.3 {w * 0.92} "
+                "2.15",
                 line=ribbon,
                 width=0.13,
             )

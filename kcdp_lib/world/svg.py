@@ -30,7 +30,7 @@ PAINT = (
 def mix(a: str, b: str, t: float) -> str:
     """Colour between hex colours `a` (t = 0) and `b` (t = 1)."""
     x, y = bytes.fromhex(a[1:]), bytes.fromhex(b[1:])
-    return "#" + "".join(f"{round(v + (w - v) * t):02x}" for v, w in zip(x, y))
+    return "#" + "".join(f"{round(v + (w - v) * t):02x}" for v, w in zip(x, y, strict=True))
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -127,10 +127,9 @@ class Canvas:
 
     def raster(self, size: int) -> Image.Image:
         """The drawing as an RGBA picture of size x size pixels, the same bytes on every run."""
-        svg = (
-            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 '
-            f'100"><defs>{"".join(d for _, d in self.defs.values())}</defs>{"".join(self.shapes)}</svg>'
-        )
+        defs = "".join(definition for _, definition in self.defs.values())
+        head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
+        svg = f"{head}<defs>{defs}</defs>{''.join(self.shapes)}</svg>"
         return Image.open(
             io.BytesIO(
                 resvg_py.svg_to_bytes(
@@ -172,7 +171,7 @@ def star(x, y, r, n=5, inner=0.45, turn=-np.pi / 2) -> str:
     """
     angles = turn + np.arange(2 * n) * np.pi / n
     radii = np.where(np.arange(2 * n) % 2, r * inner, r)
-    return poly(zip(x + radii * np.cos(angles), y + radii * np.sin(angles)))
+    return poly(zip(x + radii * np.cos(angles), y + radii * np.sin(angles), strict=True))
 
 
 def heart(x, y, r) -> str:
