@@ -1,11 +1,16 @@
-"""Knowledge-aligned counterfactual-enhanced diffusion perception (KCDP) for unsupervised
-cross-domain visual emotion recognition.
+"""Unsupervised cross-domain visual emotion recognition by KCDP.
+
+Knowledge-aligned counterfactual-enhanced diffusion perception, chapter by chapter.
 """
 
 import importlib
 import warnings
 
-__version__ = "0.1.0"
+from kcdp_lib.machine import share
+
+__version__ = "0.2.0"
+
+share()  # before torch is imported, where possible
 
 # tqdm's plea for ipywidgets would stay in every saved notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
