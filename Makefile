@@ -1,56 +1,68 @@
 # Everything runs in .venv, which the first command makes. Needed before: Python 3.11.5 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
-#   make test | book | lab        the notebooks and all quick tests | the book, in _build/html | JupyterLab on the notebooks
+#   make test | slow              the notebooks and all quick tests | killed runs, several processes, the book in a browser
+#   make lint                     format, style, types, and who may import whom
+#   make book | lab               the book, in _build/html | JupyterLab on the notebooks
 #   make check                    is this machine ready?
 #   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
-#   make slow                     the tests that `make test` leaves out: killed runs, several processes, the book in a browser
+# Without make: README.md has the commands below for every system.
+#
+# TORCH is what pip installs first: a build of torch and torchvision for this machine (README.md, "Another torch").
+# A torch that is in .venv already is kept.
 PYTHON ?= python3
 TARGET ?= stickers
-PY := .venv/bin/python
-READY := .venv/.ready
+TORCH ?=
 
-export TARGET
-export HF_HUB_OFFLINE ?= 1
+# As they were typed: a dollar in them is a dollar. Recipes read them from the environment, where a quote is a quote.
+override PYTHON := $(value PYTHON)
+override TARGET := $(value TARGET)
+override TORCH := $(value TORCH)
+export PYTHON TARGET TORCH
 # Nothing is written to, or read from, the user's home: neither IPython's profile nor matplotlib's fonts.
 export IPYTHONDIR := $(CURDIR)/.venv/ipython
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
 
-.PHONY: adapt test slow book lab check exercises slides notebooks pretrain
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile
+READY := .venv/.ready
+
+.PHONY: adapt test slow lint book lab check exercises slides notebooks pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else "Python 3.11.5 or newer is needed; name one with: make PYTHON=python3.11")'
+	@"$$PYTHON" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else "Python 3.11.5 or newer is needed; name one with: make PYTHON=python3.11")'
 	@echo "Setting up .venv (once; a download of some gigabytes) ..."
-	@$(PYTHON) -m venv .venv
-	@{ $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . && \
-	   $(PY) -m ipykernel install --sys-prefix --name python3; } > .venv/setup.log 2>&1 || { cat .venv/setup.log; exit 1; }
-	@mkdir -p $(IPYTHONDIR)/profile_default && echo 'c.IPKernelApp.log_level = "ERROR"' > $(IPYTHONDIR)/profile_default/ipython_kernel_config.py
+	@"$$PYTHON" -m venv .venv
+	@{ { [ -z "$$TORCH" ] || $(PIP) $$TORCH; } && \
+	   { if $(PY) -m pip show --quiet torch; then grep -vE '^(torch|torchvision|triton|(nvidia|cuda)-.*)==' constraints.txt; else cat constraints.txt; fi; } > .venv/constraints.txt && \
+	   $(PIP) --constraint .venv/constraints.txt --editable ".[book,test]"; } > .venv/setup.log 2>&1 || { cat .venv/setup.log; exit 1; }
+	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
-# -r hands the target over as text: a folder named 2024 is no number. Papermill takes a pipe on standard input for a notebook.
 adapt: $(READY)
-	@mkdir -p runs
-	$(PY) -m papermill notebooks/05_adapt.ipynb "runs/05_adapt-$$(basename "$$TARGET").ipynb" -r target "$$TARGET" </dev/null
-	@$(PY) -m kcdp_lib.adapt "runs/05_adapt-$$(basename "$$TARGET")"
+	@$(PY) book/run.py --target="$$TARGET"
 
-# Two at a time with one thread each: faster than one with two.
-SIDE_BY_SIDE := $(PY) -m pytest --numprocesses 2 --dist loadfile
-test slow: export KCDP_QUIET := 1
-test slow: export OMP_NUM_THREADS := 1
 test: $(READY)
-	$(SIDE_BY_SIDE) --nbval --nbval-current-env notebooks book </dev/null
-	$(SIDE_BY_SIDE) -m "not slow" tests </dev/null
-slow: $(READY)
-	$(SIDE_BY_SIDE) -m slow tests </dev/null
+	$(PYTEST) --nbval --nbval-current-env notebooks book
+	$(PYTEST) -m "not slow" tests
 
-notebooks: export KCDP_QUIET := 1
+slow: $(READY)
+	$(PYTEST) -m slow tests
+
+lint: $(READY)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
 notebooks: $(READY)
-	$(PY) book/execute.py </dev/null
+	$(PY) book/execute.py
 
 book: $(READY)
-	.venv/bin/jupyter-book build -W -n --keep-going . </dev/null
+	.venv/bin/jupyter-book build -W -n --keep-going .
 
 lab: $(READY)
 	$(PY) -m jupyterlab notebooks

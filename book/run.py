@@ -1,0 +1,67 @@
+"""The main job as `make adapt` runs it: chapter 5 for a target, by papermill, and then its scores.
+
+`python book/run.py --target=noto` writes runs/05_adapt-noto.ipynb and the run's folder beside it.
+For any other parameter call papermill itself (README.md).
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from kcdp_lib.adapt.__main__ import table
+from kcdp_lib.config import Config
+from kcdp_lib.errors import KCDPError, ends_in_a_sentence
+from kcdp_lib.paths import ROOT
+
+CHAPTER = ROOT / "notebooks" / "05_adapt.ipynb"
+
+
+def run(target: str) -> str:
+    """Execute the chapter for a target; the table of its scores.
+
+    The target stays text: a folder named 2024 is no number. KCDPError for bad input, and where the
+    notebook stops.
+    """
+    folder = Config(target=target).check().run_dir
+    notebook = folder.with_name(f"{folder.name}.ipynb")
+    notebook.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            CHAPTER,
+            notebook,
+            {"target": target},
+            kernel_name="python3",
+            progress_bar=sys.stderr.isatty(),
+        )
+    except PapermillExecutionError as error:
+        if error.ename == KCDPError.__name__:
+            raise KCDPError(error.evalue) from error
+        raise KCDPError(
+            f"The chapter stopped with {error.ename}: {error.evalue}. {notebook} shows where."
+        ) from error
+    except DeadKernelError as error:
+        raise KCDPError(
+            "The notebook's kernel ended without a word, most often because the memory was full; "
+            "close other programs and give the same command again: it goes on where it was."
+        ) from error
+    return table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def main() -> None:
+    """Run the job and print its scores."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--target", default="stickers", help="a built-in domain or a folder")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with ends_in_a_sentence():
+        print(run(parser.parse_args().target))
+
+
+if __name__ == "__main__":
+    main()
