@@ -1,10 +1,10 @@
-"""Run the notebooks with papermill and keep their outputs without what would differ from run to
-run.
+"""Run the notebooks with papermill and keep their outputs.
 
-`make notebooks`: all of them, in their order, as many at a time as there are cores; or `python
-  book/execute.py 01_datasets differences` for some of them.
-Each runs alone, in a folder of its own and with an empty cache, so that what it shows comes from
-  the commit and from nothing else.
+`make notebooks` runs all of them, in their order, as many at a time as there are processors;
+`python book/execute.py 01_datasets differences` runs some. Each runs alone, in a folder of its own
+and with an empty cache, so that what it shows comes from the commit and from nothing else. What
+would differ from run to run is taken out.
+
 --warm   with the caches that are there: quicker while one writes
 --stale  only those whose code, library, models, pinned versions or results are no longer what they
          were made from
@@ -27,6 +27,8 @@ import torch
 from fingerprint import ROOT, fingerprint, stale
 
 from kcdp_lib.adapt.record import commit
+from kcdp_lib.errors import ends_in_a_sentence
+from kcdp_lib.machine import processors
 
 NOTEBOOKS = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
@@ -37,13 +39,8 @@ METADATA = {
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
 KEPT = ("tags", "mystnb")  # of a cell's metadata
-SHOWN = (
-    "torch",
-    "diffusers",
-    "open_clip_torch",
-    "transformers",
-    "matplotlib",
-)  # versions named at the foot of a page
+# Versions that are named at the foot of a page.
+SHOWN = ("torch", "diffusers", "open_clip_torch", "transformers", "matplotlib")
 
 
 def run(path: Path, from_commit: str, caches: str) -> None:
@@ -52,9 +49,8 @@ def run(path: Path, from_commit: str, caches: str) -> None:
     caches: "cold" or "warm". RuntimeError if it wrote on standard error.
     """
     started = time.time()
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # another working directory than nbval's and JupyterLab's: it must not matter
+    # Another working directory than nbval's and JupyterLab's: it must not matter.
+    with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / path.name
         papermill.execute_notebook(
             path, out, cwd=folder, kernel_name="python3", progress_bar=sys.stderr.isatty()
@@ -77,10 +73,10 @@ def run(path: Path, from_commit: str, caches: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop papermill's times and names, empty tags and the pieces into which a stream happened to
-    be cut.
+    """Drop what differs from run to run.
 
-    Tags, and what a figure is called, are kept.
+    That is papermill's times and names, empty tags, and the pieces into which a stream happened to
+    be cut. Tags, and what a figure is called, are kept.
     """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -131,13 +127,17 @@ def apart(path: Path, from_commit: str, warm: bool, threads: int) -> int:
             from_commit,
             "warm" if warm else "cold",
         ]
-        told = {"OMP_NUM_THREADS": str(threads)} | ({} if warm else {"KCDP_CACHE": empty})
-        status = subprocess.run(command, env=os.environ | told, stdin=subprocess.DEVNULL).returncode
+        chosen = {"KCDP_QUIET": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        if not warm:
+            chosen["KCDP_CACHE"] = empty
+        environment = os.environ | chosen
+        status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode
     print(f"{path.name}: {'failed' if status else 'done'}", flush=True)
     return status
 
 
 def main() -> None:
+    """Run the notebooks that are asked for, side by side; status 1 if one fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,10 +160,8 @@ def main() -> None:
         if (not asked.names or path.stem in asked.names)
         and not (asked.stale and not stale(nbformat.read(path, as_version=4)))
     ]
-    cores, before = (
-        os.cpu_count() or 1,
-        commit() or "",
-    )  # asked before the first notebook is written
+    before = commit() or ""  # asked before the first notebook is written
+    cores = processors()
     workers = max(1, min(cores, len(wanted)))
     with ThreadPoolExecutor(workers) as pool:
         statuses = list(
@@ -173,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_sentence():
+        main()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import nbformat
 
+from kcdp_lib.errors import ends_in_a_sentence
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     path
@@ -67,4 +69,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "exercises")
+    with ends_in_a_sentence():
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "exercises")

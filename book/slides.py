@@ -1,10 +1,10 @@
-"""Slides from the chapters: `make slides` writes _build/slides/*.html, one file for each notebook
-and a first page with all of them.
+"""Slides from the chapters.
 
-A slide for the title, one for each figure under its section's heading, one for each exercise, one
-for the summary. Nothing is written for the slides alone, so they cannot say anything else than the
-chapters. Each file is whole: figures inside, no script from elsewhere. Arrow keys and the space bar
-turn the page; printed, each slide is a page.
+`make slides` writes _build/slides/*.html, one file for each notebook and a first page with all of
+them. A chapter has a slide for the title, one for each figure under its section's heading, one for
+each exercise, one for the summary. Nothing is written for the slides alone, so they cannot say
+anything else than the chapters. Each file is whole: figures inside, no script from elsewhere. Arrow
+keys and the space bar turn the page; printed, each slide is a page.
 """
 
 import base64
@@ -16,38 +16,12 @@ import nbformat
 from _ext.glued import glued
 from markdown_it import MarkdownIt
 
+from kcdp_lib.errors import ends_in_a_sentence
+
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BOX = re.compile(r"```\{admonition\} (Exercise[^\n]*)\n:class: tip\n(.*?)\n```", re.DOTALL)
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>
-html {{ font: 400 clamp(16px, 2.9vmin, 34px)/1.45 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1d2733; background: #fff; }}
-body {{ margin: 0; }}
-section {{ box-sizing: border-box; height: 100vh; padding: 5vh 7vw 6vh; display: flex; flex-direction: column; gap: 2.2vh; position: relative; overflow: hidden; break-after: page; }}
-@media screen {{ .away {{ display: none; }} }}
-section::after {{ content: attr(data-number); position: absolute; right: 3vw; bottom: 2.5vh; font-size: 0.65em; color: #66727f; }}
-.first, .exercise {{ justify-content: center; }}
-.exercise {{ background: #eef5f1; font-size: 1.15em; }}
-h1, h2 {{ margin: 0; line-height: 1.15; text-wrap: balance; }} h1 {{ font-size: 2.3em; }} h2 {{ font-size: 1.6em; color: #1f5f4a; }}
-p, ol, ul {{ margin: 0; max-width: 62em; }} li {{ margin: 0.35em 0; }} p + p {{ margin-top: 0.6em; }}
-code {{ font: 0.86em ui-monospace, Menlo, Consolas, monospace; background: #0000000d; padding: 0.05em 0.25em; border-radius: 0.2em; overflow-wrap: anywhere; }}
-figure {{ flex: 1; min-height: 0; margin: 0; display: flex; justify-content: center; align-items: center; }} img {{ max-width: 100%; max-height: 100%; width: 100%; height: 100%; object-fit: contain; }}
-a {{ color: #1f5f4a; }}
-@page {{ size: 320mm 180mm; margin: 0; }}
-</style></head><body>
-{slides}
-<script>
-const slides = [...document.querySelectorAll("section")], here = () => Math.min(slides.length, Math.max(1, parseInt(location.hash.slice(1)) || 1));
-const show = () => slides.forEach((slide, i) => slide.classList.toggle("away", i + 1 != here()));
-addEventListener("hashchange", show);
-addEventListener("keydown", event => {{
-  const step = {{ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": event.shiftKey ? -1 : 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1}}[event.key];
-  if (step) {{ event.preventDefault(); location.hash = Math.min(slides.length, Math.max(1, here() + step)); }}
-}});
-show();
-</script></body></html>
-"""
+PAGE = (ROOT / "book" / "_templates" / "slides.html").read_text(encoding="utf-8")
 
 
 def slides_of(path: Path) -> tuple[str, list[str]]:
@@ -133,17 +107,21 @@ def figure(
     return slide(
         "",
         f'<h2>{text(heading)}</h2><figure><img alt="{html.escape(alt, quote=True)}" '
-        f'src="data:{kind};base64,{base64.b64encode(picture).decode()}"></figure>{prose(said, values)}',
+        f'src="data:{kind};base64,{base64.b64encode(picture).decode()}"></figure>'
+        f"{prose(said, values)}",
     )
 
 
 def slide(kind: str, content: str) -> str:
+    """One slide; kind is its class in the style sheet."""
     return f'<section class="{kind}">\n{content}\n</section>'
 
 
 def prose(markdown: str, values: dict[str, str]) -> str:
-    """MyST as HTML: numbers that were glued are put in, references to code become its name,
-    citations and links to pages that are not here go.
+    """MyST as HTML.
+
+    Numbers that were glued are put in and references to code become its name. Citations go, and so
+    do links to pages that are not here.
     """
     markdown = re.sub(
         r"\{glue:text\}`([^`:]+)(?::([^`]+))?`",
@@ -215,4 +193,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(ROOT / "_build" / "slides")
+    with ends_in_a_sentence():
+        main(ROOT / "_build" / "slides")

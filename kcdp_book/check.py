@@ -10,6 +10,7 @@ is imported: what is missing must not stop the rest.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import re
 import shutil
@@ -20,26 +21,27 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kcdp_lib.errors import KCDPError
+from kcdp_lib.errors import KCDPError, ends_in_a_sentence
+from kcdp_lib.machine import processors
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (3, 11, 5)
 DISTRIBUTION = "kcdp-cookbook"
 FREE_BYTES = 2_000_000_000  # caches of all chapters and some runs
-MEMORY_BYTES = (
-    3_000_000_000  # `make adapt` takes about two thirds of it; the rest is for the browser
-)
+# `make adapt` takes about two thirds of it; the rest is for the browser.
+MEMORY_BYTES = 3_000_000_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-INSTALL = "install in this environment by `python -m pip install -c constraints.txt -e .`"
+CHOSEN = ("torch", "torchvision")  # whose versions depend on the machine
+INSTALL = (
+    'install in this environment by `python -m pip install -c constraints.txt -e ".[book,test]"`'
+)
 
 
 class Finding(NamedTuple):
-    """One line of the table: what was looked at, "ok", "note" (the workshop does without) or
-    "mend", and what there is to say.
-    """
+    """One line of the table."""
 
     what: str
-    state: str
+    state: str  # "ok", "note" (the workshop does without) or "mend"
     said: str
 
 
@@ -48,39 +50,39 @@ class Finding(NamedTuple):
 
 def python() -> str:
     """The interpreter's version. KCDPError below PYTHON."""
-    found, wanted = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, PYTHON))
+    this, wanted = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     if sys.version_info[:3] < PYTHON:
         raise KCDPError(
-            f"Python {found} is too old; install Python {wanted} or newer and make the environment "
+            f"Python {this} is too old; install Python {wanted} or newer and make the environment "
             "with it."
         )
-    return found
+    return this
 
 
 def packages() -> str:
-    """The packages that are needed, and the versions of all that are pinned.
+    """The packages that library and book need, and the versions of all that are pinned.
 
-    KCDPError where one is missing or is another than in constraints.txt.
+    The tests' tools may be missing; torch has a line of its own. KCDPError where a package is
+    missing or is another than in constraints.txt.
     """
     try:
-        needed = [
-            re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires(DISTRIBUTION)
-        ]
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         raise KCDPError(f"the project itself is not installed; {INSTALL}.") from None
+    needed = [re.split(r"[^\w.-]", line)[0] for line in lines if 'extra == "test"' not in line]
     missing = [name for name in needed if version(name) is None]
     if missing:
         raise KCDPError(f"missing: {', '.join(missing)}; {INSTALL}.")
     pins = pinned()
     other = {
-        name: (found, pin)
+        name: (installed, pin)
         for name, pin in pins.items()
-        if (found := version(name)) and found != pin
+        if name not in CHOSEN and (installed := version(name)) and installed != pin
     }
     if other:
-        name, (found, pin) = next(iter(other.items()))
+        name, (installed, pin) = next(iter(other.items()))
         more = f", and {len(other) - 1} more differ" if len(other) > 1 else ""
-        raise KCDPError(f"{name} is {found} and the book was made with {pin}{more}; {INSTALL}.")
+        raise KCDPError(f"{name} is {installed} and the book was made with {pin}{more}; {INSTALL}.")
     return f"{len(needed)} needed" + (
         ", in the versions that the book was made with"
         if pins
@@ -104,6 +106,40 @@ def pinned() -> dict[str, str]:
     path = ROOT / "constraints.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def build() -> str:
+    """Which build of torch is there, and the room that the environment takes.
+
+    KCDPError if torchvision is of another build, so that it cannot be imported.
+    """
+    import torch
+
+    try:
+        import torchvision
+    except Exception as error:
+        raise KCDPError(
+            f"torch {torch.__version__} does not work with the torchvision that is installed "
+            f"({str(error).splitlines()[0]}); install both by one command and from one source, at "
+            "versions that belong together (see TORCH in README.md)."
+        ) from None
+    kind = "a build for CPUs"
+    if torch.version.cuda or torch.version.hip:
+        kind = "a build for GPUs"
+        if not torch.cuda.is_available():
+            kind += " without a GPU to use (a smaller one will do: see TORCH in README.md)"
+    pin = pinned().get("torch", version("torch"))
+    made = "" if version("torch") == pin else f"; the book was made with {pin}"
+    return (
+        f"{torch.__version__}, {kind}{made}; torchvision {torchvision.__version__} fits; "
+        f"{sys.prefix} takes {size(Path(sys.prefix)) / 1e9:.1f} GB"
+    )
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files)
 
 
 def weights() -> str:
@@ -132,15 +168,15 @@ def picture() -> str:
     model = KCDP(preset(), RECIPES["paper"])
     model.foundations = foundations()
     started = time.perf_counter()
-    found = model.predict(
-        [world.render(world.sample_scene("test", seed=0, index=3), "stickers", preset().image_size)]
-    )
-    if not found.captions[0].startswith("a sticker of") or abs(found.probs.sum() - 1) > 1e-3:
+    scene = world.sample_scene("test", seed=0, index=3)
+    prediction = model.predict([world.render(scene, "stickers", preset().image_size)])
+    caption = prediction.captions[0]
+    if not caption.startswith("a sticker of") or abs(prediction.probs.sum() - 1) > 1e-3:
         raise KCDPError(
-            f"a sticker was captioned {found.captions[0]!r}, so the models do not compute here "
+            f"a sticker was captioned {caption!r}, so the models do not compute here "
             "what they should; bring the weights back by `git checkout kcdp_lib/models`."
         )
-    return f'"{found.captions[0]}", in {time.perf_counter() - started:.1f} s'
+    return f'"{caption}", in {time.perf_counter() - started:.1f} s'
 
 
 def kernel() -> str:
@@ -197,12 +233,12 @@ def memory() -> str:
 
 
 def threads() -> str:
-    """Threads that torch computes with, beside the machine's processors."""
+    """Threads that torch computes with, beside the processors that there are."""
     import torch
 
     return (
         f"torch computes with {torch.get_num_threads()} threads, the machine has {os.cpu_count()} "
-        "processors"
+        f"processors and gives this process {processors()}"
     )
 
 
@@ -218,10 +254,10 @@ def browser() -> str:
 
     KCDPError where there is none.
     """
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if not found:
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if not path:
         raise KCDPError("no Chromium was found; nothing in the workshop needs it.")
-    return found
+    return path
 
 
 # ------------------------------------------------------------- helpers of `weights` and `picture`
@@ -253,6 +289,7 @@ def parameters(part) -> list:
 MUST: dict[str, Callable[[], str]] = {
     "Python": python,
     "packages": packages,
+    "torch": build,
     "weights": weights,
     "one picture": picture,
     "Jupyter": kernel,
@@ -272,32 +309,31 @@ def look(what: str, check: Callable[[], str], otherwise: str) -> Finding:
     except KCDPError as error:
         return Finding(what, otherwise, str(error))
     except Exception as error:  # a broken installation raises anything
-        said = str(error).strip().splitlines() or ["no reason given"]
-        return Finding(what, otherwise, f"{type(error).__name__}, {said[0]}; {INSTALL}.")
+        reason = str(error).strip().splitlines() or ["no reason given"]
+        return Finding(what, otherwise, f"{type(error).__name__}, {reason[0]}; {INSTALL}.")
 
 
 def main() -> None:
     """Print the table; status 1 if a line says "mend"."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # before a library asks the hub for anything
-    sys.stdout.reconfigure(
-        errors="replace"
-    )  # a console that cannot show a path's letters still gets the line
-    found = []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console that lacks a letter shows the rest
+    findings = []
     for checks, otherwise in ((MUST, "mend"), (MAY, "note")):
         for what, check in checks.items():
-            found.append(look(what, check, otherwise))
-            print(f"{found[-1].state:6}{found[-1].what:13}{found[-1].said}", flush=True)
-    wrong = sum(finding.state == "mend" for finding in found)
-    print(
-        "Everything that the workshop needs is there."
-        if not wrong
-        else (
-            f'{wrong} of {len(found)} lines say "mend": do what they say, from above, and run this '
-            "once more."
+            finding = look(what, check, otherwise)
+            print(f"{finding.state:6}{finding.what:13}{finding.said}", flush=True)
+            findings.append(finding)
+    wrong = sum(finding.state == "mend" for finding in findings)
+    if wrong:
+        print(
+            f'{wrong} of {len(findings)} lines say "mend": do what they say, from above, and run '
+            "this once more."
         )
-    )
-    sys.exit(1 if wrong else 0)
+        sys.exit(1)
+    print("Everything that the workshop needs is there.")
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_sentence():
+        main()

@@ -1,10 +1,13 @@
-"""The workshop: the check of a machine finds each kind of trouble, exercises come without their
-solutions, slides are whole, and the guide says nothing that is not there.
+"""The workshop.
+
+The check of a machine finds each kind of trouble, exercises come without their solutions, slides
+are whole, and the guide says nothing that is not there.
 """
 
 import html
 import importlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -57,9 +60,10 @@ def test_the_python_it_asks_for_is_the_projects(monkeypatch):
     "versions, sentence",
     [
         ({"torch": None}, "missing: torch; install in this environment by"),
-        ({"torch": "1.0"}, "torch is 1.0 and the book was made with {torch}; install"),
+        ({"papermill": None}, "missing: papermill; install in this environment by"),
+        ({"scipy": "1.0"}, "scipy is 1.0 and the book was made with {scipy}; install"),
         (
-            {"torch": "1.0", "numpy": "1.0"},
+            {"scipy": "1.0", "numpy": "1.0"},
             "numpy is 1.0 and the book was made with {numpy}, and 1 more differ; install",
         ),
     ],
@@ -75,6 +79,51 @@ def test_a_package_that_is_missing_or_another_is_named(versions, sentence, monke
 def test_a_builds_mark_is_no_other_version(monkeypatch):
     monkeypatch.setattr(check.importlib.metadata, "version", lambda name: "2.0.1+cpu")
     assert check.version("torch") == "2.0.1"
+
+
+def test_the_tests_own_tools_and_a_chosen_torch_need_no_mending(monkeypatch):
+    as_it_is, others = check.version, {"playwright": None, "torch": "9.0", "torchvision": "9.0"}
+    monkeypatch.setattr(check, "version", lambda name: others.get(name, as_it_is(name)))
+    assert said("packages").startswith("ok: ")
+    assert f"; the book was made with {check.pinned()['torch']}; torchvision" in said("torch")
+
+
+@pytest.mark.parametrize(
+    "cuda, gpu, sentence",
+    [
+        (None, False, "a build for CPUs; torchvision"),
+        ("13.2", True, "a build for GPUs; torchvision"),
+        ("13.2", False, "a build for GPUs without a GPU to use (a smaller one will do: see TORCH"),
+    ],
+)
+def test_which_torch_is_there_is_told(cuda, gpu, sentence, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert sentence in said("torch")
+
+
+def test_a_torchvision_of_another_build_is_noticed(monkeypatch):
+    """As it fails in truth: at its import, with an error of torch's."""
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    line = said("torch")
+    assert line.startswith("mend: torch ") and "(operator torchvision::nms does not exist);" in line
+
+
+def test_the_room_of_a_folder_is_the_sum_of_its_files(tmp_path):
+    (tmp_path / "in" / "ner").mkdir(parents=True)
+    (tmp_path / "a").write_bytes(b"12")
+    (tmp_path / "in" / "ner" / "b").write_bytes(b"345")
+    assert check.size(tmp_path) == 5
 
 
 def test_weights_that_are_not_there_are_told_with_the_way_to_get_them(monkeypatch, tmp_path):
@@ -168,7 +217,7 @@ def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
     )
     (tmp_path / "file").write_text("")
     environment = {
-        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
         "PATH": "/usr/bin:/bin",
         "KCDP_CACHE": str(tmp_path / "file" / "cache"),
     }
@@ -182,7 +231,7 @@ def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
     lines = run.stdout.splitlines()
     assert (
         run.returncode == 1
-        and [line.split()[0] for line in lines[:7]] == ["ok"] * 5 + ["mend", "ok"]
+        and [line.split()[0] for line in lines[:8]] == ["ok"] * 6 + ["mend", "ok"]
         and not run.stderr
     ), run.stdout + run.stderr
     assert lines[-1] == (

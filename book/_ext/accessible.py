@@ -10,5 +10,6 @@ def mend(app, pagename, templatename, context, doctree) -> None:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.connect("html-page-context", mend)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,5 +18,6 @@ def known_hints(of) -> dict:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     resolve.get_type_hints = known_hints
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

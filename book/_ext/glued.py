@@ -47,5 +47,6 @@ def lay_beside(app) -> None:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.connect("builder-inited", lay_beside)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

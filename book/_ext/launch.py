@@ -11,5 +11,6 @@ def hide_without_address(app, config) -> None:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.connect("config-inited", hide_without_address)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,8 +16,10 @@ UNREAD = ("*.map", "*.ttf")  # for developers of the theme; for browsers without
 
 
 def lay_out(app, failure: Exception | None) -> None:
-    """Put MathJax and its licence (Apache-2.0, as this book's) into the built site, and take out
-    the theme's files of `UNREAD` kinds and what makes downloads heavy.
+    """Put MathJax into the built site, and take out what nobody reads there.
+
+    Its licence comes with it (Apache-2.0, as this book's). The theme's files of `UNREAD` kinds go,
+    and so do the outputs in downloads.
     """
     if failure is None and app.builder.format == "html":
         static = Path(app.outdir, "_static")
@@ -69,6 +71,7 @@ def mathjax() -> Path:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
     # The menu would fetch parts that are not shipped. Its accessible MathML does not depend on it.
     app.config.mathjax3_config = {"options": {"enableMenu": False}}

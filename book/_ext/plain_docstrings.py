@@ -25,8 +25,9 @@ REFERENCE = re.compile("|".join([r"`+[^`]+`+", r"\beq(?:-[a-z]+)+", *map(re.esca
 
 
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
-    """Turn a docstring into a paragraph, its first line, and a line block of the rest, with every
-    mark-up character made harmless.
+    """Turn a docstring into a paragraph, its first line, and a line block of the rest.
+
+    Every mark-up character is made harmless.
     """
     first, *rest = joined([*lines, *fields(obj)]) or [""]
     lines[:] = [
@@ -75,7 +76,7 @@ def fields(obj) -> list[str]:
             "",
             *(
                 f"`{node.target.id}`: {comment[1] if comment else ast.unparse(node.annotation)};"
-                for node, comment in zip(own, comments)
+                for node, comment in zip(own, comments, strict=True)
             ),
         ]
         if own
@@ -96,6 +97,7 @@ def mark(text: str) -> str:
 
 
 def harmless(text: str) -> str:
+    """Text in which no character is mark-up."""
     return re.sub(r"([\\*|_@`])", r"\\\1", text)
 
 
@@ -120,11 +122,13 @@ class Table(Autosummary):
     """
 
     def run(self) -> list:
+        """The table's nodes, without a tree of pages."""
         self.options.pop("toctree", None)
         return super().run()
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.setup_extension("sphinx.ext.autosummary")
     app.add_directive("autosummary", Table, override=True)
     app.connect("autodoc-process-docstring", escape)

@@ -28,6 +28,7 @@ def foot(made: dict) -> str:
 
 
 def add_foot(app, doctree: nodes.document) -> None:
+    """Append the foot to the page of a notebook that was executed."""
     path = app.env.doc2path(app.env.docname)
     if not str(path).endswith(".ipynb"):
         return
@@ -47,5 +48,6 @@ def lines_shown(notebook: nbformat.NotebookNode) -> str:
 
 
 def setup(app) -> dict:
+    """Called by Sphinx."""
     app.connect("doctree-read", add_foot)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
