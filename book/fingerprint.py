@@ -96,7 +96,7 @@ def package_data() -> str:
             part
             for path in files
             for part in (
-                str(path.relative_to(PACKAGE)),
+                path.relative_to(PACKAGE).as_posix(),
                 hashlib.sha256(path.read_bytes()).hexdigest(),
             )
         ]

@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import kcdp_lib
 from kcdp_lib import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,17 @@ CHAPTERS = (
     "06_compare",
 )
 IGNORED = "nbval-ignore-output"
+CHOSEN = {"torch", "torchvision", "triton"}  # of these a machine may have another build
+# Used by name or as plug-ins, and so imported nowhere.
+COMMANDS = {
+    "pytest-xdist",
+    "nbval",
+    "ruff",
+    "mypy",
+    "types-pyyaml",
+    "import-linter",
+    "pre-commit",
+}
 GLUE = "application/papermill.record/text/plain"
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -46,14 +58,14 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 
 def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def constraints() -> dict[str, str]:
     """Name -> exact version."""
     lines = [
         line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")
     ]
     pairs = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;@]+)", line) for line in lines]
@@ -61,28 +73,37 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(pair[1]): pair[2] for pair in pairs}
 
 
+def requirements(*extras: str) -> list[Requirement]:
+    """What the library asks for itself, and what extras add to that."""
+    lists = [project()["dependencies"]]
+    lists += [project()["optional-dependencies"][extra] for extra in extras]
+    return [Requirement(text) for one in lists for text in one]
+
+
+ALL = ("spacy", "book", "test")
+
+
 def test_pyproject_and_constraints_agree():
     pins = constraints()
-    for requirement in map(Requirement, project()["dependencies"]):
+    assert set(project()["optional-dependencies"]) == set(ALL)
+    for requirement in requirements(*ALL):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), (
             requirement
         )
 
 
 def test_environment_yml_agrees():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{project()['requires-python']}", "pip"]
-    assert pip == {"pip": ["-c constraints.txt", "-e ."]}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
+    assert '--editable ".[book,test]"' in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_constraints_hold_the_whole_closure():
-    """Every package that the dependencies pull in here is pinned, at the version that is installed."""
-    pins, wanted, seen = (
-        constraints(),
-        [(Requirement(text), "") for text in project()["dependencies"]],
-        set(),
-    )
+    """What the dependencies pull in here is pinned, at the version that is installed."""
+    pins, seen = constraints(), set()
+    wanted = [(requirement, "") for requirement in requirements(*ALL)]
     while wanted:
         requirement, extra = wanted.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
@@ -91,18 +112,97 @@ def test_constraints_hold_the_whole_closure():
         for extra in ("", *requirement.extras):
             if (name, extra) not in seen:
                 seen.add((name, extra))
-                assert importlib.metadata.version(name) == pins.get(name), (
-                    f"{name} is not pinned at its installed version in constraints.txt"
-                )
+                if name not in CHOSEN:
+                    assert importlib.metadata.version(name) == pins.get(name), (
+                        f"{name} is not pinned at its installed version in constraints.txt"
+                    )
                 wanted += [
                     (Requirement(text), extra) for text in importlib.metadata.requires(name) or []
                 ]
     assert len(seen) > 100
 
 
+def imported(*folders: str) -> dict[str, str]:
+    """Name of each package that Python files and notebooks import -> one of the files."""
+    names = {}
+    files = [
+        file
+        for folder in folders
+        for kind in ("*.py", "*.ipynb")
+        for file in sorted((ROOT / folder).rglob(kind))
+    ]
+    for file in files:
+        if file.suffix == ".py":
+            sources = [file.read_text(encoding="utf-8")]
+        else:
+            sources = [re.sub("^%.*", "", cell.source, flags=re.M) for cell in code_cells(file)]
+        for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            names |= {module.split(".")[0]: str(file.relative_to(ROOT)) for module in modules}
+    return {name: file for name, file in names.items() if name not in sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    "folders, extras",
+    [
+        (["kcdp_lib"], ["spacy"]),
+        (["kcdp_book", "book", "notebooks", "benchmarks"], ["book"]),
+        (["tests"], ["book", "test"]),
+    ],
+)
+def test_what_is_imported_is_asked_for(folders, extras):
+    """By the library itself: whoever installs it alone has all that it needs."""
+    ours = {"kcdp_lib", "kcdp_book"}
+    ours |= {path.stem for folder in folders for path in (ROOT / folder).glob("*")}
+    ours |= {path.stem for folder in ("book", "benchmarks") for path in (ROOT / folder).glob("*")}
+    homes = importlib.metadata.packages_distributions()
+    asked = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    lacking = {
+        name: file
+        for name, file in imported(*folders).items()
+        if name not in ours and not asked & {canonicalize_name(home) for home in homes[name]}
+    }
+    assert not lacking, "add to pyproject.toml's lists"
+
+
+@pytest.mark.parametrize("extras, folders", [((), ["kcdp_lib"]), (("test",), ["tests"])])
+def test_what_is_asked_for_is_used(extras, folders):
+    """A package that nothing imports stays only if it is a command or a plug-in."""
+    homes = importlib.metadata.packages_distributions()
+    own = requirements(*extras)[len(requirements()) if extras else 0 :]
+    used = {canonicalize_name(home) for name in imported(*folders) for home in homes.get(name, [])}
+    unused = {canonicalize_name(requirement.name) for requirement in own} - used
+    assert unused <= COMMANDS
+
+
 def test_python_in_the_readme_is_the_packages():
     assert SpecifierSet(project()["requires-python"]) == SpecifierSet(">=3.11.5")
-    assert "Python 3.11.5 or newer" in (ROOT / "README.md").read_text()
+    assert "Python 3.11.5 or newer" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_there_is_one_version():
+    """In `kcdp_lib.__version__`; the changelog has its changes, the citation names it."""
+    assert project()["dynamic"] == ["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == kcdp_lib.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{kcdp_lib.__version__}]" in changes
+
+
+def test_what_holds_the_style_has_one_version():
+    """CI and pre-commit run what is pinned: no hook brings a version of its own."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+    entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile(), re.MULTILINE)[1]
+    commands = [line.strip().replace("$(PY)", "python") for line in recipe.splitlines()]
+    assert entries == [command.removesuffix(" .") for command in commands[: len(entries)]]
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- layout
