@@ -1,9 +1,9 @@
-"""CLIEA: counterfactual-enhanced language-image emotional alignment, and the pseudo-labels it gives
-(chapter 04).
+"""CLIEA, counterfactual-enhanced language-image emotional alignment, and its pseudo-labels.
 
-Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V -> Y. The
-knowledge K of a picture is read once under the prompt P of every emotion; the prompt of the true
-emotion is the factual one, the others are interventions P*. Contrastive learning tells them apart.
+Chapter 04. Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V
+-> Y. The knowledge K of a picture is read once under the prompt P of every emotion; the prompt of
+the true emotion is the factual one, the others are interventions P*. Contrastive learning tells
+them apart.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ LEAST = 0.02  # no class is believed to be rarer, in either domain
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
-    """The emotion prompts P of the causal graph, one for each class (method chapter, eq-graph;
-    paper, section CLIEA).
+    """The emotion prompts P of the causal graph, one for each class.
+
+    Method chapter, eq-graph; paper, section CLIEA.
     """
     return [PROMPT.format(name) for name in classes]
 
 
 class CLIEA(nn.Module):
-    """Compares a picture with the six counterfactual readings of its own knowledge (method chapter,
-    eq-cliea; paper, section CLIEA).
+    """Compares a picture with the counterfactual readings of its own knowledge.
 
-    visual_width: numbers in v (4 F); text_width: H of the text encoder, a multiple of the 8 heads.
+    Method chapter, eq-cliea; paper, section CLIEA. visual_width: numbers in v (4 F); text_width: H
+    of the text encoder, a multiple of the 8 heads.
     """
 
     def __init__(self, visual_width: int, text_width: int, recipe: Recipe):
@@ -55,9 +56,9 @@ class CLIEA(nn.Module):
         prompt_tokens: torch.Tensor,
         prompt_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """s [B, C, H] of eq-cliea (method chapter).
+        """The texts s [B, C, H] of eq-cliea (method chapter).
 
-        self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
+        Self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
 
         tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
         prompt_mask [C, L]. Prompt and knowledge are projected once each and only then paired, and
@@ -66,17 +67,11 @@ class CLIEA(nn.Module):
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
-        if (
-            self.recipe.alignment == "prompts"
-        ):  # without the knowledge: the same six texts for every picture
+        if self.recipe.alignment == "prompts":  # without the knowledge: the same texts for all
             mask = torch.zeros_like(mask)
         used, prompt_used = used_positions(mask), used_positions(prompt_mask)
-        tokens, mask, prompt_tokens, prompt_mask = (
-            tokens[:, used],
-            mask[:, used],
-            prompt_tokens[:, prompt_used],
-            prompt_mask[:, prompt_used],
-        )
+        tokens, mask = tokens[:, used], mask[:, used]
+        prompt_tokens, prompt_mask = prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
         batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]
         pairs = torch.cat(
             [
@@ -88,13 +83,12 @@ class CLIEA(nn.Module):
         valid = torch.cat(
             [prompt_mask[None].expand(batch, -1, -1), mask[:, None].expand(-1, classes, -1)], dim=2
         ).flatten(0, 1)
-        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(
-            2, 0, 3, 1, 4
-        )  # each [B C, heads, L + T, H / heads]
-        seen = F.scaled_dot_product_attention(
+        # query, key and value: [B C, heads, L + T, H / heads] each
+        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=None if valid.all() else valid[:, None, None]
         )
-        pooled = masked_mean(seen.transpose(1, 2).flatten(2), valid)
+        pooled = masked_mean(attended.transpose(1, 2).flatten(2), valid)
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 
     def forward(
@@ -105,10 +99,10 @@ class CLIEA(nn.Module):
         prompt_tokens: torch.Tensor,
         prompt_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """Cosine similarities [B, C], -1 to 1, of the picture's v [B, 4 F] and its counterfactual
-        texts (before the division by the temperature).
+        """Cosine similarities [B, C], -1 to 1, of a picture and its counterfactual texts.
 
-        The second half of eq-cliea; tokens, masks and prompts as in `read`.
+        They are not yet divided by the temperature. The second half of eq-cliea: v [B, 4 F] is the
+        picture; tokens, masks and prompts are as in `read`.
         """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask)
         return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
@@ -117,7 +111,7 @@ class CLIEA(nn.Module):
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """L_ccl of eq-ccl (method chapter).
 
-    cross-entropy over the counterfactual texts, with the temperature 0.07.
+    Cross-entropy over the counterfactual texts, with the temperature 0.07.
 
     similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in nats.
     """
@@ -165,14 +159,18 @@ class PseudoLabeller(nn.Module):
     ):
         super().__init__()
         self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
+        self.memory: torch.Tensor
+        self.seen: torch.Tensor
+        self.source_prior: torch.Tensor
         self.register_buffer("memory", torch.zeros(pictures, classes))
         self.register_buffer("seen", torch.zeros(pictures, dtype=torch.bool))
         self.register_buffer("source_prior", source_prior, persistent=False)
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
-        """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them.
-        progress: fraction of the training done, 0 to 1.
+        """Note the similarities [B, C] (cosines) of the pictures `rows` [B], and label them.
+
+        rows are int64; progress is the fraction of the training that is done, 0 to 1.
         """
         return self.note(rows, similarity_probs(similarities), progress)
 
@@ -189,16 +187,14 @@ class PseudoLabeller(nn.Module):
         return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
 
     def probabilities(self) -> torch.Tensor:
-        """[N, C]: the memory, for `priors` with the target's own class shares in place of the
-        source's.
+        """The memory [N, C].
+
+        For `priors` it has the target's own class shares in place of the source's.
         """
         if self.recipe.pseudo_labels != "priors" or not self.seen.any():
             return self.memory
-        return with_prior(
-            self.memory,
-            estimate_prior(self.memory[self.seen], self.source_prior),
-            self.source_prior,
-        )
+        shares = estimate_prior(self.memory[self.seen], self.source_prior)
+        return with_prior(self.memory, shares, self.source_prior)
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
@@ -247,11 +243,11 @@ def together(*voices: torch.Tensor) -> torch.Tensor:
 def with_prior(
     probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor
 ) -> torch.Tensor:
-    """Probabilities [N, C] learnt where classes have the shares source_prior [C], as they are where
-    the shares are prior [C]: Bayes' rule with another prior (Saerens et al. 2002).
+    """Bayes' rule with another prior (Saerens et al. 2002).
 
-    Source shares below `LEAST` count as that: of a class that the source never shows, any doubt
-    would otherwise become a certainty.
+    Probabilities [N, C] that were learnt where classes have the shares source_prior [C] become what
+    they are where the shares are prior [C]. Source shares below `LEAST` count as that: of a class
+    that the source never shows, any doubt would otherwise become a certainty.
     """
     weighted = probs * prior / source_prior.clamp(min=LEAST)
     return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
@@ -260,12 +256,12 @@ def with_prior(
 def estimate_prior(
     probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = LEAST
 ) -> torch.Tensor:
-    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them, by
-    EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison").
+    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them.
 
-    source_prior [C]: the shares where the classifier was taught. Right if the classes look alike in
-    both domains and differ in frequency alone, and the classifier is calibrated. In the end every
-    class is given `least` and the rest is shared as found, so that none is ruled out.
+    By EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison"). source_prior [C]:
+    the shares where the classifier was taught. Right if the classes look alike in both domains and
+    differ in frequency alone, and the classifier is calibrated. In the end every class is given
+    `least` and the rest is shared as found, so that none is ruled out.
     """
     prior = torch.full_like(source_prior, 1 / len(source_prior))
     for _ in range(steps):

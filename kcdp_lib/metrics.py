@@ -1,9 +1,8 @@
-"""Scores of a classifier, their bootstrap intervals, and paired intervals of the difference between
-two classifiers.
+"""Scores of a classifier with their bootstrap intervals.
 
-Macro-F1 and balanced accuracy lead: on an emotion benchmark that is half "happy", accuracy rewards
-always answering "happy". Of a space of features: how far apart it keeps two domains, and how well
-emotion is read in it (chapter 02).
+Of two classifiers, paired intervals of their difference. Macro-F1 and balanced accuracy lead: on an
+emotion benchmark that is half "happy", accuracy rewards always answering "happy". Of a space of
+features: how far apart it keeps two domains, and how well emotion is read in it (chapter 02).
 """
 
 from __future__ import annotations
@@ -23,12 +22,8 @@ RESAMPLES = 2000
 LEVEL = 0.95
 BINS = 10  # of confidence, in `calibration`
 SUMMARIES = ("accuracy", "balanced_accuracy", "macro_f1")
-STRENGTHS = (
-    0.01,
-    0.1,
-    1.0,
-    10.0,
-)  # inverse regularisation among which a linear classifier chooses on its own training rows
+# Inverse regularisation among which a linear classifier chooses on its own training rows.
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def scores(
@@ -59,8 +54,9 @@ def scores(
 def paired_difference(
     labels: np.ndarray, probs: np.ndarray, other: np.ndarray, seed: int = 0
 ) -> dict:
-    """`probs` minus `other` (both [N, C]) on the same pictures, with intervals from resampling
-    pictures, so that what both find hard cancels.
+    """Scores of `probs` minus those of `other` (both [N, C]) on the same pictures, labels [N].
+
+    Their intervals come from resampling pictures, so that what both find hard cancels.
     """
     classes = probs.shape[1]
     known, first = _labelled(labels, probs)
@@ -78,18 +74,19 @@ def paired_difference(
 def paired_difference_over_seeds(
     runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int, seed: int = 0
 ) -> dict:
-    """The mean over seeds of one method's scores minus another's, with intervals from resampling
-    seeds and, within each, pictures (chapter 06).
+    """The mean over seeds of one method's scores minus another's (chapter 06).
+
+    Its intervals come from resampling seeds and, within each, pictures.
 
     runs: for each seed the labels, the first method's and the other's predicted classes, [N] each,
     ints from 0 to `classes` - 1.
     """
-    observed, resampled = [], []
+    observed: list[dict[str, np.ndarray]] = []
+    resampled: list[dict[str, np.ndarray]] = []
     for labels, first, second in runs:
         cells = np.zeros((classes,) * 3, dtype=np.int64)
         np.add.at(cells, (labels, first, second), 1)
-        found = _resample(cells, seed)
-        for into, tables in ((observed, cells[None]), (resampled, found)):
+        for into, tables in ((observed, cells[None]), (resampled, _resample(cells, seed))):
             ours, theirs = _summaries(tables.sum(3)), _summaries(tables.sum(2))
             into.append({name: ours[name] - theirs[name] for name in SUMMARIES})
     drawn = np.random.default_rng(seed).integers(len(runs), size=(RESAMPLES, len(runs)))
@@ -105,10 +102,10 @@ def paired_difference_over_seeds(
 
 
 def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
-    """Share of N pictures with a pseudo-label, and of those that have a label the share that is
-    right: None where nothing can be checked.
+    """Share of N pictures with a pseudo-label, and the share of these that is right.
 
-    labels [N] and pseudo_labels [N], -1 for none.
+    The second is of those whose label is known: None where nothing can be checked. labels [N] and
+    pseudo_labels [N], -1 for none.
     """
     chosen = pseudo_labels >= 0
     checked = chosen & (labels >= 0)
@@ -137,9 +134,8 @@ def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
     confidence, right = np.asarray(probs)[np.asarray(labels) >= 0].max(1), known == predicted
     accuracy, mean = calibration_curve(right.astype(int), confidence, n_bins=BINS, pos_label=1)
     edges = np.linspace(0, 1, BINS + 1)
-    count = np.bincount(
-        np.searchsorted(edges[1:-1], confidence), minlength=BINS
-    )  # scikit-learn's bins, whose counts it keeps to itself
+    # scikit-learn's bins, whose counts it keeps to itself
+    count = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=BINS)
     filled = np.flatnonzero(count)
     return {
         "n": len(known),
@@ -159,30 +155,24 @@ def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> d
     2 (1 - 2 err), from 0 (not at all) to 2 (always). Chapter 02; Ben-David et al. 2007.
 
     source [N, D], target [M, D]: features of at least five pictures each, no labels. err is the
-      mean of both domains' shares of errors in five-fold
-    cross-validation, so that the larger domain does not count for more; below 0, worse than
-      guessing, is given as 0. Returns `n`, `a_distance` and
-    `a_distance_interval`, which resamples the pictures that were told apart, not those that taught
-      the classifier. ValueError if the widths D differ.
+    mean of both domains' shares of errors in five-fold cross-validation, so that the larger domain
+    does not count for more; below 0, worse than guessing, is given as 0. Returns `n`, `a_distance`
+    and `a_distance_interval`, which resamples the pictures that were told apart, not those that
+    taught the classifier. ValueError if the widths D differ.
     """
     features = np.concatenate([np.asarray(source), np.asarray(target)])
     domains = np.repeat([0, 1], [len(source), len(target)])
-    folds, model = (
-        StratifiedKFold(5, shuffle=True, random_state=seed),
-        _linear("balanced_accuracy", seed, "balanced"),
-    )
-    told = scores(
-        domains,
-        cross_val_predict(model, features, domains, cv=folds, method="predict_proba"),
-        ("source", "target"),
-        seed,
-    )
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    model = _linear("balanced_accuracy", seed, "balanced")
+    probs = cross_val_predict(model, features, domains, cv=folds, method="predict_proba")
+    apart = scores(domains, probs, ("source", "target"), seed)
+    # err = 1 - balanced accuracy
     distance = {
-        part: np.clip(4 * np.array(told[f"balanced_accuracy{part}"]) - 2, 0, 2)
+        part: np.clip(4 * np.array(apart[f"balanced_accuracy{part}"]) - 2, 0, 2)
         for part in ("", "_interval")
-    }  # err = 1 - balanced accuracy
+    }
     return {
-        "n": told["n"],
+        "n": apart["n"],
         **{f"a_distance{part}": value.round(6).tolist() for part, value in distance.items()},
     }
 
@@ -240,7 +230,7 @@ def _logistic(class_weight: str | None = None) -> Pipeline:
 def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSearchCV:
     """Logistic regression on standardised features.
 
-    cross-validation on the rows it is given chooses the regularisation.
+    Cross-validation on the rows that it is given chooses the regularisation.
     """
     return GridSearchCV(
         _logistic(class_weight),

@@ -23,16 +23,15 @@ from kcdp_lib.errors import KCDPError
 
 def accelerator(precision: str, device: str) -> Accelerator:
     """Accelerate for one training: precision "no", "bf16" or "fp16" (with its loss scaling)."""
-    AcceleratorState._reset_state(
-        reset_partial_state=PartialState().num_processes == 1
-    )  # else a session's second training could not have another precision or device
+    # Else a session's second training could not have another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     return Accelerator(mixed_precision=precision, cpu=torch.device(device).type == "cpu")
 
 
 def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor, float]]:
-    """This process's part of a batch, int64 rows [B], in `accumulation` pieces (fewer if the batch
-    is small), each with its weight.
+    """This process's part of a batch, int64 rows [B], in pieces with their weights.
 
+    There are `accumulation` pieces, fewer if the batch is small.
     The mean over all processes of the sum of weighted means is the mean over the batch. KCDPError
     if a process would go without.
     """
@@ -57,15 +56,16 @@ def summed(values: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
-    """Tensors [B, ...] of each process put one after the other, and where this process's lie in
-    them.
+    """Tensors [B, ...] of each process put one after the other.
+
+    Also where this process's lie in them.
     """
     state = PartialState()
     if state.num_processes == 1:
         return list(values), slice(None)
     parts = gather_object([[value.cpu() for value in values]])
     start = sum(len(part[0]) for part in parts[: state.process_index])
-    return [torch.cat(column).to(values[0].device) for column in zip(*parts)], slice(
+    return [torch.cat(column).to(values[0].device) for column in zip(*parts, strict=True)], slice(
         start, start + len(values[0])
     )
 
@@ -74,14 +74,8 @@ def mean_of(numbers: dict[str, float], device: str) -> dict[str, float]:
     """The mean of each number over the processes."""
     if PartialState().num_processes == 1:
         return numbers
-    return dict(
-        zip(
-            numbers,
-            reduce(
-                torch.tensor(list(numbers.values()), dtype=torch.float64, device=device), "mean"
-            ).tolist(),
-        )
-    )
+    mine = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
+    return dict(zip(numbers, reduce(mine, "mean").tolist(), strict=True))
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

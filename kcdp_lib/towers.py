@@ -1,9 +1,9 @@
-"""The miniature VLM's image tower, registered with timm so that open_clip builds it from a config
-like any other.
+"""The miniature VLM's image tower.
 
-A CoCa needs a tower that gives (pooled, tokens). open_clip's ViTs do, but a ViT trained from
-nothing for minutes on a laptop sees little; a convolutional tower of the same size sees well.
-timm's registry is the place where open_clip looks for those.
+It is registered with timm, so that open_clip builds it from a config like any other. A CoCa needs a
+tower that gives (pooled, tokens). open_clip's ViTs do, but a ViT trained from nothing for minutes
+on a laptop sees little; a convolutional tower of the same size sees well. timm's registry is the
+place where open_clip looks for those.
 """
 
 import torch
@@ -21,7 +21,8 @@ class ConvTokens(nn.Module):
 
     def __init__(self, width: int = 32, embed_dim: int = 128):
         super().__init__()
-        self.num_features, self.default_cfg = embed_dim, {}
+        self.num_features = embed_dim
+        self.default_cfg: dict = {}
         w = (width, width * 2, width * 4)
         self.stem = nn.Sequential(
             nn.Conv2d(3, w[0], 5, 2, 2, bias=False), nn.BatchNorm2d(w[0]), nn.ReLU()
@@ -43,10 +44,9 @@ class ConvTokens(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """float images [B, 3, S, S], as preprocess_cfg normalises them -> pooled [B, D], tokens [B,
-        (S/8)^2 + 1, D].
+        """Images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/8)^2 + 1, D].
 
-        D is 128, S a multiple of 8 pixels.
+        The images are floats as preprocess_cfg normalises them. D is 128, S a multiple of 8 pixels.
         """
         tokens = self.project(self.stages(self.stem(images))).flatten(2).transpose(1, 2)
         # mean and max: the mean says what the picture is about, the max keeps a tear of three
@@ -77,7 +77,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, C_in, H, W] -> [B, C_out, H / stride, W / stride], 0 or more."""
+        """From x [B, C_in, H, W] to [B, C_out, H / stride, W / stride], 0 or more."""
         return torch.relu(self.skip(x) + self.body(x))
 
 
@@ -85,7 +85,8 @@ class Residual(nn.Module):
 def kcdp_conv_tokens(
     pretrained: bool = False, num_classes: int = 0, global_pool: str = "", **kwargs
 ) -> ConvTokens:
-    """timm's entry point; open_clip calls it for `timm_model_name: kcdp_conv_tokens`, weights come
-    with the whole CoCa.
+    """The entry point of timm, which open_clip calls for `timm_model_name: kcdp_conv_tokens`.
+
+    Weights come with the whole CoCa.
     """
     return ConvTokens()

@@ -24,14 +24,19 @@ RULES = "rules"
 def load_parser(name: str) -> Parser:
     """The parser of that name: "rules", or a spaCy model such as "en_core_web_sm".
 
-    KCDPError with the command that installs it, where it is missing.
+    KCDPError with the command that installs it, where spaCy or its model is missing.
     """
     if name == RULES:
         return lambda captions: [parse_triplets(caption) for caption in captions]
-    import spacy  # here, because it takes a second that the rules do not need
-
     try:
+        import spacy  # here, because it takes a second, and the rules do without
+
         model = spacy.load(name, exclude=["ner"])
+    except ModuleNotFoundError as error:
+        raise KCDPError(
+            f"The parser {name} needs spaCy, which is not installed; run `python -m pip install "
+            f'spacy` and `python -m spacy download {name}`, or choose the parser "{RULES}".'
+        ) from error
     except OSError as error:
         raise KCDPError(
             f"spaCy's model {name} is not installed; run `python -m spacy download {name}`, or "
@@ -117,7 +122,8 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
     `subject` is the one before, for a clause that has none ("while holding a cup").
     """
     triplets: list[Triplet] = []
-    relation, is_verb, chunk, own_subject = "", False, [], ""
+    chunk: list[str] = []
+    relation, is_verb, own_subject = "", False, ""
 
     def close() -> None:
         """End a noun phrase: it is the subject, or the object of the relation that is open."""
@@ -137,7 +143,7 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
         chunk = []
 
     after_joint = True  # at the start, after a comma or after "and": a verb may stand here
-    for word, following in zip(words, [*words[1:], ""]):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         has_noun = bool(_strip(chunk))
         if word in (",", "and") or (word in _RELATIVE and has_noun):
             close()
@@ -207,12 +213,12 @@ _MODIFIERS = {"compound", "amod", "nummod", "poss", "nmod"}
 
 
 def dependency_triplets(doc) -> list[Triplet]:
-    """(subject, verb, object) of a parsed caption, a `spacy.tokens.Doc` with ClearNLP's labels, as
-    spaCy's English models give it (method chapter, eq-caption).
+    """(subject, verb, object) of a caption that spaCy parsed (method chapter, eq-caption).
 
-    A verb joins its subject to each object, and with a preposition to what that governs; a noun is
-    joined to what its own prepositions govern. Auxiliaries are dropped ("is holding" is "holding"),
-    "with" after a noun is "has", as in the rules. A verb without object gives (subject, is, verb).
+    doc: a `spacy.tokens.Doc` with ClearNLP's labels, as spaCy's English models give it. A verb
+    joins its subject to each object, and with a preposition to what that governs; a noun is joined
+    to what its own prepositions govern. Auxiliaries are dropped ("is holding" is "holding"), "with"
+    after a noun is "has", as in the rules. A verb without object gives (subject, is, verb).
     """
     found: dict[Triplet, None] = {}
     for token in doc:

@@ -32,7 +32,7 @@ def load_writer(name: str, device: str = "cpu") -> Writer:
 
     KCDPError, with the command that downloads it, if it cannot be loaded whole.
     """
-    model = load_whole(
+    model: InstructBlipForConditionalGeneration = load_whole(
         InstructBlipForConditionalGeneration,
         name,
         "InstructBLIP",

@@ -4,11 +4,14 @@ No model of spaCy can be downloaded where this is tested, so the parses are writ
 the labels spaCy's English models use.
 """
 
+import sys
+
 import pytest
 import spacy
 from spacy.tokens import Doc
 
 from kcdp_lib import triplets
+from kcdp_lib.errors import KCDPError
 
 
 def parse(text: str) -> Doc:
@@ -161,3 +164,10 @@ def test_an_installed_model_parses_captions(monkeypatch):
     triplets.load_parser.cache_clear()
     assert triplets.load_parser("some")(list(CASES)) == [expected for _, expected in CASES.values()]
     triplets.load_parser.cache_clear()
+
+
+def test_a_missing_spacy_is_a_sentence(monkeypatch):
+    """The library is installed without it, unless it is asked for."""
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(KCDPError, match="^The parser some needs spaCy, .* choose the parser"):
+        triplets.load_parser("some")
