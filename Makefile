@@ -6,6 +6,7 @@
 #   make check                    is this machine ready?
 #   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
 #   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
+#   make results                  what in results/ was made by other code, and how long it takes to run again
 # Without make: README.md has the commands below for every system.
 #
 # TORCH is what pip installs first: a build of torch and torchvision for this machine (README.md, "Another torch").
@@ -29,7 +30,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile
 READY := .venv/.ready
 
-.PHONY: adapt test slow lint book lab check exercises slides notebooks pretrain
+.PHONY: adapt test slow lint book lab check exercises slides notebooks results pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
@@ -60,6 +61,9 @@ lint: $(READY)
 
 notebooks: $(READY)
 	$(PY) book/execute.py
+
+results: $(READY)
+	@$(PY) benchmarks/grid.py due
 
 book: $(READY)
 	.venv/bin/jupyter-book build -W -n --keep-going .

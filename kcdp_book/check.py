@@ -1,7 +1,7 @@
 """Is this machine ready?
 
-`python -m kcdp_book.check` says so in half a minute, without a network: a line for each thing that a
-workshop needs, and for what is wrong a sentence that says what to do.
+`python -m kcdp_book.check` says so in half a minute, without a network: a line for each thing that
+a workshop needs, and for what is wrong a sentence that says what to do.
 
 It ends with status 1 if something must be mended. Above the checks nothing but the standard library
 is imported: what is missing must not stop the rest.
