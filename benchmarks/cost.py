@@ -48,7 +48,7 @@ from kcdp_lib.adapt.record import commit, peak_memory
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
-from kcdp_lib.latents import encode_images
+from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.perception import StoringProcessor
 from kcdp_lib.precompute import Frozen
 from kcdp_lib.triplets import parse_triplets
@@ -77,6 +77,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str):
+        """Add the seconds that are spent inside to a stage of this step."""
         started = self._now()
         yield
         self.steps[-1][stage] = self.steps[-1].get(stage, 0.0) + self._now() - started
@@ -105,6 +106,7 @@ class Together:
         self.mixed_precision, self.losses = precision, []
 
     def backward(self, loss: torch.Tensor) -> None:
+        """Keep one of the two losses, [] each, for later."""
         self.losses.append(loss)
 
     clip_grad_norm_ = staticmethod(torch.nn.utils.clip_grad_norm_)
@@ -112,10 +114,8 @@ class Together:
 
 def captions(count: int) -> tuple[list[str], list]:
     """Captions in free English, and their triplets by the rules."""
-    known = [
-        json.loads(line)["caption"]
-        for line in Path(__file__).with_name("triplets.jsonl").read_text().splitlines()
-    ]
+    lines = Path(__file__).with_name("triplets.jsonl").read_text(encoding="utf-8").splitlines()
+    known = [json.loads(line)["caption"] for line in lines]
     said = [known[i % len(known)] for i in range(count)]
     return said, [parse_triplets(text) for text in said]
 
@@ -136,7 +136,7 @@ def train_steps(preset, way: str, device: str) -> dict:
     if released or way.endswith("saving"):
         model.kadap.unet.enable_gradient_checkpointing()
     if released:
-        vae = knowledge.load_vae(preset, device)
+        vae = load_vae(preset, device)
         for module in model.kadap.unet.modules():
             if hasattr(module, "set_processor") and not isinstance(
                 module.processor, StoringProcessor
@@ -325,7 +325,7 @@ def main() -> None:
         print(json.dumps(measure((told.presets or ["tiny"])[0], told.one, device)))
         return
     path = FOLDER / "cost.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in told.presets or BATCH:
         for way in WAYS:
             if told.fresh or way not in found.get(name, {}):
@@ -333,6 +333,7 @@ def main() -> None:
                     [sys.executable, __file__, name, "--one", way],
                     stdout=subprocess.PIPE,
                     text=True,
+                    encoding="utf-8",
                     check=True,
                 )
                 found.setdefault(name, {})[way] = json.loads(ran.stdout.splitlines()[-1])

@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in the folders and files of the true
-ones: the same lines of the library load them.
+"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in the files of the true ones.
 
-For what depends on sizes and not on values: cost, memory, mixed precision. About 3.5 GB, written
-once to the cache; `python benchmarks/full_size.py` writes them and prints where.
+The same lines of the library load them. They are for what depends on sizes and not on values: cost,
+memory, mixed precision. About 3.5 GB, written once to the cache; `python benchmarks/full_size.py`
+writes them and prints where.
 """
 
 import gzip
@@ -72,8 +72,9 @@ def random_preset(name: str = "sd15") -> Preset:
 
 
 def write(folder: Path) -> None:
-    """Both folders: `diffusion` with fp16 safetensors under diffusers' variant names, `vlm` as
-    open_clip reads it.
+    """Both folders.
+
+    `diffusion` has fp16 safetensors under diffusers' variant names, `vlm` is as open_clip reads it.
     """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
     torch.manual_seed(0)
@@ -100,7 +101,8 @@ def write(folder: Path) -> None:
     )
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     (vlm / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}})
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}}),
+        encoding="utf-8",
     )
 
 

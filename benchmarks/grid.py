@@ -34,7 +34,6 @@ adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last e
            released recipe, which trains all of it
 """
 
-import fcntl
 import json
 import sys
 import time
@@ -44,6 +43,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from kcdp_book import results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
@@ -61,6 +61,7 @@ from kcdp_lib.adapt.model import evaluate, settle
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import commit
 from kcdp_lib.adapt.run import load_all
+from kcdp_lib.command import command
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
@@ -81,8 +82,9 @@ TURNED = [
 
 @dataclass(frozen=True)
 class Job:
-    """One training, with `weights` several to choose from, or for "baselines" and "untrained" all
-    that KCDP is compared with.
+    """One training; with several `weights`, those to choose from.
+
+    For the methods "baselines" and "untrained", all that KCDP is compared with.
     """
 
     method: str
@@ -297,14 +299,15 @@ GRIDS = {
 
 
 def run(job: Job) -> dict[str, dict]:
-    """Train and score: {method: {"source.test" and "target.test": what `metrics.scores` returns,
-    "pseudo_labels": theirs}}; of the baselines on the target alone.
+    """Train and score.
+
+    {method: {"source.test" and "target.test": what `metrics.scores` returns, "pseudo_labels":
+    theirs}}; of the baselines on the target alone.
     """
     config = job.config
     source, target, source_test, target_test = load_all(config)
-    target = (
-        target if job.pictures is None else target.select(range(job.pictures))
-    )  # ordered by content hash: as good as lots
+    if job.pictures is not None:
+        target = target.select(range(job.pictures))  # ordered by content hash: as good as lots
     if job.method == "baselines":
         return {
             name: {
@@ -448,9 +451,10 @@ def unseen(
 
 
 def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
-    """What `metrics.scores` says of probabilities [N, C], the calibration error, and the predicted
-    classes with the true ones, a digit a picture, so that methods can be compared picture by
-    picture.
+    """What `metrics.scores` says of probabilities [N, C], and the calibration error.
+
+    Also the predicted classes with the true ones, a digit a picture, so that methods can be
+    compared picture by picture.
     """
     return {
         **metrics.scores(pictures.labels, probs, job.config.classes, job.seed),
@@ -482,7 +486,7 @@ def chosen(
     for weight in job.weights:
         checkpoint.unlink(missing_ok=True)  # one that goes on would not look at the epochs before
 
-        def look(model, epoch):
+        def look(model, epoch, weight=weight):
             tried.append({"weight": weight, "epoch": epoch})
             validation.append(
                 metrics.scores(
@@ -530,12 +534,16 @@ def lines_of(job: Job, rows: list[dict]) -> list[dict]:
 def claim(job: Job):
     """Is the job this process's alone? The lock goes with the process, however that ends."""
     job.file.parent.mkdir(parents=True, exist_ok=True)
-    with job.file.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
-        except BlockingIOError:
-            yield False
+    lock = FileLock(job.file.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def main(name: str, only: list[int]) -> None:
@@ -583,9 +591,8 @@ def note(name: str, job: Job) -> None:
         for method, scores in found.items()
     )
     results.FOLDER.mkdir(exist_ok=True)
-    with (results.FOLDER / f"{name}.jsonl").open(
-        "a"
-    ) as file:  # one short write: two processes cannot mix their lines
+    # One short write: two processes cannot mix their lines.
+    with (results.FOLDER / f"{name}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(lines)
     scores = " ".join(
         f"{method} {entry['target.test']['macro_f1']:.3f}" for method, entry in found.items()
@@ -597,8 +604,10 @@ def note(name: str, job: Job) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["due"]:
-        sys.exit(due())
-    if sys.argv[1:2] == [] or sys.argv[1] not in GRIDS:
+    name, *seeds = sys.argv[1:] or [""]
+    if name not in (*GRIDS, "due"):
         sys.exit(f"Name a grid: {', '.join(GRIDS)}; or due, for what has to run again.")
-    main(sys.argv[1], [int(seed) for seed in sys.argv[2:]])
+    if wrong := [seed for seed in seeds if not seed.isdecimal()]:
+        sys.exit(f"A seed is a whole number, and {wrong[0]!r} is none.")
+    with command():
+        due() if name == "due" else main(name, [int(seed) for seed in seeds])

@@ -1,6 +1,7 @@
-"""Seconds of one training step, a source and a target batch of the preset `tiny`, of the paper
-recipe as this book runs it (everything frozen is cached) and of `recipe="released"` with less
-and less cached:
+"""Seconds of one training step, a source and a target batch of the preset `tiny`.
+
+Of the paper recipe as this book runs it, with everything frozen cached, and of `recipe="released"`
+with less and less cached:
 
 released                 nothing: captions, triplets, tokens and latents anew in every step
 released_captions_read   captions and triplets from a file, as the released code has them; its text
@@ -8,7 +9,7 @@ released_captions_read   captions and triplets from a file, as the released code
 released_texts_batched   the same with the texts in batches
 
 `python benchmarks/step.py` prints all and writes results/step.json. Steps alternate, so that a busy
-  moment hits each kind alike.
+moment hits each kind alike.
 """
 
 import json
@@ -33,10 +34,10 @@ PRESET = PRESETS["tiny"]
 
 
 def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, look):
-    """A function without arguments that trains one step on a source and a target batch (uint8 [B,
-    3, S, S] each).
+    """A function without arguments that trains one step.
 
-    look: from a batch's images and what is frozen of it to what the step learns from.
+    pixels: a source and a target batch, uint8 [B, 3, S, S] each; look: from a batch's images and
+    what is frozen of it to what the step learns from.
     """
     model, config, accelerator = (
         KCDP(PRESET, recipe),

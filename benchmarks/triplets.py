@@ -37,7 +37,7 @@ def main(model: str) -> None:
     """Measure, print, write."""
     rows = [json.loads(line) for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
     path = results.FOLDER / "triplets.json"
-    measured = json.loads(path.read_text())["parsers"] if path.exists() else {}
+    measured = json.loads(path.read_text(encoding="utf-8"))["parsers"] if path.exists() else {}
     for name in (RULES, model):
         try:
             measured[name] = score(load_parser(name), rows)

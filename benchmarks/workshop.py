@@ -141,8 +141,9 @@ def run_chapter(name: str, clone: Path, cache: Path, *parameters: str) -> dict[s
 
 
 def face(i: int) -> Image.Image:
-    """A round face [256 x 256] with one of several mouths, with or without tears, in one of several
-    colours.
+    """A round face [256 x 256].
+
+    It has one of several mouths and one of several colours, with or without tears.
     """
     picture = Image.new("RGB", (256, 256), "white")
     pen, shift = ImageDraw.Draw(picture), i % 5 * 4 - 8
@@ -175,13 +176,14 @@ PARTS: dict[str, Callable[[Path, Path], Iterator[tuple[str, dict[str, float]]]]]
 
 
 def main(names: list[str]) -> None:
-    """Measure the named parts, in the order of PARTS, in one clone with one cache, and write them
-    beside what is there.
+    """Measure the named parts and write them beside what is there.
+
+    They run in the order of PARTS, in one clone with one cache.
     """
     if unknown := set(names) - set(PARTS):
         sys.exit(f"There is no part {sorted(unknown)[0]!r}; choose among {', '.join(PARTS)}.")
     file = results.FOLDER / "workshop.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         clone, cache = Path(folder, "kcdp"), Path(folder, "cache")
         cloned = clone_into(clone)

@@ -1,8 +1,7 @@
-"""What a version of the built-in world is frozen on, before any method sees it (chapter "The
-world").
+"""What a version of the built-in world is frozen on, before any method sees it.
 
-`python benchmarks/world.py [PART ...]` measures what lacks in results/world.json for the present
-  world, part by part:
+Chapter "The world". `python benchmarks/world.py [PART ...]` measures what lacks in
+results/world.json for the present world, part by part:
 
 speed      images a second at 64 pixels with all cores, the best of five rounds, and at 512
 captions   the best classifier, trained on the domain's own labels, on what a perfect captioner
@@ -38,11 +37,8 @@ from kcdp_lib.pretrain.train import draw_rows, images
 from kcdp_lib.towers import ConvTokens
 from kcdp_lib.world import causes
 
-SCENES = {
-    "train": (0, 20_000),
-    "validation": (20_000, 25_000),
-    "test": (25_000, 35_000),
-}  # rows of the pretrain split, seed 2: no benchmark scene
+# Rows of the pretrain split, seed 2: no benchmark scene.
+SCENES = {"train": (0, 20_000), "validation": (20_000, 25_000), "test": (25_000, 35_000)}
 TABLE = "pretrain", 2
 PICTURES = {
     1200: (300, (0, 1, 2)),
@@ -66,7 +62,7 @@ def speed() -> dict:
     Rounds are interleaved, so that a slow minute of the machine hits all domains.
     """
     rates = {domain: [] for domain in world.BENCHMARK}
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         for domain in world.BENCHMARK:
             started = time.perf_counter()
             world.build(domain, "pretrain", 600, seed=time.time_ns() % 2**31)
@@ -136,8 +132,9 @@ def classifiers(words: int, total: int) -> dict:
 
 
 def best(tables: dict, words: int) -> dict:
-    """The classifier with the best macro-F1 on the validation scenes, and its macro-F1 on the test
-    scenes.
+    """The classifier with the best macro-F1 on the validation scenes.
+
+    Beside its name, its macro-F1 on the test scenes.
     """
     (x, y), (x_val, y_val), (x_test, y_test) = (
         (np.array(rows, dtype=object), labels) for rows, labels in tables.values()
@@ -168,7 +165,8 @@ def ceilings(what: str) -> dict:
 def drawn(domain: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 [N, 64, 64, 3] of a domain's split and their labels [N]."""
     folder = world.build(domain, split, count)
-    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     return np.stack([np.asarray(Image.open(folder / row["file_name"])) for row in rows]), np.array(
         [causes.SIX.index(world.label_of(row["emotion"])) for row in rows]
     )
@@ -190,8 +188,9 @@ class Net(nn.Module):
 
 
 def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Net:
-    """A CNN trained on pictures [N, S, S, 3] and labels [N], every class with the same weight,
-    mirrored and moved by up to four pixels.
+    """A CNN trained on pictures [N, S, S, 3] and labels [N].
+
+    Every class has the same weight; pictures are mirrored and moved by up to four pixels.
     """
     torch.manual_seed(seed)
     model, rng = Net(), np.random.default_rng([7, seed])
@@ -221,8 +220,10 @@ def predicted(model: Net, pictures: np.ndarray) -> np.ndarray:
 
 
 def picture_models() -> dict:
-    """{training pictures: {"photos" or "stickers", the domain of the training labels: {domain of
-    the test: macro-F1, one for each seed}}}.
+    """Macro-F1 of the CNNs.
+
+    {training pictures: {"photos" or "stickers", the domain of the training labels: {domain of the
+    test: macro-F1, one for each seed}}}.
     """
     tests = {domain: drawn(domain, "test", 1200) for domain in world.BENCHMARK}
     found = {}
@@ -249,7 +250,7 @@ PARTS = {
 def main(names: list[str]) -> None:
     """Measure the parts named that results/world.json lacks for the present world."""
     path, key = FOLDER / "world.json", world.world_key()
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.get("world") != key:
         known = {"world": key}
     for name in names:

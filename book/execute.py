@@ -27,7 +27,7 @@ import torch
 from fingerprint import ROOT, fingerprint, stale
 
 from kcdp_lib.adapt.record import commit
-from kcdp_lib.errors import ends_in_a_sentence
+from kcdp_lib.command import command
 from kcdp_lib.machine import processors
 
 NOTEBOOKS = [
@@ -171,5 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with ends_in_a_sentence():
+    with command():
         main()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from kcdp_lib.errors import ends_in_a_sentence
+from kcdp_lib.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
@@ -69,5 +69,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with ends_in_a_sentence():
+    with command():
         main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "exercises")

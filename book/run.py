@@ -14,8 +14,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from kcdp_lib.adapt.__main__ import table
+from kcdp_lib.command import command
 from kcdp_lib.config import Config
-from kcdp_lib.errors import KCDPError, ends_in_a_sentence
+from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import ROOT
 
 CHAPTER = ROOT / "notebooks" / "05_adapt.ipynb"
@@ -59,7 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--target", default="stickers", help="a built-in domain or a folder")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with ends_in_a_sentence():
+    with command():
         print(run(parser.parse_args().target))
 
 

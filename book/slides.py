@@ -16,7 +16,7 @@ import nbformat
 from _ext.glued import glued
 from markdown_it import MarkdownIt
 
-from kcdp_lib.errors import ends_in_a_sentence
+from kcdp_lib.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -146,7 +146,7 @@ def prose(markdown: str, values: dict[str, str]) -> str:
 
 def formula(tex: str) -> str:
     """The little mathematics that overviews and captions hold, in letters: k = [c ; t]."""
-    for command, letter in {
+    for name, letter in {
         r"\mathcal": "",
         r"\bar": "",
         r"\hat": "",
@@ -158,7 +158,7 @@ def formula(tex: str) -> str:
         "*": "∗",
         "_": "",
     }.items():
-        tex = tex.replace(command, letter)
+        tex = tex.replace(name, letter)
     return f"*{tex.strip()}*"
 
 
@@ -193,5 +193,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with ends_in_a_sentence():
+    with command():
         main(ROOT / "_build" / "slides")

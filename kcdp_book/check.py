@@ -10,7 +10,6 @@ is imported: what is missing must not stop the rest.
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import os
 import re
 import shutil
@@ -21,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kcdp_lib.errors import KCDPError, ends_in_a_sentence
+from kcdp_lib.command import command
+from kcdp_lib.errors import KCDPError
 from kcdp_lib.machine import processors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,8 +316,6 @@ def look(what: str, check: Callable[[], str], otherwise: str) -> Finding:
 def main() -> None:
     """Print the table; status 1 if a line says "mend"."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # before a library asks the hub for anything
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a console that lacks a letter shows the rest
     findings = []
     for checks, otherwise in ((MUST, "mend"), (MAY, "note")):
         for what, check in checks.items():
@@ -335,5 +333,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with ends_in_a_sentence():
+    with command():
         main()

@@ -198,7 +198,9 @@ def causes(pictures: Pictures) -> list[dict]:
     """
     lines = (
         json.loads(line)
-        for line in (pictures.files[0].parent / "metadata.jsonl").read_text().splitlines()
+        for line in (pictures.files[0].parent / "metadata.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     )
     of = {line["file_name"]: line for line in lines}
     return [of[file.name] for file in pictures.files]

@@ -52,9 +52,8 @@ NAMES = {
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows as PNG.
-
-    It does without pyplot, and so without its list of open figures.
+    """A figure that a notebook shows as PNG without pyplot, and so without its list of open
+    figures.
     """
 
     def _repr_png_(self) -> bytes:
@@ -62,9 +61,8 @@ class Figure(matplotlib.figure.Figure):
 
 
 def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
-    """The figure as PNG bytes.
-
-    No date or version is inside, so that equal figures are equal files.
+    """The figure as PNG bytes, without a date or version inside, so that equal figures are equal
+    files.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -111,11 +109,11 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
         for axes, (title, table) in zip(
-            np.atleast_1d(figure.subplots(1, len(counts))), counts.items(), strict=True
+            np.atleast_1d(figure.subplots(1, len(counts))), counts.items()
         ):
-            matrix = np.asarray(table)
-            share_matrix(axes, matrix, classes, rotation=35)
-            axes.set(title=f"{title} (n = {matrix.sum()})", xlabel="predicted", ylabel="true")
+            table = np.asarray(table)
+            share_matrix(axes, table, classes, rotation=35)
+            axes.set(title=f"{title} (n = {table.sum()})", xlabel="predicted", ylabel="true")
         return figure
 
 
@@ -146,9 +144,8 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
 
 
 def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """A horizontal bar with its 95% interval for each entry of `scores`.
-
-    An entry is name -> what `metrics.scores` returned.
+    """A horizontal bar with its 95% interval for each entry of `scores` (name -> what
+    `metrics.scores` returned).
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
@@ -168,8 +165,8 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
             elinewidth=1.2,
             capsize=3,
         )
-        for row, (value, top) in enumerate(zip(values, high, strict=True)):
-            axes.text(max(value, top) + 0.012, row, f"{value:.2f}", va="center", fontsize=9)
+        for name, value, top in zip(names, values, high):
+            axes.text(max(value, top) + 0.012, name, f"{value:.2f}", va="center", fontsize=9)
         axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
@@ -186,8 +183,10 @@ def contact_sheet(
     with matplotlib.rc_context(
         {**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}
     ):
-        rows = -(-len(images) // columns)
-        lines = max((title.count("\n") + 1 for title in titles), default=0)
+        rows, lines = (
+            -(-len(images) // columns),
+            max((title.count("\n") + 1 for title in titles), default=0),
+        )
         figure = Figure(
             figsize=(columns * size, rows * (size + 0.16 * lines + 0.08 * bool(lines))),
             layout="constrained",
@@ -195,17 +194,16 @@ def contact_sheet(
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.set_axis_off()
-        for axes, image in zip(grid, images, strict=False):
+        for axes, image in zip(grid, images):
             axes.imshow(np.asarray(image).transpose(1, 2, 0))
-        for axes, title in zip(grid, titles, strict=False):
+        for axes, title in zip(grid, titles):
             axes.set_title(title)
         return figure
 
 
 def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
-    """One card a picture.
-
-    It shows the picture, where one word of its caption attends, and what was said and predicted.
+    """One card a picture: the picture, where one word of its caption attends, and what was said and
+    predicted.
 
     A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if
     unknown), `word` and `attention` [H, W] in [0, 1].
@@ -226,7 +224,7 @@ def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
         ).reshape(-1, 3)
         for axes in grid.ravel():
             axes.set_axis_off()
-        for (picture, map_, text), card in zip(grid, cards, strict=False):
+        for (picture, map_, text), card in zip(grid, cards):
             _attended(picture, map_, card)
             _describe(text, card)
         return figure
@@ -244,9 +242,7 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlesize": 10}):
         figure = Figure(figsize=(9.5, 2.4 * len(cards)), layout="constrained")
         grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.05, 1, 0.95, 0.95])
-        for (picture, text, map_, asked, answer), (name, card) in zip(
-            grid, cards.items(), strict=True
-        ):
+        for (picture, text, map_, asked, answer), (name, card) in zip(grid, cards.items()):
             _attended(picture, map_, card)
             for axes in (picture, text, map_):
                 axes.set_axis_off()
@@ -277,8 +273,9 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
 def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -> None:
     """A dot on a stem for each class, the highest coloured."""
     colours = [TARGET if value == max(values) else GREY for value in values]
-    # From beyond the left edge: cosines have no zero to start from.
-    axes.hlines(range(len(classes)), -2, values, color=colours, linewidth=3)
+    axes.hlines(
+        range(len(classes)), -2, values, color=colours, linewidth=3
+    )  # from beyond the left edge: cosines have no zero to start from
     axes.scatter(values, range(len(classes)), color=colours, s=45, zorder=3)
     axes.set(
         yticks=range(len(classes)),
@@ -317,11 +314,7 @@ def _curve(
 
     Steps without a value (None) are skipped.
     """
-    pairs = [
-        (step, row[key])
-        for step, row in zip(steps, history, strict=True)
-        if row.get(key) is not None
-    ]
+    pairs = [(step, row[key]) for step, row in zip(steps, history) if row.get(key) is not None]
     if not pairs:
         return
     x, y = np.array(pairs, dtype=float).T
@@ -338,7 +331,7 @@ def _describe(axes, card: Mapping) -> None:
     right = card["label"] is None or card["label"] == card["predicted"]
     caption = card["caption"].removesuffix(".").strip().replace(" ,", ",")
     colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
-    lines: list[tuple[float, str, dict]] = [
+    lines = [
         (
             0.97,
             f"{card['predicted']}  {card['probability']:.0%}",
@@ -352,13 +345,13 @@ def _describe(axes, card: Mapping) -> None:
         (0.58, textwrap.fill(caption, 28), {"fontsize": 8, "linespacing": 1.3}),
     ]
     for height, line, look in lines:
-        # Long text must not shrink the pictures.
-        axes.text(0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look)
+        axes.text(
+            0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look
+        )  # long text must not shrink the pictures
 
 
 def plain_text(caption: str) -> str:
-    """A caption without the tokenizer's spaces before punctuation.
-
-    A dollar in it starts no mathematics in matplotlib.
+    """A caption without the tokenizer's spaces before punctuation, safe from matplotlib's
+    mathematics.
     """
     return caption.removesuffix(".").strip().replace(" ,", ",").replace("$", r"\$")

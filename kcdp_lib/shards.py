@@ -1,9 +1,10 @@
-"""What is computed once for each picture, kept in pieces on disk and read by row.
+"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once
+for each picture").
 
-Chapter 02, "Once for each picture". A shard is one safetensors file for up to 512 pictures, named
-by their contents and by what computed it. Several processes, on one machine or many, compute
-different shards of a set; a killed process leaves whole shards only. Reading maps the files into
-memory, so a set of 118,000 pictures needs no more memory than one of 1,000.
+A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed
+it. Several processes, on one machine or many, compute different shards of a set; a killed process
+leaves whole shards only. Reading maps the files into memory, so a set of 118,000 pictures needs no
+more memory than one of 1,000.
 """
 
 from __future__ import annotations
@@ -77,9 +78,8 @@ class Rows:
 
 
 class Shard(NamedTuple):
-    """What one file holds.
-
-    Tensors by name, mapped and not yet read, and a text or list for each picture.
+    """What one file holds: tensors by name, mapped and not yet read, and a text or list for each
+    picture.
     """
 
     tensors: dict[str, torch.Tensor]  # [n, ...] each
@@ -94,12 +94,12 @@ def shard_path(name: str) -> Path:
 def compute(
     names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Tensor], list]]
 ) -> list[Shard]:
-    """All shards, in the order of their names.
+    """All shards, in the order of their names. make(i) computes the tensors [n, ...] and texts of
+    the i-th and is called for those that are not there.
 
-    make(i) computes the tensors [n, ...] and texts of the i-th; it is called for those that are not
-    there. Under `accelerate launch` the processes share the work and wait for each other; the cache
-    has to lie where all of them see it, else KCDPError. A damaged shard is named in a warning and
-    made anew.
+    Under `accelerate launch` the processes share the work and wait for each other; the cache has to
+    lie where all of them see it, else KCDPError. A damaged shard is named in a warning and made
+    anew.
     """
     everyone = PartialState()
     for i in range(everyone.process_index, len(names), everyone.num_processes):
@@ -107,15 +107,12 @@ def compute(
             tensors, texts = make(i)
             paths.atomic_save(shard_path(names[i]), tensors, {"texts": json.dumps(texts)})
     everyone.wait_for_everyone()
-    shards = []
-    for path in map(shard_path, names):
-        shard = read(path)
-        if shard is None:
-            raise KCDPError(
-                f"{path} was made by another machine and is not seen here; set KCDP_CACHE to a "
-                "folder that all machines share."
-            )
-        shards.append(shard)
+    shards = [read(shard_path(name)) for name in names]
+    if None in shards:
+        raise KCDPError(
+            f"{shard_path(names[shards.index(None)])} was made by another machine and is not seen "
+            "here; set KCDP_CACHE to a folder that all machines share."
+        )
     return shards
 
 

@@ -443,7 +443,7 @@ def test_every_command_of_the_guide_exists():
     assert scripts >= {"book/exercises.py", "book/slides.py", "benchmarks/workshop.py"} and all(
         (ROOT / name).is_file() for name in scripts
     )
-    modules = set(re.findall(r"-m (kcdp_lib[.\w]*)", GUIDE))
+    modules = set(re.findall(r"-m (kcdp_(?:lib|book)[.\w]*)", GUIDE))
     assert modules >= {"kcdp_book.check", "kcdp_lib.adapt"} and all(
         importlib.util.find_spec(name) for name in modules
     )

@@ -121,12 +121,13 @@ def lay_out(folder: Path) -> None:
         "image_encoder": [None, None],
         "requires_safety_checker": False,
     }
-    (diffusion / "model_index.json").write_text(json.dumps(index, indent=1))
+    (diffusion / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     PNDMScheduler(**SCHEDULER).save_pretrained(diffusion / "scheduler")
     coca = json.loads(json.dumps(COCA))
     coca["text_cfg"]["vocab_size"] = coca["multimodal_cfg"]["vocab_size"] = len(tokenizer)
     (vlm / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": coca, "preprocess_cfg": PREPROCESS}, indent=1)
+        json.dumps({"model_cfg": coca, "preprocess_cfg": PREPROCESS}, indent=1),
+        encoding="utf-8",
     )
 
 
@@ -153,7 +154,9 @@ def new_unet() -> UNet2DConditionModel:
 
 def new_coca(folder: Path) -> open_clip.CoCa:
     """The CoCa that `folder`/vlm/open_clip_config.json describes, with fresh weights."""
-    config = json.loads((folder / "vlm" / "open_clip_config.json").read_text())["model_cfg"]
+    config = json.loads((folder / "vlm" / "open_clip_config.json").read_text(encoding="utf-8"))[
+        "model_cfg"
+    ]
     config.pop("custom_text")
     model = open_clip.CoCa(**config)
     # open_clip 3.3 leaves the decoder's projection uninitialised

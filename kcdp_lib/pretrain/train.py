@@ -321,4 +321,4 @@ STAGES = {"text": train_text, "vae": train_vae, "unet": train_unet, "coca": trai
 def report(out: Path) -> None:
     """The committed configuration of the pre-training: steps, batches, corpus."""
     config = {"steps": STEPS, "learning_rate": PEAK, "corpus": corpus.SHARES, "seed": corpus.SEED}
-    (out / "pretraining.json").write_text(json.dumps(config, indent=1))
+    (out / "pretraining.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -1,0 +1,35 @@
+"""How `python -m kcdp_lib...` ends: with a sentence and a status, never with a traceback."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kcdp_lib.errors import KCDPError, printable
+
+INTERRUPTED = 130  # the status by which shells know Ctrl-C
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Run a command inside: what its user can cause becomes a sentence and an exit status.
+
+    Other errors are faults of ours and keep their traceback.
+    """
+    try:
+        # a console that cannot show a letter still gets the line
+        sys.stdout.reconfigure(errors="replace")
+        sys.stderr.reconfigure(errors="replace")
+        yield
+        sys.stdout.flush()
+    except KCDPError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = printable(error.filename or "The output")
+        sys.exit(f"{where} cannot be used ({error.strerror}): check the path and the disk.")
