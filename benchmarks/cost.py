@@ -48,7 +48,7 @@ from kcdp_lib.adapt.record import commit, peak_memory
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
-from kcdp_lib.latents import encode_images
+from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.perception import StoringProcessor
 from kcdp_lib.precompute import Frozen
 from kcdp_lib.triplets import parse_triplets
@@ -136,7 +136,7 @@ def train_steps(preset, way: str, device: str) -> dict:
     if released or way.endswith("saving"):
         model.kadap.unet.enable_gradient_checkpointing()
     if released:
-        vae = knowledge.load_vae(preset, device)
+        vae = load_vae(preset, device)
         for module in model.kadap.unet.modules():
             if hasattr(module, "set_processor") and not isinstance(
                 module.processor, StoringProcessor
