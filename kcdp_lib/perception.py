@@ -8,7 +8,7 @@ feature pyramid pools them into v, a mixture of experts reads the emotion from v
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
+from torch.amp.autocast_mode import is_autocast_available
 from torchvision.ops import FeaturePyramidNetwork
 
 from kcdp_lib.config import BACKBONES, Backbone, Preset, Recipe
@@ -150,7 +151,8 @@ def attention_probabilities(
     """
     precision = query.dtype
     if attn.upcast_attention:
-        with torch.autocast(query.device.type, enabled=False):
+        kind = query.device.type
+        with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
             scores = query.float() @ key.float().transpose(-1, -2) * attn.scale
     else:
         scores = query @ key.transpose(-1, -2) * attn.scale
