@@ -146,6 +146,10 @@ class PseudoLabeller(nn.Module):
     the training, keep are shares of each class.
     """
 
+    memory: torch.Tensor  # [N, C]
+    seen: torch.Tensor  # [N] bool, is there anything in the memory
+    source_prior: torch.Tensor  # [C]
+
     def __init__(
         self,
         pictures: int,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import torch
-from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from kcdp_lib.config import Backbone, Preset, Recipe
@@ -19,11 +18,11 @@ from kcdp_lib.triplets import Triplet
 
 
 class EncodedText(NamedTuple):
-    """One text, on the CPU."""
+    """One text, on the CPU: tau of eq-knowledge (method chapter)."""
 
     tokens: torch.Tensor  # [L, H] float32
     mask: torch.Tensor  # [L] bool, True from the start to the end token
-    pooled: torch.Tensor | None  # [P] float32, where the preset's backbone asks for it
+    pooled: torch.Tensor  # [P] float32, empty unless the preset's backbone asks for it
 
 
 class TextEncoder(NamedTuple):
@@ -33,7 +32,7 @@ class TextEncoder(NamedTuple):
     model_max_length is L.
     """
 
-    parts: tuple[tuple[CLIPTokenizer, nn.Module], ...]
+    parts: tuple[tuple[CLIPTokenizer, Any], ...]
     backbone: Backbone
     known: dict[str, EncodedText]  # all that was encoded so far
 
@@ -43,7 +42,7 @@ class TextEncoder(NamedTuple):
         return self.parts[0][0]
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         """The first text encoder."""
         return self.parts[0][1]
 
@@ -67,7 +66,7 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     The last one stays loaded, and with it what it has read: in a whole run no text is encoded
     twice. KCDPError if they cannot be loaded whole.
     """
-    parts = []
+    parts: list[tuple[CLIPTokenizer, Any]] = []
     for name in preset.backbone.text_encoders:
         # The first may come without a projection; a second is there for what it pools, too.
         kind = CLIPTextModelWithProjection if parts else CLIPTextModel
@@ -110,7 +109,7 @@ def encode_texts(
 def _encode(texts: list[str], text_encoder: TextEncoder) -> list[EncodedText]:
     """One batch through every text encoder."""
     layer = text_encoder.backbone.text_layer
-    tokens, masks, pooled = [], [], None
+    tokens, masks, pooled = [], [], torch.zeros(len(texts), 0)
     for tokenizer, model in text_encoder.parts:
         batch = tokenizer(
             texts,
@@ -123,19 +122,18 @@ def _encode(texts: list[str], text_encoder: TextEncoder) -> list[EncodedText]:
         states = output.last_hidden_state if layer is None else output.hidden_states[layer]
         tokens.append(states.float().cpu())
         masks.append(batch.attention_mask.bool())
-        if text_encoder.backbone.pooled_text:
-            pooled = getattr(output, "text_embeds", None)
-    each = torch.cat(tokens, -1).unbind()
-    vectors = [None] * len(texts) if pooled is None else pooled.float().cpu().unbind()
-    return [EncodedText(*of_text) for of_text in zip(each, masks[0], vectors, strict=True)]
+        if text_encoder.backbone.pooled_text and "text_embeds" in output:
+            pooled = output.text_embeds.float().cpu()
+    together = zip(torch.cat(tokens, -1), masks[0], pooled, strict=True)
+    return [EncodedText(*of_text) for of_text in together]
 
 
 def pooled_captions(
     captions: Sequence[str], recipe: Recipe, text_encoder: TextEncoder
 ) -> torch.Tensor | None:
-    """[N, P] float32: each caption as one vector; None for a backbone that does not ask for it.
+    """Each caption as one vector, [N, P] float32; None for a backbone that does not ask for it.
 
-    A recipe that leaves the captions out reads empty ones.
+    Chapter "Full size". A recipe that leaves the captions out reads empty ones.
     """
     if not text_encoder.backbone.pooled_text:
         return None
@@ -206,7 +204,8 @@ def known_texts(
     Captions and triplets as they are, or without one of them or both, or each picture's from its
     neighbour.
     """
-    no_captions, no_triplets = [""] * len(captions), [[]] * len(triplets)
+    no_captions = [""] * len(captions)
+    no_triplets: list[list[Triplet]] = [[]] * len(triplets)
     match recipe.knowledge:
         case "both":
             return captions, triplets

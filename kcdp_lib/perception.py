@@ -71,7 +71,7 @@ def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
 
 
 class Recorder:
-    """What modules of the UNet leave during a pass, by their names.
+    """What modules of the UNet leave during a pass, by their names (chapter 03).
 
     Outside of `recording` nothing is kept. Gradient checkpointing computes modules a second time,
     in the backward pass, and what was kept then nobody would take away.
@@ -82,7 +82,7 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Inside, the tensors kept so far; afterwards they are let go, with their graph."""
+        """Inside, the tensors [B, ...] kept so far; then they are let go, with their graph."""
         self._records = {}
         try:
             yield self._records
@@ -90,7 +90,7 @@ class Recorder:
             self._records = None
 
     def keep(self, name: str, value: torch.Tensor) -> None:
-        """Note a tensor of any shape under a module's name."""
+        """Note a tensor [B, ...] under a module's name."""
         if self._records is not None:
             self._records[name] = value
 
@@ -233,10 +233,13 @@ class DomainNorm(nn.Module):
     picture. Until a domain has been met in training, the source's are taken.
     """
 
+    sums: torch.Tensor  # [D, 2, W] for D domains and W numbers, of x and of x squared
+    weight: torch.Tensor  # [D] for D domains, how many pictures they are of
+
     def __init__(self, width: int, forget: float = 0.95):
         super().__init__()
         self.forget = forget
-        self.register_buffer("sums", torch.zeros(len(DOMAINS), 2, width))  # of x and of x squared
+        self.register_buffer("sums", torch.zeros(len(DOMAINS), 2, width))
         self.register_buffer("weight", torch.zeros(len(DOMAINS)))
 
     def forget_domain(self, domain: str) -> None:
@@ -357,7 +360,8 @@ class KADAP(nn.Module):
         hides it, one in sum.
         """
         used = used_positions(mask)
-        latents = self.noised(latents) if self.schedule else latents
+        if self.schedule:
+            latents = self.noised(latents)
         with self.recorder.recording() as records:
             self.unet(
                 latents,
@@ -402,6 +406,7 @@ class KADAP(nn.Module):
         One fixed draw serves all pictures: what is seen of one must not depend on which others are
         looked at with it.
         """
+        assert self.schedule is not None, "at t = 1 there is next to no noise"
         seeded = torch.Generator().manual_seed(0)
         noise = torch.randn(latents[:1].shape, generator=seeded).to(latents)
         times = torch.full((len(latents),), self.recipe.timestep, device=latents.device)
@@ -450,15 +455,18 @@ class KADAP(nn.Module):
             parts = [tokens.new_zeros(len(tokens), self.pooled_width)]
         else:
             if maps is None:
+                assert latents is not None, "there is nothing to look at"
                 maps, attention = self.look(latents, tokens, mask, pooled)
             parts = pooled_pyramid(self.fpn, maps)
         if self.recipe.embeddings:
+            assert embeddings is not None, "this recipe looks at the VLM's embeddings"
             parts.append(embeddings)
         if self.recipe.knowledge_in_moe:
             parts.append(masked_mean(tokens, mask))
         x = torch.cat(parts, dim=1)
         x = self.norm(x, domain) if self.norm else x
-        return Perception(x[:, : self.visual_width], *self.experts(x), maps, attention)
+        z, logits, gates, balance = self.experts(x)
+        return Perception(x[:, : self.visual_width], z, logits, gates, balance, maps, attention)
 
 
 def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -467,7 +475,8 @@ def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list
     maps [B, channels, h, w], finest first. As `fpn` gives them and then averaged, but its last
     convolutions, most of its arithmetic, are never carried out: nobody looks at their places.
     """
-    inner, means = None, []
+    inner: torch.Tensor | None = None
+    means: list[torch.Tensor] = []
     levels = list(zip(maps, fpn.inner_blocks, fpn.layer_blocks, strict=True))
     for map_, lateral, last in reversed(levels):
         level = lateral(map_)
@@ -487,7 +496,8 @@ def mean_of_convolution(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor
     # [B, F, 3, 3]
     sums = torch.stack([rows[..., :-1].sum(-1), rows.sum(-1), rows[..., 1:].sum(-1)], -1)
     products = torch.einsum("bfyx,ofyx->bo", sums, convolution.weight)
-    return products / x[0, 0].numel() + convolution.bias
+    means = products / x[0, 0].numel()
+    return means if convolution.bias is None else means + convolution.bias
 
 
 def load_kadap(
@@ -612,5 +622,5 @@ def word_focus(attention: torch.Tensor, positions: torch.Tensor, region) -> floa
     """
     heat = attention[positions].sum(0)
     region = torch.as_tensor(region, dtype=heat.dtype, device=heat.device)
-    inside = F.adaptive_avg_pool2d(region[None], heat.shape)[0]
+    inside = F.adaptive_avg_pool2d(region[None], (heat.shape[0], heat.shape[1]))[0]
     return float((heat * inside).sum() / heat.sum() / inside.mean())

@@ -86,14 +86,16 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
     one_for_all = torch.zeros(len(frozen), dtype=torch.long)
     tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
     pooled = pooled_captions([""], recipe, text_encoder)
+    embeddings = frozen.embeddings
+    if embeddings is not None:  # they are knowledge, too
+        embeddings = Rows([torch.zeros_like(embeddings[:1])], index=one_for_all)
     return replace(
         frozen,
         tokens=Rows([tokens], index=one_for_all),
         mask=Rows([mask], index=one_for_all),
         captions=[""] * len(frozen),
         triplets=[[] for _ in range(len(frozen))],
-        # The VLM's embeddings are knowledge, too.
-        embeddings=Rows([torch.zeros_like(frozen.embeddings[:1])], index=one_for_all),
+        embeddings=embeddings,
         pooled=None if pooled is None else Rows([pooled], index=one_for_all),
     )
 
@@ -172,7 +174,8 @@ def freeze(
         return load_vlm(preset, device), writer
 
     def captions(i: int):
-        said = [see_and_say(*speakers(), images) for images in batches(i, "captions")]
+        vlm, writer = speakers()
+        said = [see_and_say(vlm, writer, images) for images in batches(i, "captions")]
         image_embeddings, texts, embeddings = zip(*said, strict=True)
         tensors = {
             "image_embeddings": torch.cat(image_embeddings),

@@ -29,7 +29,7 @@ ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 class VLM(NamedTuple):
     """A frozen open_clip CoCa (chapter 02)."""
 
-    model: torch.nn.Module
+    model: Any
     tokenizer: Any
     start: int  # the token ids around a caption
     end: int

@@ -187,7 +187,7 @@ def caption_classifier(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b"),
         LogisticRegression(max_iter=1000),
     )
-    model.fit([captions[i] for i in known], labels[known])
+    model.fit([captions[i] for i in known.tolist()], labels[known])
     probs = np.zeros((len(asked), classes))
     probs[:, model.classes_] = model.predict_proba(list(asked))
     return probs
@@ -199,9 +199,15 @@ def image_and_text(frozen: Frozen) -> np.ndarray:
     Both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of
     results).
     """
-    images = frozen.image_embeddings[:]
-    captions = frozen.embeddings[:][:, -images.shape[1] :]
-    return torch.cat([images, captions], 1).numpy()
+    images = frozen.image_embeddings[:].numpy()
+    captions = vlm_embeddings(frozen)[:, -images.shape[1] :]
+    return np.concatenate([images, captions], 1)
+
+
+def vlm_embeddings(frozen: Frozen) -> np.ndarray:
+    """All that the VLM knows of N pictures, [N, 4 D] (chapter "A fair comparison")."""
+    assert frozen.embeddings is not None, "`freeze` and `describe` give them"
+    return frozen.embeddings[:].numpy()
 
 
 def standardised_probe(
@@ -220,7 +226,7 @@ def standardised_probe(
     network, and hard to beat (chapter "A fair comparison"). weights, one for each picture of
     `target`, say how much it counts in the averages; `share_weights` makes some.
     """
-    of_source, of_target, of_asked = (of.embeddings[:].numpy() for of in (source, target, asked))
+    of_source, of_target, of_asked = map(vlm_embeddings, (source, target, asked))
     features = StandardScaler().fit_transform(of_source)
     classify = linear_classifier(features, labels, classes, seed)
     scaler = StandardScaler().fit(of_target, sample_weight=weights)

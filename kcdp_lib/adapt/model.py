@@ -64,7 +64,7 @@ class Batch(NamedTuple):
 
     @property
     def for_unet(self) -> tuple[torch.Tensor | None, ...]:
-        """What `KADAP.look` takes."""
+        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled [B, P]."""
         return self.latents, self.tokens, self.mask, self.pooled
 
 
@@ -77,6 +77,10 @@ class KCDP(nn.Module):
     is told of a picture's caption and triplets; aligned: whether CLIEA is trained, which the peers
     do not do. KCDPError if a frozen model cannot be loaded whole.
     """
+
+    class_embeddings: torch.Tensor  # [C, D], the names of the classes as the VLM embeds them
+    prompt_tokens: torch.Tensor  # [C, L, H]
+    prompt_mask: torch.Tensor  # [C, L]
 
     def __init__(
         self,
@@ -109,9 +113,9 @@ class KCDP(nn.Module):
             # start must not depend on that.
             with torch.random.fork_rng(devices=[]):
                 names = class_embeddings(preset, self.classes, device)
-            self.register_buffer("class_embeddings", names, persistent=False)  # [C, D]
-        self.register_buffer("prompt_tokens", tokens, persistent=False)  # [C, L, H]
-        self.register_buffer("prompt_mask", mask, persistent=False)  # [C, L]
+            self.register_buffer("class_embeddings", names, persistent=False)
+        self.register_buffer("prompt_tokens", tokens, persistent=False)
+        self.register_buffer("prompt_mask", mask, persistent=False)
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
         self.to(device)
 
@@ -164,19 +168,24 @@ class KCDP(nn.Module):
             return voices[0]
         voices.append(self.ask_vlm(embeddings))
         if self.asks_cliea:
+            assert similarities is not None, "CLIEA has a voice here"
             voices.append(similarity_probs(similarities))
         return together(*voices)
 
-    def ask_vlm(self, embeddings: torch.Tensor) -> torch.Tensor:
+    def ask_vlm(self, embeddings: torch.Tensor | None) -> torch.Tensor:
         """Probabilities [B, C] by the VLM alone, as in `vision_language.zero_shot`.
 
         embeddings [B, 4 D] are the VLM's.
         """
+        assert embeddings is not None, "pictures are frozen with what the VLM knows of them"
         width = self.class_embeddings.shape[1]
         return (embeddings[:, :width] @ self.class_embeddings.T).softmax(-1)
 
     def label(
-        self, perception: Perception, similarities: torch.Tensor, embeddings: torch.Tensor
+        self,
+        perception: Perception,
+        similarities: torch.Tensor,
+        embeddings: torch.Tensor | None,
     ) -> torch.Tensor:
         """Probabilities [B, C] from which the target's pseudo-labels are taken.
 
@@ -274,7 +283,7 @@ class KCDP(nn.Module):
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
-    """Some pictures, int64 rows [B], on the device.
+    """Some pictures, int64 rows [B], on the device (chapter 05).
 
     Where the maps were computed before, the latents stay on the disk.
     """
@@ -334,9 +343,14 @@ def settle(model: KCDP, frozen: Frozen) -> None:
 
     By their averages, whatever the model was trained on (chapter "A fair comparison"). For a recipe
     with `domain_norm`, in a universal setting; no label is read and no weight changes. Leaves the
-    model in eval mode.
+    model in eval mode. KCDPError for another recipe.
     """
     norm = model.eval().kadap.norm
+    if norm is None:
+        raise KCDPError(
+            f"Recipe {model.recipe.name!r} does not standardise by domain; train with "
+            "domain_norm=True."
+        )
     norm.forget_domain("target")
     norm.train()
     for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size):

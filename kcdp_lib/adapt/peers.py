@@ -155,6 +155,8 @@ class SHOT(Peer):
 
     source_until = 0.5
     pseudo_weight = 0.3
+    z: torch.Tensor  # [N, W] of unit length
+    probs: torch.Tensor  # [N, C]
 
     def __init__(self, experts: Experts, pictures: int):
         super().__init__(experts, pictures)

@@ -105,8 +105,12 @@ def train(
     epochs = config.run_epochs
     torch.manual_seed(config.seed)
     model, optimizer, accelerator = set_up(config, device, knowledge, aligned=peer is None)
-    labeller = None if target is None or peer else pseudo_labeller(config, labels, target, device)
-    other = peer and peer(model.kadap.experts, len(target)).to(device)
+    labeller: PseudoLabeller | None = None
+    other: Peer | None = None
+    if target is not None and peer is not None:
+        other = peer(model.kadap.experts, len(target)).to(device)
+    elif target is not None:
+        labeller = pseudo_labeller(config, labels, target, device)
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
     if other:
         optimizer.add_param_group({"params": list(other.parameters())})
@@ -116,7 +120,7 @@ def train(
     def take(step: int, rows: torch.Tensor, target_rows: torch.Tensor) -> dict:
         """Gradients of one step, and its numbers."""
         fraction = step / (steps * epochs)
-        if other:
+        if other and target is not None:
             return peer_step(
                 model,
                 other,
@@ -130,7 +134,7 @@ def train(
                 target_weight,
             )
         numbers = source_step(model, source, answers, rows, config, accelerator)
-        if len(target_rows):
+        if labeller and target is not None and len(target_rows):
             weight = target_weight * len(target_rows) / len(rows)
             numbers |= target_step(
                 model, labeller, target, target_rows, fraction, config, accelerator, weight

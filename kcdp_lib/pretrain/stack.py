@@ -5,6 +5,7 @@ A diffusers pipeline folder and an open_clip folder.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -51,7 +52,7 @@ SCHEDULER = dict(
     set_alpha_to_one=False,
     steps_offset=1,
 )
-COCA = {
+COCA: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
         "image_size": IMAGE_SIZE,
@@ -171,7 +172,7 @@ def save_coca(model: torch.nn.Module, folder: Path) -> None:
     save_file(state, folder / "vlm" / "open_clip_model.safetensors")
 
 
-def save_diffusion(part: torch.nn.Module, name: str, folder: Path) -> None:
+def save_diffusion(part: Any, name: str, folder: Path) -> None:
     """Write one part of the pipeline, as fp16 safetensors with its config.
 
     name: "vae", "unet" or "text_encoder".

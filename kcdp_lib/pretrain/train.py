@@ -9,6 +9,7 @@ exactly where it was.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -232,7 +233,9 @@ class CaptionModel(nn.Module):
     Only the CoCa is kept.
     """
 
-    def __init__(self, coca: nn.Module, vocabulary: int):
+    coca: Any
+
+    def __init__(self, coca: Any, vocabulary: int):
         super().__init__()
         self.coca, self.words = coca, nn.Linear(stack.COCA["embed_dim"], vocabulary)
 
