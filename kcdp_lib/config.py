@@ -15,7 +15,7 @@ import shlex
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.paths import TINY, at_revision, resolve
@@ -29,6 +29,55 @@ def of_stage(*stages: str, model: bool = False, default: Any = MISSING) -> Any:
     no number.
     """
     return field(default=default, metadata={"stages": stages, "model": model})
+
+
+class Backbone(NamedTuple):
+    """What KADAP has to know of a UNet beside its own configuration (chapter "Full size").
+
+    Module names are those of diffusers' UNet2DConditionModel. Channels, heads and the width H of
+    the context are read from the UNet, the scale of the latents from the VAE.
+    """
+
+    # the modules behind which the four maps are taken, finest first
+    maps: tuple[str, str, str, str]
+    # the blocks whose cross-attention is appended to the second and to the third map
+    grids: tuple[tuple[str, ...], tuple[str, ...]]
+    # folders of the pipeline; the tokens of several text encoders are put side by side
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    # which of the text encoder's hidden states are the tokens; None: the last, normalised
+    text_layer: int | None = None
+    # is the UNet also told the whole text, as the last encoder pools it, and the picture's size
+    pooled_text: bool = False
+
+
+BACKBONES = {
+    # Stable Diffusion 1 and 2 and the miniature: four levels, the coarsest without attention
+    "sd": Backbone(
+        maps=(
+            "up_blocks.3.attentions.2",
+            "up_blocks.2.attentions.1",
+            "up_blocks.1.attentions.1",
+            "up_blocks.0.resnets.1",
+        ),
+        grids=(("down_blocks.1.", "up_blocks.2."), ("down_blocks.2.", "up_blocks.1.")),
+    ),
+    # Stable Diffusion XL: three levels, the finest without attention. The fourth map is the middle
+    # block's, so that v keeps its 4 F numbers and the pyramid starts from the deepest features, as
+    # with the others. It shares the grid of the third; the first convolution's features, the other
+    # choice, have met neither text nor context.
+    "sdxl": Backbone(
+        maps=(
+            "up_blocks.2.resnets.2",
+            "up_blocks.1.attentions.1",
+            "up_blocks.0.attentions.1",
+            "mid_block.resnets.1",
+        ),
+        grids=(("down_blocks.1.", "up_blocks.1."), ("down_blocks.2.", "up_blocks.0.")),
+        text_encoders=("text_encoder", "text_encoder_2"),
+        text_layer=-2,
+        pooled_text=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +114,8 @@ class Preset:
     lora_rank: int = of_stage("training")
     # peak, for everything that is trained
     learning_rate: float = of_stage("training")
+    # where in the UNet the maps are, and what it is told
+    backbone: Backbone = of_stage("tokens", "maps", "training", default=BACKBONES["sd"])
 
 
 PRESETS = {
@@ -108,12 +159,28 @@ PRESETS["sd15-instructblip"] = replace(
     writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d",
     parser="en_core_web_sm",
 )
+# other backbones; the pictures have the size that each was trained on
+PRESETS["sd21"] = replace(
+    PRESETS["sd15"],
+    name="sd21",
+    diffusion="stabilityai/stable-diffusion-2-1@5cae40e6a2745ae2b01ad92ae5043f95f23644d6",
+    image_size=768,
+    batch_size=4,
+)
+PRESETS["sdxl"] = replace(
+    PRESETS["sd15"],
+    name="sdxl",
+    diffusion="stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
+    image_size=1024,
+    batch_size=4,
+    backbone=BACKBONES["sdxl"],
+)
 # of a repository, what the loaders read, as options of `hf download`: most hold the same weights
 # several times over, Stable Diffusion's more than forty gigabytes
 FILES = {
     "diffusion": (
-        '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer/*" '
-        '--include "scheduler/*" --exclude "safety_checker/*"'
+        '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer*/*" '
+        '--include "scheduler/*" --exclude "safety_checker/*" --exclude "vae_1_0/*"'
     ),
     "vlm_pretrained": '--include "*.safetensors"',
     "writer": '--exclude "*.bin"',
@@ -165,6 +232,25 @@ def how_to_get(name: str) -> str:
         "give a folder that is complete, with weights in safetensors, or a hub id at its commit, "
         "ORG/NAME@HASH"
     )
+
+
+def switch_values() -> dict[str, tuple]:
+    """Every switch of a recipe, and the values that its type allows."""
+    types = get_type_hints(Recipe)
+    names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
+    return {name: _values(types[name]) for name in names}
+
+
+def _values(kind: Any) -> tuple:
+    """The values of a type that has few: a bool, a Literal, or one of these with None."""
+    if kind is bool:
+        return True, False
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    values: tuple = ()
+    for part in get_args(kind):
+        values += (None,) if part is type(None) else _values(part)
+    return values
 
 
 @dataclass(frozen=True)
@@ -236,6 +322,15 @@ class Recipe:
         "training", default="counterfactual"
     )
 
+    def __post_init__(self) -> None:
+        """KCDPError for a value that a switch does not have: none may fall into an `else`."""
+        for name, values in switch_values().items():
+            if getattr(self, name) not in values:
+                raise KCDPError(
+                    f"{name}={getattr(self, name)!r} is not known; choose one of "
+                    f"{', '.join(map(str, values))}."
+                )
+
     @property
     def looks_once(self) -> bool:
         """Is nothing trained before the four maps, so that they are computed once a picture?"""
@@ -280,25 +375,6 @@ RECIPES = {
 RECIPES["best"] = replace(
     RECIPES["paper"], name="best", embeddings=True, domain_norm=True, labelled_by="answer"
 )
-
-
-def switch_values() -> dict[str, tuple]:
-    """Every switch of a recipe, and the values that its type allows."""
-    types = get_type_hints(Recipe)
-    names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
-    return {name: _values(types[name]) for name in names}
-
-
-def _values(kind: Any) -> tuple:
-    """The values of a type that has few: a bool, a Literal, or one of these with None."""
-    if kind is bool:
-        return True, False
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    values: tuple = ()
-    for part in get_args(kind):
-        values += (None,) if part is type(None) else _values(part)
-    return values
 
 
 def _differing(one: str, other: str) -> tuple[str, ...]:

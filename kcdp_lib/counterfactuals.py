@@ -1,9 +1,9 @@
-"""CLIEA, counterfactual-enhanced language-image emotional alignment, and its pseudo-labels.
+"""CLIEA: counterfactual-enhanced language-image emotional alignment (chapter 04).
 
-Chapter 04. Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E, X -> V
--> Y. The knowledge K of a picture is read once under the prompt P of every emotion; the prompt of
-the true emotion is the factual one, the others are interventions P*. Contrastive learning tells
-them apart.
+And the pseudo-labels it gives. Causal graph of the paper (method chapter, eq-graph): X -> K -> E ->
+Y, P -> E, X -> V -> Y. The knowledge K of a picture is read once under the prompt P of every
+emotion; the prompt of the true emotion is the factual one, the others are interventions P*.
+Contrastive learning tells them apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from kcdp_lib.tokens import masked_mean, used_positions
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
 HEADS = 8
-LEAST = 0.02  # no class is believed to be rarer, in either domain
+# No class is believed to be rarer, in either domain.
+LEAST = 0.02
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
@@ -33,7 +34,7 @@ def prompts(classes: Sequence[str]) -> list[str]:
 
 
 class CLIEA(nn.Module):
-    """Compares a picture with the counterfactual readings of its own knowledge.
+    """Compares a picture with the six counterfactual readings of its own knowledge.
 
     Method chapter, eq-cliea; paper, section CLIEA. visual_width: numbers in v (4 F); text_width: H
     of the text encoder, a multiple of the 8 heads.
@@ -58,33 +59,35 @@ class CLIEA(nn.Module):
     ) -> torch.Tensor:
         """The texts s [B, C, H] of eq-cliea (method chapter).
 
-        Self-attention over [prompt_c ; k], then the mean over tokens, for each class c.
-
-        tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
+        For each class c, self-attention over [prompt_c ; k] and then the mean over tokens. tokens
+        [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
         prompt_mask [C, L]. Prompt and knowledge are projected once each and only then paired, and
         the mean is taken before the (linear) output projection: the same numbers for a sixth of the
         work.
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
-        if self.recipe.alignment == "prompts":  # without the knowledge: the same texts for all
+        if self.recipe.alignment == "prompts":
+            # Without the knowledge: the same six texts for every picture.
             mask = torch.zeros_like(mask)
         used, prompt_used = used_positions(mask), used_positions(prompt_mask)
         tokens, mask = tokens[:, used], mask[:, used]
         prompt_tokens, prompt_mask = prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
         batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]
+        # [B, C, L + T, 3 H]
         pairs = torch.cat(
             [
                 self.in_proj(prompt_tokens)[None].expand(batch, -1, -1, -1),
                 self.in_proj(tokens)[:, None].expand(-1, classes, -1, -1),
             ],
             dim=2,
-        ).flatten(0, 1)  # [B C, L + T, 3 H]
+        )
         valid = torch.cat(
             [prompt_mask[None].expand(batch, -1, -1), mask[:, None].expand(-1, classes, -1)], dim=2
         ).flatten(0, 1)
-        # query, key and value: [B C, heads, L + T, H / heads] each
-        query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(2, 0, 3, 1, 4)
+        # each [B C, heads, L + T, H / heads]
+        heads = pairs.flatten(0, 1).unflatten(-1, (3, HEADS, width // HEADS))
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=None if valid.all() else valid[:, None, None]
         )
@@ -99,21 +102,20 @@ class CLIEA(nn.Module):
         prompt_tokens: torch.Tensor,
         prompt_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """Cosine similarities [B, C], -1 to 1, of a picture and its counterfactual texts.
+        """Cosines [B, C] of the picture's v [B, 4 F] and its counterfactual texts.
 
-        They are not yet divided by the temperature. The second half of eq-cliea: v [B, 4 F] is the
-        picture; tokens, masks and prompts are as in `read`.
+        Before the division by the temperature. The second half of eq-cliea; tokens, masks and
+        prompts as in `read`.
         """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask)
         return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """L_ccl of eq-ccl (method chapter).
+    """L_ccl of eq-ccl: cross-entropy over the counterfactual texts (method chapter).
 
-    Cross-entropy over the counterfactual texts, with the temperature 0.07.
-
-    similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in nats.
+    The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in
+    nats.
     """
     return F.cross_entropy(similarities / TEMPERATURE, labels)
 
@@ -132,10 +134,7 @@ class Pseudo(NamedTuple):
 
 
 class PseudoLabeller(nn.Module):
-    """Labels for the target from its own similarities.
-
-    What was seen before, in class balance, the surest first (method chapter, eq-pseudo; chapter
-    04).
+    """Labels for the target from its own similarities (method chapter, eq-pseudo; chapter 04).
 
     Every target picture has a row in a memory of probabilities, an exponential moving average over
     the epochs (no extra pass over the data). Nothing is kept during the warm-up; then the surest
@@ -146,6 +145,10 @@ class PseudoLabeller(nn.Module):
     (`estimate_prior`) and take the place of source_prior [C], the source's. warm_up is a share of
     the training, keep are shares of each class.
     """
+
+    memory: torch.Tensor  # [N, C]
+    seen: torch.Tensor  # [N] bool, is there anything in the memory
+    source_prior: torch.Tensor  # [C]
 
     def __init__(
         self,
@@ -159,18 +162,15 @@ class PseudoLabeller(nn.Module):
     ):
         super().__init__()
         self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
-        self.memory: torch.Tensor
-        self.seen: torch.Tensor
-        self.source_prior: torch.Tensor
         self.register_buffer("memory", torch.zeros(pictures, classes))
         self.register_buffer("seen", torch.zeros(pictures, dtype=torch.bool))
         self.register_buffer("source_prior", source_prior, persistent=False)
 
     @torch.no_grad()
     def update(self, rows: torch.Tensor, similarities: torch.Tensor, progress: float) -> Pseudo:
-        """Note the similarities [B, C] (cosines) of the pictures `rows` [B], and label them.
+        """Note the similarities [B, C] (cosines) of the pictures `rows` [B] (int64) and label them.
 
-        rows are int64; progress is the fraction of the training that is done, 0 to 1.
+        progress: fraction of the training done, 0 to 1.
         """
         return self.note(rows, similarity_probs(similarities), progress)
 
@@ -187,30 +187,25 @@ class PseudoLabeller(nn.Module):
         return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
 
     def probabilities(self) -> torch.Tensor:
-        """The memory [N, C].
-
-        For `priors` it has the target's own class shares in place of the source's.
-        """
+        """The memory [N, C], for `priors` with the target's own class shares, not the source's."""
         if self.recipe.pseudo_labels != "priors" or not self.seen.any():
             return self.memory
-        shares = estimate_prior(self.memory[self.seen], self.source_prior)
-        return with_prior(self.memory, shares, self.source_prior)
+        prior = estimate_prior(self.memory[self.seen], self.source_prior)
+        return with_prior(self.memory, prior, self.source_prior)
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
         """Confidence [C], a probability, from which a picture of each predicted class is kept.
 
-        Infinite during the warm-up and for a class never predicted.
-
-        progress: fraction of the training done, 0 to 1.
+        Infinite during the warm-up and for a class never predicted. progress: fraction of the
+        training done, 0 to 1.
         """
         confidence, labels = self.probabilities().max(-1)
         limits = confidence.new_full((self.memory.shape[1],), float("inf"))
         if progress < self.warm_up:
             return limits
-        fraction = self.keep[0] + (self.keep[1] - self.keep[0]) * (progress - self.warm_up) / (
-            1 - self.warm_up
-        )
+        first, last = self.keep
+        fraction = first + (last - first) * (progress - self.warm_up) / (1 - self.warm_up)
         for c in range(len(limits)):
             of_class = confidence[self.seen & (labels == c)]
             if len(of_class):
@@ -224,12 +219,10 @@ class PseudoLabeller(nn.Module):
         A picture never seen is not kept.
         """
         confidence, labels = self.probabilities().max(-1)
-        raw = self.recipe.pseudo_labels == "raw"
-        return Pseudo(
-            labels,
-            self.seen & (raw | (confidence >= self.thresholds(progress)[labels])),
-            confidence,
-        )
+        kept = self.seen
+        if self.recipe.pseudo_labels != "raw":
+            kept = kept & (confidence >= self.thresholds(progress)[labels])
+        return Pseudo(labels, kept, confidence)
 
 
 def together(*voices: torch.Tensor) -> torch.Tensor:
@@ -243,11 +236,11 @@ def together(*voices: torch.Tensor) -> torch.Tensor:
 def with_prior(
     probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor
 ) -> torch.Tensor:
-    """Bayes' rule with another prior (Saerens et al. 2002).
+    """Probabilities [N, C] learnt under source_prior [C], as they are under prior [C].
 
-    Probabilities [N, C] that were learnt where classes have the shares source_prior [C] become what
-    they are where the shares are prior [C]. Source shares below `LEAST` count as that: of a class
-    that the source never shows, any doubt would otherwise become a certainty.
+    Priors are class shares: Bayes' rule with another prior (Saerens et al. 2002). Source shares
+    below `LEAST` count as that: of a class that the source never shows, any doubt would otherwise
+    become a certainty.
     """
     weighted = probs * prior / source_prior.clamp(min=LEAST)
     return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
@@ -261,7 +254,7 @@ def estimate_prior(
     By EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison"). source_prior [C]:
     the shares where the classifier was taught. Right if the classes look alike in both domains and
     differ in frequency alone, and the classifier is calibrated. In the end every class is given
-    `least` and the rest is shared as found, so that none is ruled out.
+    `least` and the rest is shared as estimated, so that none is ruled out.
     """
     prior = torch.full_like(source_prior, 1 / len(source_prior))
     for _ in range(steps):

@@ -7,27 +7,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.config import Backbone, Preset, Recipe
 from kcdp_lib.loading import check_words, load_part, loading, place
 from kcdp_lib.triplets import Triplet
+
+
+class EncodedText(NamedTuple):
+    """One text, on the CPU: tau of eq-knowledge (method chapter)."""
+
+    tokens: torch.Tensor  # [L, H] float32
+    mask: torch.Tensor  # [L] bool, True from the start to the end token
+    pooled: torch.Tensor  # [P] float32, empty unless the preset's backbone asks for it
 
 
 class TextEncoder(NamedTuple):
     """The diffusion model's frozen CLIP text encoder, tau of eq-knowledge (method chapter).
 
-    The tokenizer's model_max_length is L.
+    Stable Diffusion XL has two; their tokens are put side by side. The first tokenizer's
+    model_max_length is L.
     """
 
-    tokenizer: CLIPTokenizer
-    model: CLIPTextModel
-    known: dict[
-        str, tuple[torch.Tensor, torch.Tensor]
-    ]  # text -> tokens [L, H] and mask [L], of all that was encoded so far
+    parts: tuple[tuple[CLIPTokenizer, Any], ...]
+    backbone: Backbone
+    known: dict[str, EncodedText]  # all that was encoded so far
+
+    @property
+    def tokenizer(self) -> CLIPTokenizer:
+        """The first tokenizer, whose positions those of k are."""
+        return self.parts[0][0]
+
+    @property
+    def model(self) -> Any:
+        """The first text encoder."""
+        return self.parts[0][1]
+
+    @property
+    def width(self) -> int:
+        """H, the numbers in a token."""
+        return sum(model.config.hidden_size for _, model in self.parts)
 
 
 class Knowledge(NamedTuple):
@@ -39,52 +61,85 @@ class Knowledge(NamedTuple):
 
 @lru_cache(maxsize=2)  # one a device
 def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
-    """Tokenizer and text encoder of the preset's diffusion model, in float32.
-
-    KCDPError if they cannot be loaded whole.
+    """Tokenizers and text encoders of the preset's diffusion model, in float32.
 
     The last one stays loaded, and with it what it has read: in a whole run no text is encoded
-    twice.
+    twice. KCDPError if they cannot be loaded whole.
     """
-    model = load_part(CLIPTextModel, preset, "text_encoder").to(device)
-    with loading(f"The tokenizer of {preset.diffusion}", preset.diffusion):
-        tokenizer = CLIPTokenizer.from_pretrained(
-            place(preset.diffusion),
-            subfolder="tokenizer",
-            model_max_length=model.config.max_position_embeddings,
-        )
-    check_words(tokenizer, model.config.vocab_size, preset.diffusion, preset.diffusion)
-    return TextEncoder(tokenizer, model, known={})
+    parts: list[tuple[CLIPTokenizer, Any]] = []
+    for name in preset.backbone.text_encoders:
+        # The first may come without a projection; a second is there for what it pools, too.
+        kind = CLIPTextModelWithProjection if parts else CLIPTextModel
+        model = load_part(kind, preset, name).to(device)
+        with loading(f"The tokenizer of {preset.diffusion}", preset.diffusion):
+            tokenizer = CLIPTokenizer.from_pretrained(
+                place(preset.diffusion),
+                subfolder=name.replace("text_encoder", "tokenizer"),
+                model_max_length=model.config.max_position_embeddings,
+            )
+        check_words(tokenizer, model.config.vocab_size, preset.diffusion, preset.diffusion)
+        parts.append((tokenizer, model))
+    return TextEncoder(tuple(parts), preset.backbone, known={})
 
 
 @torch.no_grad()
 def encode_texts(
     texts: Sequence[str], text_encoder: TextEncoder, batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [N, L, H] float32 and bool mask [N, L] (True from the start to the end token) of N
-    texts, on the CPU: tau of eq-knowledge (method chapter).
+    """Tokens [N, L, H] float32 and bool mask [N, L] of N texts, on the CPU.
 
-    What is longer than L tokens is cut. What was encoded before is not encoded again.
+    tau of eq-knowledge (method chapter). The mask is True from the start to the end token. What is
+    longer than L tokens is cut. What was encoded before is not encoded again.
     """
-    tokenizer, model, known = text_encoder
+    known = text_encoder.known
     distinct, rows = _distinct(texts)
-    new, length = [text for text in distinct if text not in known], tokenizer.model_max_length
+    new = [text for text in distinct if text not in known]
     for i in range(0, len(new), batch_size):
+        batch = new[i : i + batch_size]
+        known.update(zip(batch, _encode(batch, text_encoder), strict=True))
+    if not distinct:
+        length = text_encoder.tokenizer.model_max_length
+        no_mask = torch.zeros(0, length, dtype=torch.bool)
+        return torch.zeros(0, length, text_encoder.width), no_mask
+    tokens = torch.stack([known[text].tokens for text in distinct])
+    mask = torch.stack([known[text].mask for text in distinct])
+    return tokens[rows], mask[rows]
+
+
+def _encode(texts: list[str], text_encoder: TextEncoder) -> list[EncodedText]:
+    """One batch through every text encoder."""
+    layer = text_encoder.backbone.text_layer
+    tokens, masks, pooled = [], [], torch.zeros(len(texts), 0)
+    for tokenizer, model in text_encoder.parts:
         batch = tokenizer(
-            new[i : i + batch_size],
+            texts,
             padding="max_length",
             truncation=True,
-            max_length=length,
+            max_length=tokenizer.model_max_length,
             return_tensors="pt",
         )
-        tokens = model(batch.input_ids.to(model.device)).last_hidden_state.float().cpu()
-        known.update(zip(new[i : i + batch_size], zip(tokens, batch.attention_mask.bool())))
-    if not distinct:
-        return torch.zeros(0, length, model.config.hidden_size), torch.zeros(
-            0, length, dtype=torch.bool
-        )
-    tokens, masks = zip(*(known[text] for text in distinct))
-    return torch.stack(tokens)[rows], torch.stack(masks)[rows]
+        output = model(batch.input_ids.to(model.device), output_hidden_states=layer is not None)
+        states = output.last_hidden_state if layer is None else output.hidden_states[layer]
+        tokens.append(states.float().cpu())
+        masks.append(batch.attention_mask.bool())
+        if text_encoder.backbone.pooled_text and "text_embeds" in output:
+            pooled = output.text_embeds.float().cpu()
+    together = zip(torch.cat(tokens, -1), masks[0], pooled, strict=True)
+    return [EncodedText(*of_text) for of_text in together]
+
+
+def pooled_captions(
+    captions: Sequence[str], recipe: Recipe, text_encoder: TextEncoder
+) -> torch.Tensor | None:
+    """Each caption as one vector, [N, P] float32; None for a backbone that does not ask for it.
+
+    Chapter "Full size". A recipe that leaves the captions out reads empty ones.
+    """
+    if not text_encoder.backbone.pooled_text:
+        return None
+    captions, _ = known_texts(captions, [[]] * len(captions), recipe)
+    encode_texts(captions, text_encoder)
+    return torch.stack([text_encoder.known[caption].pooled for caption in captions])
 
 
 def _distinct(items: Sequence) -> tuple[list, torch.Tensor]:
@@ -99,17 +154,17 @@ def knowledge_tokens(
     recipe: Recipe,
     text_encoder: TextEncoder,
 ) -> Knowledge:
-    """k = [c ; t] of N pictures, tokens [N, 2 L, H] and mask [N, 2 L] (method chapter,
-    eq-knowledge; paper, figure 2, left).
+    """The knowledge k = [c ; t] of N pictures, tokens [N, 2 L, H] and mask [N, 2 L].
 
-    First the caption's L tokens, then the L tokens of all its triplets together. "spaced": each
-    triplet is encoded alone and the encodings are averaged position by position over the triplets
-    that reach it; the mask is their union, empty without triplets. "glued": written without spaces
-    and summed, padding included; without triplets the caption stands in again, and nothing is
-    masked, because padding is text like any other there. A recipe that leaves a part of the
-    knowledge out reads an empty caption, or no triplets.
+    Method chapter, eq-knowledge; paper, figure 2, left. First the caption's L tokens, then the L
+    tokens of all its triplets together. "spaced": each triplet is encoded alone and the encodings
+    are averaged position by position over the triplets that reach it; the mask is their union,
+    empty without triplets. "glued": written without spaces and summed, padding included; without
+    triplets the caption stands in again, and nothing is masked, because padding is text like any
+    other there. A recipe that leaves a part of the knowledge out reads an empty caption, or no
+    triplets.
     """
-    captions, triplets = told(captions, triplets, recipe)
+    captions, triplets = known_texts(captions, triplets, recipe)
     caption_tokens, caption_mask = encode_texts(captions, text_encoder)
     glued = recipe.triplet_text == "glued"
     owners = torch.tensor(
@@ -129,31 +184,41 @@ def knowledge_tokens(
     ).coalesce()
     if glued:
         none = torch.tensor([not of_row for of_row in triplets], dtype=torch.bool)[:, None, None]
-        summed = torch.where(none, caption_tokens, _sparse_product(holds, tokens))
-        caption_mask = reached = torch.ones_like(caption_mask)
+        triplet_tokens = torch.where(none, caption_tokens, _sparse_product(holds, tokens))
+        caption_mask = triplet_mask = torch.ones_like(caption_mask)
     else:
-        reach = _sparse_product(holds, mask.float())
-        summed, reached = (
-            _sparse_product(holds, tokens * mask[..., None]) / reach.clamp(min=1)[..., None],
-            reach > 0,
-        )
-    return Knowledge(torch.cat([caption_tokens, summed], 1), torch.cat([caption_mask, reached], 1))
+        counts = _sparse_product(holds, mask.float())
+        sums = _sparse_product(holds, tokens * mask[..., None])
+        triplet_tokens = sums / counts.clamp(min=1)[..., None]
+        triplet_mask = counts > 0
+    return Knowledge(
+        torch.cat([caption_tokens, triplet_tokens], 1), torch.cat([caption_mask, triplet_mask], 1)
+    )
 
 
-def told(
+def known_texts(
     captions: Sequence[str], triplets: Sequence[Sequence[Triplet]], recipe: Recipe
 ) -> tuple[Sequence[str], Sequence[Sequence[Triplet]]]:
-    """What a recipe lets be known of N pictures.
+    """What a recipe lets be known of N pictures (chapter "A fair comparison").
 
     Captions and triplets as they are, or without one of them or both, or each picture's from its
-    neighbour (chapter "A fair comparison").
+    neighbour.
     """
-    if recipe.knowledge == "another":
-        return [*captions[-1:], *captions[:-1]], [*triplets[-1:], *triplets[:-1]]
-    return (
-        captions if recipe.knowledge in ("both", "caption") else [""] * len(captions),
-        triplets if recipe.knowledge in ("both", "triplets") else [[]] * len(triplets),
-    )
+    no_captions = [""] * len(captions)
+    no_triplets: list[list[Triplet]] = [[]] * len(triplets)
+    match recipe.knowledge:
+        case "both":
+            return captions, triplets
+        case "caption":
+            return captions, no_triplets
+        case "triplets":
+            return no_captions, triplets
+        case "none":
+            return no_captions, no_triplets
+        case "another":
+            return [*captions[-1:], *captions[:-1]], [*triplets[-1:], *triplets[:-1]]
+        case unknown:
+            assert_never(unknown)
 
 
 def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

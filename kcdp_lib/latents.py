@@ -22,22 +22,18 @@ def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Latents [N, Z, h, w] float32 of uint8 images [N, 3, S, S].
+    """Latents [N, Z, h, w] float32 of uint8 images [N, 3, S, S] (method chapter, eq-latents).
 
-    The mode of the posterior, so no noise (method chapter, eq-latents; paper, section KADAP).
-
-    S is a side in pixels; h and w are S over the VAE's own factor, 4 for the miniature and 8 for
-    Stable Diffusion. The recipe says whether the VAE sees values in [-1, 1], and whether the
-    latents are scaled as the UNet expects.
+    The mode of the posterior, so no noise (paper, section KADAP). S is a side in pixels; h and w
+    are S over the VAE's own factor, 4 for the miniature and 8 for Stable Diffusion. The recipe says
+    whether the VAE sees values in [-1, 1], and whether the latents are scaled as the UNet expects.
     """
     pixels = images.to(vae.device).float() / 255
     if recipe.image_range == "symmetric":
         pixels = 2 * pixels - 1
     else:
-        mean, std = (
-            pixels.new_tensor(IMAGENET_MEAN).view(3, 1, 1),
-            pixels.new_tensor(IMAGENET_STD).view(3, 1, 1),
-        )
+        mean = pixels.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+        std = pixels.new_tensor(IMAGENET_STD).view(3, 1, 1)
         pixels = ((pixels - mean) / std - mean) / std
     latents = vae.encode(pixels).latent_dist.mode()
     return latents * vae.config.scaling_factor if recipe.latent_scaling else latents

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from huggingface_hub import constants
@@ -57,7 +58,7 @@ def place(name: str) -> str:
     return str(folder)
 
 
-def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
+def load_part(kind: Any, preset: Preset, subfolder: str) -> Any:
     """One model of a preset's diffusers pipeline in float32, frozen.
 
     KCDPError if it cannot be loaded whole.
@@ -72,7 +73,7 @@ def load_part(kind: type, preset: Preset, subfolder: str) -> nn.Module:
     )
 
 
-def load_whole(kind: type, name: str, what: str, **options) -> nn.Module:
+def load_whole(kind: Any, name: str, what: str, **options) -> Any:
     """A model of diffusers or transformers by its name (`place`), frozen and in eval mode.
 
     `what` names the model in messages; the options are those of `from_pretrained`.

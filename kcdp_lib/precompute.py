@@ -15,7 +15,12 @@ from kcdp_lib import datasets, paths, shards
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.keys import stage_key
-from kcdp_lib.knowledge import TextEncoder, knowledge_tokens, load_text_encoder
+from kcdp_lib.knowledge import (
+    TextEncoder,
+    knowledge_tokens,
+    load_text_encoder,
+    pooled_captions,
+)
 from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.shards import Rows
 from kcdp_lib.tokens import used_positions
@@ -50,25 +55,25 @@ class Frozen:
     image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
     captions: list[str]
     triplets: list[list[Triplet]]
-    embeddings: torch.Tensor | Rows | None = (
-        None  # [N, 4 D] float32, all that the VLM knows of a picture (`see_and_say`)
-    )
-    maps: list[Rows] | None = (
-        # Four [N, channels, h, w] float32, where nothing is trained before them
-        # (`baselines.with_maps`)
-        None
-    )
+    # [N, 4 D] float32, all that the VLM knows of a picture (`see_and_say`)
+    embeddings: torch.Tensor | Rows | None = None
+    # four [N, channels, h, w] float32, where nothing is trained before them
+    # (`baselines.with_maps`)
+    maps: list[Rows] | None = None
+    # [N, P] float32, the captions as vectors, for a backbone that asks for them
+    pooled: torch.Tensor | Rows | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, rows: slice) -> Frozen:
         """Some pictures, read into memory; `frozen[:]` is all of them. Without their maps."""
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return Frozen(
             **{
-                field.name: value[rows]
-                for field in fields(self)
-                if (value := getattr(self, field.name)) is not None and field.name != "maps"
+                name: part[rows]
+                for name, part in parts.items()
+                if part is not None and name != "maps"
             }
         )
 
@@ -76,22 +81,22 @@ class Frozen:
 def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
     """The same pictures under an empty caption and no triplets.
 
-    What the model would see if nobody told it anything. A baseline of chapter 05.
+    What the model would perceive if nobody told it anything. A baseline of chapter 05.
     """
-    nothing = knowledge_tokens([""], [[]], recipe, text_encoder)
-    tokens, mask = (
-        Rows([of_one], index=torch.zeros(len(frozen), dtype=torch.long)) for of_one in nothing
-    )  # one row for all
-    embeddings = Rows(
-        [torch.zeros_like(frozen.embeddings[:1])], index=torch.zeros(len(frozen), dtype=torch.long)
-    )  # the VLM's embeddings are knowledge, too
+    one_for_all = torch.zeros(len(frozen), dtype=torch.long)
+    tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
+    pooled = pooled_captions([""], recipe, text_encoder)
+    embeddings = frozen.embeddings
+    if embeddings is not None:  # they are knowledge, too
+        embeddings = Rows([torch.zeros_like(embeddings[:1])], index=one_for_all)
     return replace(
         frozen,
-        tokens=tokens,
-        mask=mask,
+        tokens=Rows([tokens], index=one_for_all),
+        mask=Rows([mask], index=one_for_all),
         captions=[""] * len(frozen),
         triplets=[[] for _ in range(len(frozen))],
         embeddings=embeddings,
+        pooled=None if pooled is None else Rows([pooled], index=one_for_all),
     )
 
 
@@ -113,30 +118,32 @@ def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
     """Everything there is to know of uint8 images [N, 3, S, S], without the cache.
 
-    One batch (eq-caption, eq-knowledge, eq-latents).
-
-    S is the preset's image_size; `datasets.read_images` makes such images.
+    One batch (eq-caption, eq-knowledge, eq-latents). S is the preset's image_size;
+    `datasets.read_images` makes such images.
     """
-    embeddings, captions, known = see_and_say(foundations.vlm, foundations.writer, images)
+    image_embeddings, captions, embeddings = see_and_say(
+        foundations.vlm, foundations.writer, images
+    )
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(
         encode_images(foundations.vae, images, recipe).cpu(),
         tokens,
         mask,
-        embeddings,
+        image_embeddings,
         captions,
         triplets,
-        known,
+        embeddings,
+        pooled=pooled_captions(captions, recipe, foundations.text_encoder),
     )
 
 
 def freeze(
     pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True
 ) -> Frozen:
-    """`describe` for a whole set of pictures (datasets.Pictures), from the cache what was ever
-    computed by the same code, models and pictures (chapter 02).
+    """`describe` for a whole set of pictures (datasets.Pictures), from the cache where it can.
 
+    The cache has what was ever computed by the same code, models and pictures (chapter 02).
     Captions, latents and tokens are cached apart, in shards, so that a recipe that changes one of
     them finds the others. Labels and names of the pictures are not looked at. The tensors stay on
     disk (`shards.Rows`). KCDPError for a set without pictures.
@@ -155,67 +162,66 @@ def freeze(
     }
 
     def batches(i: int, what: str):
-        files = pictures.files[blocks[i]]
-        some = [
-            files[start : start + preset.batch_size]
-            for start in range(0, len(files), preset.batch_size)
-        ]
-        of = f"{what} of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}"
-        return (
-            datasets.read_images(batch, preset.image_size)
-            for batch in (paths.progress(some, of, images=preset.batch_size) if progress else some)
-        )
+        files, size = pictures.files[blocks[i]], preset.batch_size
+        some = [files[start : start + size] for start in range(0, len(files), size)]
+        title = f"{what} of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}"
+        for batch in paths.progress(some, title, images=size) if progress else some:
+            yield datasets.read_images(batch, preset.image_size)
 
     @lru_cache(1)
     def speakers():
-        return load_vlm(preset, device), load_writer(
-            preset.writer, device
-        ) if preset.writer else None
+        writer = load_writer(preset.writer, device) if preset.writer else None
+        return load_vlm(preset, device), writer
 
     def captions(i: int):
-        seen, written, known = zip(
-            *(see_and_say(*speakers(), images) for images in batches(i, "captions"))
-        )
-        return {"image_embeddings": torch.cat(seen), "embeddings": torch.cat(known)}, [
-            text for batch in written for text in batch
-        ]
+        vlm, writer = speakers()
+        said = [see_and_say(vlm, writer, images) for images in batches(i, "captions")]
+        image_embeddings, texts, embeddings = zip(*said, strict=True)
+        tensors = {
+            "image_embeddings": torch.cat(image_embeddings),
+            "embeddings": torch.cat(embeddings),
+        }
+        return tensors, [text for batch in texts for text in batch]
 
     @lru_cache(1)
     def vae():
         return load_vae(preset, device)
 
     def latents(i: int):
-        return {
-            "latents": torch.cat(
-                [encode_images(vae(), images, recipe).cpu() for images in batches(i, "latents")]
-            )
-        }, []
+        parts = [encode_images(vae(), images, recipe).cpu() for images in batches(i, "latents")]
+        return {"latents": torch.cat(parts)}, []
 
     def tokens(i: int):
-        triplets = load_parser(preset.parser)(said[i].texts)
-        known = knowledge_tokens(said[i].texts, triplets, recipe, load_text_encoder(preset, device))
+        texts, text_encoder = captioned[i].texts, load_text_encoder(preset, device)
+        triplets = load_parser(preset.parser)(texts)
+        knowledge = knowledge_tokens(texts, triplets, recipe, text_encoder)
         # What is padding in every picture of the shard is never read: most of what would be stored
-        used = used_positions(known.mask)
-        return {"tokens": known.tokens[:, used], "mask": known.mask, "used": used}, triplets
+        used = used_positions(knowledge.mask)
+        tensors = {"tokens": knowledge.tokens[:, used], "mask": knowledge.mask, "used": used}
+        pooled = pooled_captions(texts, recipe, text_encoder)
+        return tensors if pooled is None else {**tensors, "pooled": pooled}, triplets
 
-    said = shards.compute(names["captions"], captions)
-    seen = shards.compute(names["latents"], latents)
+    def rows(parts: list[shards.Shard], name: str) -> Rows:
+        return Rows([shard.tensors[name] for shard in parts])
+
+    captioned = shards.compute(names["captions"], captions)
+    encoded = shards.compute(names["latents"], latents)
     known = shards.compute(names["tokens"], tokens)
-    masks = [shard.tensors["mask"] for shard in known]
     return Frozen(
-        latents=shards.Rows([shard.tensors["latents"] for shard in seen]),
-        mask=shards.Rows(masks),
-        tokens=shards.Rows(
+        latents=rows(encoded, "latents"),
+        tokens=Rows(
             [shard.tensors["tokens"] for shard in known],
             [shard.tensors["used"] for shard in known],
-            masks[0].shape[1],
+            known[0].tensors["mask"].shape[1],
         ),
-        image_embeddings=shards.Rows([shard.tensors["image_embeddings"] for shard in said]),
-        embeddings=shards.Rows([shard.tensors["embeddings"] for shard in said]),
-        captions=[text for shard in said for text in shard.texts],
+        mask=rows(known, "mask"),
+        image_embeddings=rows(captioned, "image_embeddings"),
+        captions=[text for shard in captioned for text in shard.texts],
         triplets=[
             [tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts
         ],
+        embeddings=rows(captioned, "embeddings"),
+        pooled=rows(known, "pooled") if preset.backbone.pooled_text else None,
     )
 
 

@@ -29,11 +29,10 @@ def accelerator(precision: str, device: str) -> Accelerator:
 
 
 def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor, float]]:
-    """This process's part of a batch, int64 rows [B], in pieces with their weights.
+    """This process's part of a batch, int64 rows [B], in pieces, each with its weight.
 
-    There are `accumulation` pieces, fewer if the batch is small.
-    The mean over all processes of the sum of weighted means is the mean over the batch. KCDPError
-    if a process would go without.
+    `accumulation` pieces, fewer if the batch is small. The mean over all processes of the sum of
+    weighted means is the mean over the batch. KCDPError if a process would go without.
     """
     state = PartialState()
     if len(rows) < state.num_processes:
@@ -56,26 +55,22 @@ def summed(values: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
-    """Tensors [B, ...] of each process put one after the other.
-
-    Also where this process's lie in them.
-    """
+    """Tensors [B, ...] of each process one after the other, and where this process's lie there."""
     state = PartialState()
     if state.num_processes == 1:
         return list(values), slice(None)
     parts = gather_object([[value.cpu() for value in values]])
     start = sum(len(part[0]) for part in parts[: state.process_index])
-    return [torch.cat(column).to(values[0].device) for column in zip(*parts, strict=True)], slice(
-        start, start + len(values[0])
-    )
+    together = [torch.cat(column).to(values[0].device) for column in zip(*parts, strict=True)]
+    return together, slice(start, start + len(values[0]))
 
 
 def mean_of(numbers: dict[str, float], device: str) -> dict[str, float]:
     """The mean of each number over the processes."""
     if PartialState().num_processes == 1:
         return numbers
-    mine = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
-    return dict(zip(numbers, reduce(mine, "mean").tolist(), strict=True))
+    values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
+    return dict(zip(numbers, reduce(values, "mean").tolist(), strict=True))
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -83,6 +78,5 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if PartialState().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    nn.utils.vector_to_parameters(
-        reduce(nn.utils.parameters_to_vector(gradients), "mean"), gradients
-    )
+    mean = reduce(nn.utils.parameters_to_vector(gradients), "mean")
+    nn.utils.vector_to_parameters(mean, gradients)

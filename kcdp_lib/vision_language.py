@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -27,16 +27,13 @@ ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
 
 class VLM(NamedTuple):
-    """A frozen open_clip CoCa (chapter 02). start, end: the token ids around a caption.
+    """A frozen open_clip CoCa (chapter 02)."""
 
-    forbidden: ids that no caption may hold.
-    """
-
-    model: torch.nn.Module
-    tokenizer: object
-    start: int
+    model: Any
+    tokenizer: Any
+    start: int  # the token ids around a caption
     end: int
-    forbidden: list[int]
+    forbidden: list[int]  # ids that no caption may hold
 
 
 def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
@@ -54,23 +51,15 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
     if not hasattr(model, "text_decoder"):
         raise KCDPError(f"{what} cannot write captions; choose a CoCa.")
     check_finite(model, what, home)
-    words = getattr(
-        tokenizer, "tokenizer", tokenizer
-    )  # open_clip wraps Hugging Face's tokenizers, its own it does not
-    if words is not tokenizer:
+    # open_clip wraps Hugging Face's tokenizers, its own it does not.
+    words = getattr(tokenizer, "tokenizer", tokenizer)
+    if words is tokenizer:
+        start, end = words.sot_token_id, words.eot_token_id
+    else:
         check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
-    start, end = (
-        (words.sot_token_id, words.eot_token_id)
-        if words is tokenizer
-        else (words.bos_token_id, words.eos_token_id)
-    )
-    return VLM(
-        model.eval().requires_grad_(False),
-        tokenizer,
-        start,
-        end,
-        forbidden=[i for i in {start, model.pad_id} if i != end],
-    )
+        start, end = words.bos_token_id, words.eos_token_id
+    forbidden = [i for i in {start, model.pad_id} if i != end]
+    return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden)
 
 
 def _vlm_weights(preset: Preset) -> str | None:
@@ -93,19 +82,19 @@ def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
     pixels = images.to(next(vlm.model.parameters()).device).float() / 255
     if pixels.shape[-1] != size:
         pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    return (pixels - pixels.new_tensor(config["mean"]).view(3, 1, 1)) / pixels.new_tensor(
-        config["std"]
-    ).view(3, 1, 1)
+    mean = pixels.new_tensor(config["mean"]).view(3, 1, 1)
+    std = pixels.new_tensor(config["std"]).view(3, 1, 1)
+    return (pixels - mean) / std
 
 
 @torch.no_grad()
-def _see(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _look(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised embedding [N, D] and image tokens [N, P, W].
 
     One pass of the image tower serves captions and embeddings.
     """
-    seen = vlm.model(_vlm_pixels(vlm, images))
-    return seen["image_features"], seen["image_embs"]
+    output = vlm.model(_vlm_pixels(vlm, images))
+    return output["image_features"], output["image_embs"]
 
 
 @torch.no_grad()
@@ -120,18 +109,17 @@ def _write(vlm: VLM, image_tokens: torch.Tensor) -> list[str]:
     for _ in range(vlm.model.context_length - 1):
         if not len(rows):
             break
-        # image_latent is only handed through by open_clip; given, it saves a second look at the
-        # image
+        # open_clip only hands image_latent through; given, it saves a second look at the image.
         scores = vlm.model(
             None, ids, image_latent=image_tokens, image_embs=image_tokens[rows], output_labels=False
         )["logits"][:, -1]
         scores[:, vlm.forbidden] = -torch.inf
         ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
         going = ids[:, -1] != vlm.end
-        for row, words in zip(rows[~going].tolist(), ids[~going].tolist()):
+        for row, words in zip(rows[~going].tolist(), ids[~going].tolist(), strict=True):
             captions[row] = _text(vlm, words[1:-1])
         rows, ids = rows[going], ids[going]
-    for row, words in zip(rows.tolist(), ids.tolist()):
+    for row, words in zip(rows.tolist(), ids.tolist(), strict=True):
         captions[row] = _text(vlm, words[1:])
     return captions
 
@@ -141,12 +129,12 @@ def _text(vlm: VLM, ids: list[int]) -> str:
 
 
 def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
-    """One caption for each of the uint8 images [N, 3, S, S], decoded greedily (method chapter,
-    eq-caption; paper, figure 2, left).
+    """One caption for each of the uint8 images [N, 3, S, S], decoded greedily.
 
-    The model sees pixels only, never a file's name: in some data sets it holds the label.
+    Method chapter, eq-caption; paper, figure 2, left. The model sees pixels only, never a file's
+    name: in some data sets it holds the label.
     """
-    return _write(vlm, _see(vlm, images)[1])
+    return _write(vlm, _look(vlm, images)[1])
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
@@ -154,7 +142,7 @@ def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
 
     A product with `embed_texts` is a cosine. For the zero-shot baseline (chapter 05).
     """
-    return _see(vlm, images)[0]
+    return _look(vlm, images)[0]
 
 
 @torch.no_grad()
@@ -169,27 +157,21 @@ def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
 
 def _class_centres(vlm: VLM, classes: Sequence[str]) -> torch.Tensor:
     """[C, D], of length one: the mean embedding of the prompts that name a class."""
-    texts = embed_texts(
-        vlm, [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS]
-    )
-    return F.normalize(texts.unflatten(0, (len(classes), -1)).mean(1), dim=-1)
+    prompts = [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS]
+    embeddings = embed_texts(vlm, prompts).unflatten(0, (len(classes), -1))
+    return F.normalize(embeddings.mean(1), dim=-1)
 
 
 @torch.no_grad()
 def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
     """Class probabilities [N, C] without training, on the CPU.
 
-    Each class is the mean embedding of a few prompts that name it.
-
-    image_embeddings [N, D] as `embed_images` gives them. A baseline of chapter 05, no part of the
-    method.
+    Each class is the mean embedding of a few prompts that name it. image_embeddings [N, D] as
+    `embed_images` gives them. A baseline of chapter 05, no part of the method.
     """
     centres = _class_centres(vlm, classes)
-    return (
-        (vlm.model.logit_scale.exp() * image_embeddings.to(centres.device) @ centres.T)
-        .softmax(-1)
-        .cpu()
-    )
+    scaled = vlm.model.logit_scale.exp() * image_embeddings.to(centres.device)
+    return (scaled @ centres.T).softmax(-1).cpu()
 
 
 def embedding_width(preset: Preset) -> int:
@@ -199,10 +181,10 @@ def embedding_width(preset: Preset) -> int:
 
 @lru_cache(maxsize=2)
 def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cpu") -> torch.Tensor:
-    """[C, D] on the device: what `zero_shot` compares pictures with, times the VLM's scale, so that
-    a product with an embedding gives logits (chapter "A fair comparison").
+    """What `zero_shot` compares pictures with, [C, D] on the device, times the VLM's scale.
 
-    KCDPError if the VLM cannot be loaded.
+    So a product with an embedding gives logits (chapter "A fair comparison"). KCDPError if the VLM
+    cannot be loaded.
     """
     vlm = load_vlm(preset, device)
     return vlm.model.logit_scale.exp() * _class_centres(vlm, classes)
@@ -211,24 +193,24 @@ def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cp
 def see_and_say(
     vlm: VLM, writer: Writer | None, images: torch.Tensor
 ) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-    """What the VLM knows of uint8 images [N, 3, S, S], on the CPU: normalised embeddings [N, D].
+    """What the VLM knows of uint8 images [N, 3, S, S], on the CPU.
 
-    Captions, by the writer where there is one (method chapter, eq-caption); and all of it together
-    [N, 4 D].
-
-    The last is not in the paper and for the recipe that looks at the VLM's embeddings: the
-    embedding of a picture and its mirror image together, of length one, the mean and the maximum of
-    its image tokens, which still know of small things, and the caption's embedding.
+    Normalised embeddings [N, D]; captions, by the writer where there is one (method chapter,
+    eq-caption); and all of it together [N, 4 D]. The last is not in the paper, but for the recipe
+    that looks at the VLM's embeddings: the embedding of a picture and its mirror image together, of
+    length one, the mean and the maximum of its image tokens, which still know of small things, and
+    the caption's embedding.
     """
-    (seen, image_tokens), (mirrored, _) = _see(vlm, images), _see(vlm, images.flip(-1))
+    embeddings, image_tokens = _look(vlm, images)
+    mirrored, _ = _look(vlm, images.flip(-1))
     captions = write(writer, images) if writer else _write(vlm, image_tokens)
-    known = torch.cat(
+    together = torch.cat(
         [
-            F.normalize(seen + mirrored, dim=-1),
+            F.normalize(embeddings + mirrored, dim=-1),
             image_tokens.mean(1),
             image_tokens.amax(1),
             embed_texts(vlm, captions),
         ],
         1,
     )
-    return seen.cpu(), captions, known.cpu()
+    return embeddings.cpu(), captions, together.cpu()

@@ -544,14 +544,14 @@ def test_experts_vlm_and_alignment_answer_together(world):
         seen.logits.softmax(-1),
         vision_language.zero_shot(
             vision_language.load_vlm(settings.sizes),
-            given[3][:, : given[3].shape[1] // 4],
+            given.embeddings[:, : given.embeddings.shape[1] // 4],
             EMOTIONS,
         ),
         (similarities / 0.07).softmax(-1),
     ]
     for aligned in (True, False):
         model.aligned = aligned
-        for i, answer in enumerate(model.answer(seen, similarities, given[3])):
+        for i, answer in enumerate(model.answer(seen, similarities, given.embeddings)):
             heard = [voice[i].clamp(min=1e-6).log() for voice in voices[: 2 + aligned]]
             torch.testing.assert_close(
                 answer, (sum(heard) / len(heard)).softmax(-1), atol=1e-5, rtol=1e-3

@@ -57,7 +57,7 @@ def test_every_hub_id_of_a_preset_has_its_commit():
         for name in (preset.diffusion, preset.vlm_pretrained, preset.writer)
         if name and not Path(name).is_dir()
     ]
-    assert len(set(names)) == 3 and all(paths.at_revision(name)[1] for name in names)
+    assert len(set(names)) == 5 and all(paths.at_revision(name)[1] for name in names)
 
 
 @pytest.mark.parametrize(

@@ -717,11 +717,13 @@ def test_who_labels_the_target(settings, frozen):
     for who in ("similarities", "answer", "experts", "vlm"):
         torch.manual_seed(0)
         model = KCDP(settings.sizes, replace(settings.switches, labelled_by=who)).eval()
-        rows = gather(frozen[1], torch.arange(4), "cpu")
-        seen, similarities = model(*rows)
-        found[who] = model.label(seen, similarities, rows[3])
+        batch = gather(frozen[1], torch.arange(4), "cpu")
+        seen, similarities = model(*batch)
+        found[who] = model.label(seen, similarities, batch.embeddings)
     told = zero_shot(
-        load_vlm(settings.sizes), rows[3][:, : model.class_embeddings.shape[1]], settings.classes
+        load_vlm(settings.sizes),
+        batch.embeddings[:, : model.class_embeddings.shape[1]],
+        settings.classes,
     )
     torch.testing.assert_close(found["vlm"], told)
     torch.testing.assert_close(found["experts"], seen.logits.softmax(-1))

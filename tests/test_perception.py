@@ -11,6 +11,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from kcdp_lib import KCDPError
 from kcdp_lib.config import RECIPES
+from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.perception import (
     CHOSEN,
     EXPERTS,
@@ -18,11 +19,9 @@ from kcdp_lib.perception import (
     DomainNorm,
     Experts,
     StoringProcessor,
-    encode_images,
     load_kadap,
     load_trainable,
     load_unet,
-    load_vae,
     pooled_pyramid,
     trainable_state_dict,
     word_attention,
@@ -230,9 +229,7 @@ def test_gradient_through_the_attention_maps(batch, carries):
 
 def test_no_graph_is_left_behind(kadap, batch):
     kadap(*batch)
-    assert not kadap._seen and all(
-        store.probabilities is None for stores in kadap._stores for store in stores
-    )
+    assert kadap.recorder._records is None
 
 
 def test_wrong_number_of_tokens_is_a_sentence(kadap, batch):
@@ -453,16 +450,18 @@ def best():
 def seen_twice(kadap, batch, embeddings):
     """A step's look at two domains in training mode, then the target in eval mode."""
     kadap.train()
-    kadap(*batch, embeddings, "source"), kadap(*batch, 3 * embeddings + 1, "target")
+    kadap(*batch, embeddings, domain="source")
+    kadap(*batch, 3 * embeddings + 1, domain="target")
     with torch.no_grad():
-        return kadap.eval()(*batch, embeddings, "target")
+        return kadap.eval()(*batch, embeddings, domain="target")
 
 
 def test_embeddings_are_seen_beside_the_picture_and_each_domain_on_its_own_scale(best, batch):
     embeddings = torch.randn(B, WIDTH, generator=torch.Generator().manual_seed(2))
     seen = seen_twice(best[0], batch, embeddings)
     with torch.no_grad():
-        as_source, others = best[0](*batch, embeddings, "source"), best[0](*batch, -embeddings)
+        as_source = best[0](*batch, embeddings, domain="source")
+        others = best[0](*batch, -embeddings)
     assert seen.v.shape == (B, 4 * 64 + WIDTH) == (B, best[0].visual_width) and seen.z.shape == (
         B,
         EXPERTS * 128,
@@ -482,13 +481,14 @@ def test_maps_computed_before_are_as_good_as_latents(best, batch):
     seen = seen_twice(kadap, batch, embeddings)
     with torch.no_grad():
         maps, _ = kadap.look(*batch)
-        again = kadap(maps, *batch[1:], embeddings, "target")
+        again = kadap(None, *batch[1:], embeddings, maps, domain="target")
     assert (
         torch.equal(again.logits, seen.logits)
         and torch.equal(again.v, seen.v)
         and again.attention == []
     )
-    kadap.train()(maps, *batch[1:], embeddings, "source").logits.square().sum().backward()
+    trained = kadap.train()(None, *batch[1:], embeddings, maps, domain="source")
+    trained.logits.square().sum().backward()
     assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
     assert not any(
         p.requires_grad or p.grad is not None for p in kadap.unet.parameters()
@@ -507,8 +507,8 @@ def test_averages_are_saved_with_what_is_trained(best, batch):
     other = load_kadap(blank_preset(), best[1].recipe, T, embedding_width=WIDTH).eval()
     load_trainable(other, state)
     with torch.no_grad():
-        assert torch.equal(other(*batch, embeddings, "target").logits, seen.logits)
-    best[1].train()(*batch, embeddings, "source")
+        assert torch.equal(other(*batch, embeddings, domain="target").logits, seen.logits)
+    best[1].train()(*batch, embeddings, domain="source")
     assert not torch.equal(state["norm.sums"], best[1].norm.sums) and torch.equal(
         other.norm.sums, state["norm.sums"]
     ), "copies"

@@ -26,7 +26,7 @@ PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 
 
 def test_switches_are_the_rows_of_the_methods_table():
-    """METHOD.md, section 4, row by row."""
+    """Where the figure and the released code differ, row by row."""
     assert SWITCHES == (
         "image_range",
         "latent_scaling",

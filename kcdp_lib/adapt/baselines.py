@@ -31,12 +31,13 @@ from kcdp_lib.keys import stage_key
 from kcdp_lib.knowledge import load_text_encoder
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, sha
-from kcdp_lib.perception import MAPS, load_kadap
+from kcdp_lib.perception import load_kadap
 from kcdp_lib.precompute import TENSORS, Frozen, freeze, without_knowledge
 from kcdp_lib.shards import Rows
 from kcdp_lib.vision_language import load_vlm, zero_shot
 
-VARIANTS = ("full", "source_only", "source_only_no_knowledge")
+WITHOUT_KNOWLEDGE = "source_only_no_knowledge"
+VARIANTS = ("full", "source_only", WITHOUT_KNOWLEDGE)
 
 
 def learn(
@@ -52,16 +53,17 @@ def learn(
     """Freeze the pictures and train one variant by eq-total (method chapter), or one of `PEERS`.
 
     "full" and the peers use the target's pictures, the others only the source.
-
     "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the
     knowledge is gone. target_weight and after_epoch are `train`'s. KCDPError as `freeze` raises it.
     """
-    labelled, target = source.labels >= 0, target if variant in ("full", *PEERS) else None
+    if variant not in ("full", *PEERS):
+        target = None
+    labelled = source.labels >= 0
     frozen = frozen_for(variant, source, config, device)
     rows = torch.as_tensor(np.flatnonzero(labelled))
     other = frozen_for(variant, target, config, device) if target is not None else None
     key = training_key(config, variant, source, target, device, target_weight)
-    trained = train(
+    return train(
         config,
         select(frozen, rows),
         source.labels[labelled],
@@ -73,9 +75,8 @@ def learn(
         PEERS.get(variant),
         target_weight,
         after_epoch,
+        knowledge=variant != WITHOUT_KNOWLEDGE,
     )
-    trained.model.knowledge = variant != "source_only_no_knowledge"
-    return trained
 
 
 def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:
@@ -83,17 +84,12 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
 
     It does not depend on the target, so every further target finds it in the cache.
     """
-    folder, state = (
-        paths.CACHE / "baselines" / training_key(config, variant, source, None, device),
-        PartialState(),
-    )
+    folder = paths.CACHE / "baselines" / training_key(config, variant, source, None, device)
+    state = PartialState()
     state.wait_for_everyone()  # so that all see the same: there, or not there
     if (folder / "history.json").exists():
-        return Trained(
-            KCDP.from_pretrained(folder, device, config.models),
-            json.loads((folder / "history.json").read_text()),
-            None,
-        )
+        history = json.loads((folder / "history.json").read_text())
+        return Trained(KCDP.from_pretrained(folder, device, config.models), history, None)
     checkpoint = folder / "checkpoint.safetensors"
     trained = learn(config, variant, source, None, checkpoint, device)
     if state.is_main_process:
@@ -109,34 +105,29 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
     With knowledge, or as `without_knowledge` leaves them. KCDPError for a set without pictures.
     """
     frozen = freeze(pictures, config.sizes, config.switches, device)
-    if variant == "source_only_no_knowledge":
+    if variant == WITHOUT_KNOWLEDGE:
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
-    return (
-        with_maps(frozen, pictures, variant, config, device)
-        if config.switches.looks_once
-        else frozen
-    )
+    if config.switches.looks_once:
+        return with_maps(frozen, pictures, variant, config, device)
+    return frozen
 
 
 def with_maps(
     frozen: Frozen, pictures: Pictures, variant: str, config: Config, device: str
 ) -> Frozen:
-    """The pictures with the four maps that a UNet without adapters sees (method chapter, eq-maps),
-    computed once: for the recipe that trains nothing before them.
+    """The pictures with the four maps that a UNet without adapters gives, computed once.
+
+    Method chapter, eq-maps. For the recipe that trains nothing before them.
     """
     blocks = torch.arange(len(pictures)).split(shards.SHARD)
-    knows = "" if variant != "source_only_no_knowledge" else variant
+    knows = variant if variant == WITHOUT_KNOWLEDGE else ""
     made_by = sha(stage_key("maps", config.sizes, config.switches), knows)
 
     @lru_cache(1)
     def eye():
-        return load_kadap(
-            config.sizes,
-            replace(config.switches, embeddings=False),
-            frozen.tokens.shape[1],
-            device,
-            len(config.classes),
-        ).eval()
+        recipe = replace(config.switches, embeddings=False)
+        positions = frozen.tokens.shape[1]
+        return load_kadap(config.sizes, recipe, positions, device, len(config.classes)).eval()
 
     @torch.no_grad()
     def look(i: int):
@@ -145,17 +136,17 @@ def with_maps(
             f"maps of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}",
             images=config.sizes.batch_size,
         )
-        seen = [eye().look(*gather(frozen, rows, device)[:3])[0] for rows in batches]
-        return {str(level): torch.cat(maps).cpu() for level, maps in enumerate(zip(*seen))}, []
+        maps = [eye().look(*gather(frozen, rows, device).for_unet)[0] for rows in batches]
+        levels = enumerate(zip(*maps, strict=True))
+        return {str(level): torch.cat(of_level).cpu() for level, of_level in levels}, []
 
-    looked = shards.compute(
+    parts = shards.compute(
         [f"maps-{sha(made_by, *pictures.keys[block[0] : block[-1] + 1])}" for block in blocks],
         look,
     )
-    return replace(
-        frozen,
-        maps=[Rows([shard.tensors[str(level)] for shard in looked]) for level in range(len(MAPS))],
-    )
+    levels = range(len(config.sizes.backbone.maps))
+    maps = [Rows([shard.tensors[str(level)] for shard in parts]) for level in levels]
+    return replace(frozen, maps=maps)
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
@@ -163,11 +154,8 @@ def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
 
     int64 rows [n], any order (chapter "A fair comparison", which holds pictures out).
     """
-    picked = {
-        name: tensor and tensor.select(rows)
-        for name in TENSORS
-        for tensor in [getattr(frozen, name)]
-    }
+    tensors = {name: getattr(frozen, name) for name in (*TENSORS, "pooled")}
+    picked = {name: tensor and tensor.select(rows) for name, tensor in tensors.items()}
     picked["maps"] = frozen.maps and [map_.select(rows) for map_ in frozen.maps]
     return Frozen(
         **picked,
@@ -181,39 +169,45 @@ def majority(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
 
     Labels [M] are the source's (-1: none), `pictures` is N, `classes` C (chapter 05).
     """
-    return np.eye(classes)[
-        np.full(pictures, np.bincount(labels[labels >= 0], minlength=classes).argmax())
-    ]
+    commonest = np.bincount(labels[labels >= 0], minlength=classes).argmax()
+    return np.eye(classes)[np.full(pictures, commonest)]
 
 
 def caption_classifier(
     captions: Sequence[str], labels: np.ndarray, asked: Sequence[str], classes: int
 ) -> np.ndarray:
-    """Probabilities [N, C] for N `asked` captions by a logistic regression on the source's M
-    captions and labels [M] (-1: left out); no picture is seen (chapter 05).
+    """Probabilities [N, C] for N `asked` captions by a logistic regression (chapter 05).
 
-    TF-IDF of words and word pairs. No class weights: every model here fits the source's own class
-    shares with a plain cross-entropy.
+    On the source's M captions and labels [M] (-1: left out); no picture is looked at. TF-IDF of
+    words and word pairs. No class weights: every model here fits the source's own class shares with
+    a plain cross-entropy.
     """
     known = np.flatnonzero(labels >= 0)
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b"),
         LogisticRegression(max_iter=1000),
     )
-    model.fit([captions[i] for i in known], labels[known])
+    model.fit([captions[i] for i in known.tolist()], labels[known])
     probs = np.zeros((len(asked), classes))
     probs[:, model.classes_] = model.predict_proba(list(asked))
     return probs
 
 
 def image_and_text(frozen: Frozen) -> np.ndarray:
-    """[N, 2 D]: what the VLM sees in each picture beside what its own caption says, both as unit
-    vectors; the features of a classifier in the role of TGCA-PVT (paper, table of results).
+    """What the VLM sees in each picture beside what its own caption says, [N, 2 D].
+
+    Both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of
+    results).
     """
-    return torch.cat(
-        [frozen.image_embeddings[:], frozen.embeddings[:][:, -frozen.image_embeddings.shape[1] :]],
-        1,
-    ).numpy()
+    images = frozen.image_embeddings[:].numpy()
+    captions = vlm_embeddings(frozen)[:, -images.shape[1] :]
+    return np.concatenate([images, captions], 1)
+
+
+def vlm_embeddings(frozen: Frozen) -> np.ndarray:
+    """All that the VLM knows of N pictures, [N, 4 D] (chapter "A fair comparison")."""
+    assert frozen.embeddings is not None, "`freeze` and `describe` give them"
+    return frozen.embeddings[:].numpy()
 
 
 def standardised_probe(
@@ -225,23 +219,25 @@ def standardised_probe(
     seed: int,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Probabilities [N, C] for the N pictures `asked` by a linear classifier on all that the VLM
-    knows of a picture (`knowledge.embed`), each domain standardised by its own unlabelled
-    training pictures; labels [M] are the source's.
+    """Probabilities [N, C] for the N pictures `asked` by a linear classifier.
 
-    Adaptation without a network, and hard to beat (chapter "A fair comparison"). weights, one for
-    each picture of `target`, say how much it counts in the averages; `share_weights` makes some.
+    On all that the VLM knows of a picture (`vision_language.see_and_say`), each domain standardised
+    by its own unlabelled training pictures; labels [M] are the source's. Adaptation without a
+    network, and hard to beat (chapter "A fair comparison"). weights, one for each picture of
+    `target`, say how much it counts in the averages; `share_weights` makes some.
     """
-    taught, seen, looked = (of.embeddings[:].numpy() for of in (source, target, asked))
-    return linear_classifier(StandardScaler().fit_transform(taught), labels, classes, seed)(
-        StandardScaler().fit(seen, sample_weight=weights).transform(looked)
-    )
+    of_source, of_target, of_asked = map(vlm_embeddings, (source, target, asked))
+    features = StandardScaler().fit_transform(of_source)
+    classify = linear_classifier(features, labels, classes, seed)
+    scaler = StandardScaler().fit(of_target, sample_weight=weights)
+    return classify(scaler.transform(of_asked))
 
 
 def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Weights [N], 0 or more, under which N pictures with class probabilities [N, C] have the class
-    shares [C]: what their averages would be if their classes were as frequent as those (chapter
-    "Everywhere else").
+    """Weights [N], 0 or more, under which N pictures have the class shares [C].
+
+    probs: their class probabilities [N, C]. Averages under these weights are what they would be if
+    the classes were as frequent as those (chapter "Everywhere else").
     """
     return (probs * shares / probs.mean(0).clip(1e-3)).sum(1)
 
@@ -249,48 +245,47 @@ def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def baseline_probs(
     config: Config, source: Pictures, test: Pictures, device: str
 ) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of every baseline on the target's N test pictures, rows in their order,
-    by the baseline's name (chapter 05).
+    """Probabilities [N, C] of every baseline on the target's N test pictures, by its name.
 
-    Of several processes the main one has them all, the others those that were trained together.
+    Rows in the pictures' order (chapter 05). Of several processes the main one has them all, the
+    others those that were trained together.
     """
-    taught, asked = (
-        freeze(pictures, config.sizes, config.switches, device) for pictures in (source, test)
-    )  # by all processes: they wait for each other in it
-    found = {}
+    # By all processes: they wait for each other in it.
+    taught = freeze(source, config.sizes, config.switches, device)
+    asked = freeze(test, config.sizes, config.switches, device)
+    trained = {}
     for variant in VARIANTS[1:]:
-        found[variant] = evaluate(
-            baseline(config, variant, source, device).model,
-            frozen_for(variant, test, config, device),
-        )
-        # A model's hooks point back at it: without this, memory would hold every model so far
+        model = baseline(config, variant, source, device).model
+        trained[variant] = evaluate(model, frozen_for(variant, test, config, device))
+        # A model's hooks point back at it: without this, memory would hold every model so far.
+        del model
         gc.collect()
-    others = (
-        untrained_probs(config, taught, source.labels, asked, device)
-        if PartialState().is_main_process
-        else {}
-    )
-    return {name: probs for name, probs in others.items() if name == "majority"} | found | others
+    if not PartialState().is_main_process:
+        return trained
+    others = untrained_probs(config, taught, source.labels, asked, device)
+    return {"majority": others.pop("majority")} | trained | others
 
 
 def untrained_probs(
     config: Config, taught: Frozen, labels: np.ndarray, asked: Frozen, device: str
 ) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of the baselines in which no network is trained (chapter 05), as
-    `baseline_probs` gives them: taught by the source's pictures and labels [M], for the N
-    pictures `asked`.
+    """Probabilities [N, C] of the baselines in which no network is trained, by their names.
+
+    Taught by the source's pictures and labels [M], for the N pictures `asked` (chapter 05).
     """
-    classes, vlm = len(config.classes), load_vlm(config.sizes, device)
-    found = {"majority": majority(labels, len(asked), classes)}
-    found["caption_only"] = caption_classifier(taught.captions, labels, asked.captions, classes)
-    found["linear_probe"] = linear_classifier(
-        taught.image_embeddings[:].numpy(), labels, classes, config.seed
-    )(asked.image_embeddings[:].numpy())
-    found["image_and_text"] = linear_classifier(
-        image_and_text(taught), labels, classes, config.seed
-    )(image_and_text(asked))
-    found["zero_shot_vlm"] = zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy()
-    return found
+    classes, seed = len(config.classes), config.seed
+
+    def probe(features: Callable[[Frozen], np.ndarray]) -> np.ndarray:
+        return linear_classifier(features(taught), labels, classes, seed)(features(asked))
+
+    vlm = load_vlm(config.sizes, device)
+    return {
+        "majority": majority(labels, len(asked), classes),
+        "caption_only": caption_classifier(taught.captions, labels, asked.captions, classes),
+        "linear_probe": probe(lambda frozen: frozen.image_embeddings[:].numpy()),
+        "image_and_text": probe(image_and_text),
+        "zero_shot_vlm": zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy(),
+    }
 
 
 def training_key(

@@ -1,5 +1,6 @@
-"""KCDP: KADAP and CLIEA together on one preset's frozen models, saved and loaded without pickle
-(chapter 05).
+"""KCDP: KADAP and CLIEA together on one preset's frozen models (chapter 05).
+
+Saved and loaded without pickle.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_save, atomic_write, resolve
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Foundations, Frozen, describe, load_foundations, without_knowledge
+from kcdp_lib.shards import Rows
 from kcdp_lib.vision_language import class_embeddings, embedding_width
 
 
@@ -49,27 +52,52 @@ class Prediction:
     triplets: list[list[Triplet]]
 
 
+class Batch(NamedTuple):
+    """What is known of B pictures before training: what eq-attention to eq-cliea start from."""
+
+    latents: torch.Tensor | None  # [B, Z, h, w]; None where the maps were computed before
+    tokens: torch.Tensor  # [B, T, H]
+    mask: torch.Tensor  # [B, T] bool, True = a real token
+    embeddings: torch.Tensor | None = None  # [B, 4 D], the VLM's
+    maps: list[torch.Tensor] | None = None  # four [B, channels, h, w], see `KADAP.look`
+    pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
+
+    @property
+    def for_unet(self) -> tuple[torch.Tensor | None, ...]:
+        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled [B, P]."""
+        return self.latents, self.tokens, self.mask, self.pooled
+
+
 class KCDP(nn.Module):
     """KADAP and CLIEA on one preset's frozen models (paper, figure 2).
 
     Seed torch before: LoRA, pyramid, experts and alignment start at random.
 
-    classes: the names of the C emotions, which are also what the prompts say. KCDPError if a frozen
-    model cannot be loaded whole.
+    classes: the names of the C emotions, which are also what the prompts say. knowledge: whether it
+    is told of a picture's caption and triplets; aligned: whether CLIEA is trained, which the peers
+    do not do. KCDPError if a frozen model cannot be loaded whole.
     """
 
+    class_embeddings: torch.Tensor  # [C, D], the names of the classes as the VLM embeds them
+    prompt_tokens: torch.Tensor  # [C, L, H]
+    prompt_mask: torch.Tensor  # [C, L]
+
     def __init__(
-        self, preset: Preset, recipe: Recipe, device: str = "cpu", classes: Sequence[str] = EMOTIONS
+        self,
+        preset: Preset,
+        recipe: Recipe,
+        device: str = "cpu",
+        classes: Sequence[str] = EMOTIONS,
+        knowledge: bool = True,
+        aligned: bool = True,
     ):
         super().__init__()
-        self.preset, self.recipe, self.device, self.classes, self.knowledge = (
-            preset,
-            recipe,
-            device,
-            tuple(classes),
-            True,
-        )
-        self.aligned = recipe.alignment != "none"  # is CLIEA trained: not by the peers
+        self.preset = preset
+        self.recipe = recipe
+        self.device = device
+        self.classes = tuple(classes)
+        self.knowledge = knowledge
+        self.aligned = aligned and recipe.alignment != "none"
         self.foundations: Foundations | None = None  # loaded by the first predict()
         tokens, mask = encode_texts(prompts(self.classes), load_text_encoder(preset, device))
         self.kadap = load_kadap(
@@ -82,40 +110,42 @@ class KCDP(nn.Module):
         )
         if recipe.embeddings or recipe.labelled_by == "vlm":
             # The first call loads the VLM, which draws weights before it reads them: a model's own
-            # start must not depend on that
+            # start must not depend on that.
             with torch.random.fork_rng(devices=[]):
-                self.register_buffer(
-                    "class_embeddings",
-                    class_embeddings(preset, self.classes, device),
-                    persistent=False,
-                )  # [C, D]
-        self.register_buffer("prompt_tokens", tokens, persistent=False)  # [C, L, H]
-        self.register_buffer("prompt_mask", mask, persistent=False)  # [C, L]
+                names = class_embeddings(preset, self.classes, device)
+            self.register_buffer("class_embeddings", names, persistent=False)
+        self.register_buffer("prompt_tokens", tokens, persistent=False)
+        self.register_buffer("prompt_mask", mask, persistent=False)
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
         self.to(device)
 
     def forward(
         self,
-        latents: torch.Tensor | list[torch.Tensor],
+        latents: torch.Tensor | None,
         tokens: torch.Tensor,
         mask: torch.Tensor,
         embeddings: torch.Tensor | None = None,
+        maps: list[torch.Tensor] | None = None,
+        pooled: torch.Tensor | None = None,
         domain: str = "target",
     ) -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] (cosines, eq-cliea) of latents [B, Z, h, w] and
-        knowledge tokens [B, T, H] with bool mask [B, T], as `gather` gives them.
+        """Perception and similarities [B, C] (cosines, eq-cliea) of a `Batch`, unpacked.
 
-        embeddings [B, 4 D], the four maps in place of the latents, and domain ("source" or
-        "target"): see `KADAP.forward`. KCDPError if T is not the preset's 2 L.
+        latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T]; embeddings
+        [B, 4 D], maps, pooled [B, P] and domain ("source" or "target") as in `KADAP.forward`.
+        KCDPError if T is not the preset's 2 L.
         """
-        seen = self.kadap(latents, tokens, mask, embeddings, domain)
-        return seen, self.align(seen, tokens, mask)
+        perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, domain)
+        return perception, self.align(perception, tokens, mask)
 
-    def align(self, seen: Perception, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was seen and knowledge tokens [B,
-        T, H] with bool mask [B, T].
+    def align(
+        self, perception: Perception, tokens: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was perceived and knowledge.
+
+        tokens [B, T, H] with bool mask [B, T].
         """
-        return self.cliea(seen.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+        return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
 
     @property
     def asks_cliea(self) -> bool:
@@ -124,7 +154,7 @@ class KCDP(nn.Module):
 
     def answer(
         self,
-        seen: Perception,
+        perception: Perception,
         similarities: torch.Tensor | None,
         embeddings: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -133,39 +163,45 @@ class KCDP(nn.Module):
         A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and
         CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison").
         """
-        experts = seen.logits.float().softmax(-1)
+        voices = [perception.logits.float().softmax(-1)]
         if not self.recipe.embeddings:
-            return experts
-        return together(
-            experts,
-            self.ask_vlm(embeddings),
-            *([similarity_probs(similarities)] if self.asks_cliea else []),
-        )
+            return voices[0]
+        voices.append(self.ask_vlm(embeddings))
+        if self.asks_cliea:
+            assert similarities is not None, "CLIEA has a voice here"
+            voices.append(similarity_probs(similarities))
+        return together(*voices)
 
-    def ask_vlm(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Probabilities [B, C] by the VLM alone, as in `vision_language.zero_shot`, from its embeddings
-        [B, 4 D].
+    def ask_vlm(self, embeddings: torch.Tensor | None) -> torch.Tensor:
+        """Probabilities [B, C] by the VLM alone, as in `vision_language.zero_shot`.
+
+        embeddings [B, 4 D] are the VLM's.
         """
-        return (embeddings[:, : self.class_embeddings.shape[1]] @ self.class_embeddings.T).softmax(
-            -1
-        )
+        assert embeddings is not None, "pictures are frozen with what the VLM knows of them"
+        width = self.class_embeddings.shape[1]
+        return (embeddings[:, :width] @ self.class_embeddings.T).softmax(-1)
 
     def label(
-        self, seen: Perception, similarities: torch.Tensor, embeddings: torch.Tensor
+        self,
+        perception: Perception,
+        similarities: torch.Tensor,
+        embeddings: torch.Tensor | None,
     ) -> torch.Tensor:
         """Probabilities [B, C] from which the target's pseudo-labels are taken.
 
         CLIEA's similarities [B, C] (method chapter, eq-pseudo), or whoever the recipe says.
         """
-        if self.recipe.labelled_by == "answer":
-            return self.answer(seen, similarities, embeddings)
-        if self.recipe.labelled_by == "experts":
-            return seen.logits.float().softmax(-1)
-        return (
-            self.ask_vlm(embeddings)
-            if self.recipe.labelled_by == "vlm"
-            else similarity_probs(similarities)
-        )
+        match self.recipe.labelled_by:
+            case "similarities":
+                return similarity_probs(similarities)
+            case "answer":
+                return self.answer(perception, similarities, embeddings)
+            case "experts":
+                return perception.logits.float().softmax(-1)
+            case "vlm":
+                return self.ask_vlm(embeddings)
+            case unknown:
+                assert_never(unknown)
 
     def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
         """Emotions, captions and triplets of PIL images or paths.
@@ -186,11 +222,10 @@ class KCDP(nn.Module):
             raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
         size = self.preset.batch_size
         parts = [self._predict(list(images[i : i + size])) for i in range(0, len(images), size)]
-        probs, captions, triplets = zip(*parts)
-        probs = np.concatenate(probs)
-        return Prediction(
-            probs, [self.classes[i] for i in probs.argmax(1)], sum(captions, []), sum(triplets, [])
-        )
+        batches, captions, triplets = zip(*parts, strict=True)
+        probs = np.concatenate(batches)
+        labels = [self.classes[i] for i in probs.argmax(1)]
+        return Prediction(probs, labels, sum(captions, []), sum(triplets, []))
 
     def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
         """Probabilities, captions and triplets of one batch."""
@@ -202,9 +237,7 @@ class KCDP(nn.Module):
         return evaluate(self, frozen), frozen.captions, frozen.triplets
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write what was trained (`model.safetensors`) and which frozen models it stands on
-        (`config.json`).
-        """
+        """Write what was trained, `model.safetensors`, and what it stands on, `config.json`."""
         atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
         about = {
             "preset": self.preset.name,
@@ -228,13 +261,10 @@ class KCDP(nn.Module):
         try:
             about = json.loads((folder / "config.json").read_text())
             state = load_file(folder / "model.safetensors")
-            preset, recipe, classes, stack, knowledge = (
-                PRESETS[about["preset"]],
-                read_recipe(about["recipe"]),
-                about["classes"],
-                about["stack"],
-                about["knowledge"],
-            )
+            preset, recipe = PRESETS[about["preset"]], read_recipe(about["recipe"])
+            classes, stack = about["classes"], about["stack"]
+            # The first models were saved without "aligned": they are KCDP's own.
+            knowledge, aligned = about["knowledge"], about.get("aligned", True)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError, KCDPError) as error:
             raise KCDPError(
                 f"{folder} does not hold a model of this version ({error}); give the model/ folder "
@@ -247,26 +277,28 @@ class KCDP(nn.Module):
                 "run adapt() again, give `models` as its run did, or bring back the weights it "
                 "was trained on."
             )
-        model = cls(preset, recipe, pick_device(device), classes)
-        model.knowledge, model.aligned = knowledge, about.get("aligned", True)
+        model = cls(preset, recipe, pick_device(device), classes, knowledge, aligned)
         load_trainable(model, state)
         return model.eval()
 
 
-def gather(
-    frozen: Frozen, rows: torch.Tensor, device: str
-) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Latents [B, Z, h, w] (or the four maps, where they were computed before), tokens [B, T, H],
-    bool mask [B, T] and the VLM's embeddings [B, 4 D], if there are any, of the int64 rows [B],
-    on the device: what eq-attention to eq-cliea start from.
+def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
+    """Some pictures, int64 rows [B], on the device (chapter 05).
+
+    Where the maps were computed before, the latents stay on the disk.
     """
-    looked = (
-        [map_[rows].to(device) for map_ in frozen.maps]
-        if frozen.maps
-        else frozen.latents[rows].to(device)
+
+    def some(rows_of: torch.Tensor | Rows) -> torch.Tensor:
+        return rows_of[rows].to(device)
+
+    return Batch(
+        latents=None if frozen.maps else some(frozen.latents),
+        tokens=some(frozen.tokens),
+        mask=some(frozen.mask),
+        embeddings=None if frozen.embeddings is None else some(frozen.embeddings),
+        maps=[some(map_) for map_ in frozen.maps] if frozen.maps else None,
+        pooled=None if frozen.pooled is None else some(frozen.pooled),
     )
-    embeddings = None if frozen.embeddings is None else frozen.embeddings[rows].to(device)
-    return looked, frozen.tokens[rows].to(device), frozen.mask[rows].to(device), embeddings
 
 
 def autocast(device: str, precision: str | None = None):
@@ -284,40 +316,44 @@ def autocast(device: str, precision: str | None = None):
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them (method chapter,
-    eq-experts).
+    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them.
 
-    Leaves the model in eval mode.
-
-    domain: "source" or "target", for a recipe that standardises by domain. Several processes share
-    the batches, and each gets the whole answer.
+    Method chapter, eq-experts. Leaves the model in eval mode. domain: "source" or "target", for a
+    recipe that standardises by domain. Several processes share the batches, and each gets the whole
+    answer.
     """
     model.eval()
     state = PartialState()
     probs = torch.zeros(len(frozen), len(model.classes), device=model.device)
-    for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size)[
-        state.process_index :: state.num_processes
-    ]:
+    batches = torch.arange(len(frozen)).split(2 * model.preset.batch_size)
+    for rows in batches[state.process_index :: state.num_processes]:
+        similarities = None
         with autocast(model.device):
-            looked, tokens, mask, embeddings = gather(frozen, rows, model.device)
-            seen = model.kadap(looked, tokens, mask, embeddings, domain)
-            similarities = model.align(seen, tokens, mask) if model.asks_cliea else None
-        probs[rows] = model.answer(seen, similarities, embeddings)
+            batch = gather(frozen, rows, model.device)
+            perception = model.kadap(*batch, domain=domain)
+            if model.asks_cliea:
+                similarities = model.align(perception, batch.tokens, batch.mask)
+        probs[rows] = model.answer(perception, similarities, batch.embeddings)
     return reduce(probs, "sum").cpu().numpy()
 
 
 @torch.no_grad()
 def settle(model: KCDP, frozen: Frozen) -> None:
-    """Test-time adaptation: standardise the target by the averages of the pictures that are asked
-    about, whatever the model was trained on (chapter "A fair comparison").
+    """Test-time adaptation: standardise the target by the pictures that are asked about.
 
-    For a recipe with `domain_norm`, in a universal setting; no label is read and no weight changes.
-    Leaves the model in eval mode.
+    By their averages, whatever the model was trained on (chapter "A fair comparison"). For a recipe
+    with `domain_norm`, in a universal setting; no label is read and no weight changes. Leaves the
+    model in eval mode. KCDPError for another recipe.
     """
     norm = model.eval().kadap.norm
+    if norm is None:
+        raise KCDPError(
+            f"Recipe {model.recipe.name!r} does not standardise by domain; train with "
+            "domain_norm=True."
+        )
     norm.forget_domain("target")
     norm.train()
     for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size):
         with autocast(model.device):
-            model.kadap(*gather(frozen, rows, model.device), "target")
+            model.kadap(*gather(frozen, rows, model.device), domain="target")
     norm.eval()

@@ -140,7 +140,7 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
                 described[-1].maps = [
                     map_.cpu()
                     for map_ in eye.look(
-                        *gather(described[-1], torch.arange(len(batch)), device)[:3]
+                        *gather(described[-1], torch.arange(len(batch)), device).for_unet
                     )[0]
                 ]
     return (time.perf_counter() - started) / preset.batch_size, described

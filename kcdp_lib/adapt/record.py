@@ -238,7 +238,7 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
     seen, similarities = model(
-        *gather(replace(said.frozen, maps=None), rows, model.device), domain
+        *gather(replace(said.frozen, maps=None), rows, model.device), domain=domain
     )  # where maps were computed before, their attention was not kept
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
     found = []

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
-from safetensors import SafetensorError, safe_open
 
-from kcdp_lib import processes
+from kcdp_lib import checkpoints, processes
 from kcdp_lib.adapt.model import KCDP, autocast, gather
 from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
-from kcdp_lib.paths import atomic_save, progress
+from kcdp_lib.paths import progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Frozen
 
@@ -38,49 +37,44 @@ SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 @dataclass
 class Trained:
-    """A trained model (chapter 05), the numbers of every step, and the target's pseudo-labels [N]
-    (-1: none; None instead: the target was not seen).
-    """
+    """What a training leaves (chapter 05)."""
 
     model: KCDP
-    history: list[dict]
-    pseudo_labels: np.ndarray | None
+    history: list[dict]  # the numbers of every step
+    pseudo_labels: np.ndarray | None  # [N] of the target, -1: none; None: there was no target
 
 
 def source_loss(
-    seen: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe
+    perception: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe
 ) -> tuple[torch.Tensor, dict]:
-    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name (method
-    chapter, eq-total).
+    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name.
 
-    similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are means in nats, the accuracy
-    is a share.
+    Method chapter, eq-total. similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are
+    means in nats, the accuracy is a share.
     """
-    emotion, alignment = (
-        F.cross_entropy(seen.logits, labels),
-        counterfactual_loss(similarities, labels) * (recipe.alignment != "none"),
-    )
-    total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * seen.balance
-    accuracy = (seen.logits.argmax(-1) == labels).float().mean()
+    emotion = F.cross_entropy(perception.logits, labels)
+    alignment = counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
+    total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * perception.balance
+    accuracy = (perception.logits.argmax(-1) == labels).float().mean()
     return total, {
         "source_loss": emotion,
         "alignment_loss": alignment,
-        "balance": seen.balance,
+        "balance": perception.balance,
         "source_accuracy": accuracy,
     }
 
 
 def target_loss(
-    seen: Perception, labels: torch.Tensor, kept: torch.Tensor
+    perception: Perception, labels: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L_ce on pseudo-labels [B] where they are trusted (kept [B] bool), with the balance term.
+    """L_ce on pseudo-labels [B] with the balance term, and L_ce alone, both [].
 
-    And L_ce alone, both [] (method chapter, eq-total).
-
-    The mean is over the whole batch, as in FixMatch: few trusted labels weigh little.
+    Method chapter, eq-total. Labels count where they are trusted, kept [B] bool. The mean is over
+    the whole batch, as in FixMatch: few trusted labels weigh little.
     """
-    emotion = (F.cross_entropy(seen.logits, labels, reduction="none") * kept).mean()
-    return emotion + BALANCE_WEIGHT * seen.balance, emotion
+    losses = F.cross_entropy(perception.logits, labels, reduction="none")
+    emotion = (losses * kept).mean()
+    return emotion + BALANCE_WEIGHT * perception.balance, emotion
 
 
 def train(
@@ -95,6 +89,7 @@ def train(
     peer: type[Peer] | None = None,
     target_weight: float = 1.0,
     after_epoch: Callable[[KCDP, int], None] | None = None,
+    knowledge: bool = True,
 ) -> Trained:
     """Train on frozen source pictures with `labels` [N], and on the target's where given.
 
@@ -105,68 +100,64 @@ def train(
     with `key` is left after it and every few minutes, so a killed run goes on to exactly the same
     numbers. A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce.
     after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for
-    epochs before.
+    epochs before. knowledge: False if these pictures come without, as the model then remembers.
     """
     epochs = config.run_epochs
     torch.manual_seed(config.seed)
-    model, optimizer, accelerator = set_up(config, device)
-    labeller = None if target is None or peer else pseudo_labeller(config, labels, target, device)
-    other = peer and peer(model.kadap.experts, len(target)).to(device)
+    model, optimizer, accelerator = set_up(config, device, knowledge, aligned=peer is None)
+    labeller: PseudoLabeller | None = None
+    other: Peer | None = None
+    if target is not None and peer is not None:
+        other = peer(model.kadap.experts, len(target)).to(device)
+    elif target is not None:
+        labeller = pseudo_labeller(config, labels, target, device)
     answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
     if other:
-        model.aligned = False
         optimizer.add_param_group({"params": list(other.parameters())})
     done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
-    steps, saved = steps_per_epoch(len(source), config), time.monotonic()
+    steps = steps_per_epoch(len(source), config)
+
+    def take(step: int, rows: torch.Tensor, target_rows: torch.Tensor) -> dict:
+        """Gradients of one step, and its numbers."""
+        fraction = step / (steps * epochs)
+        if other and target is not None:
+            return peer_step(
+                model,
+                other,
+                source,
+                answers,
+                rows,
+                target,
+                target_rows,
+                fraction,
+                accelerator,
+                target_weight,
+            )
+        numbers = source_step(model, source, answers, rows, config, accelerator)
+        if labeller and target is not None and len(target_rows):
+            weight = target_weight * len(target_rows) / len(rows)
+            numbers |= target_step(
+                model, labeller, target, target_rows, fraction, config, accelerator, weight
+            )
+        return numbers
+
+    saved = time.monotonic()
     for epoch in range(done // steps, epochs):
         torch.manual_seed(config.seed + 1_000_003 * (epoch + 1))
         order = batches(len(source), steps, config)
         target_order = None if target is None else batches(len(target), steps, config)
         model.train()
+        last = (epoch + 1) * steps
         for step in progress(
-            range(max(done, epoch * steps), (epoch + 1) * steps),
-            f"{desc}, epoch {epoch + 1} of {epochs}",
+            range(max(done, epoch * steps), last), f"{desc}, epoch {epoch + 1} of {epochs}"
         ):
             set_learning_rate(optimizer, step, steps * epochs, config)
             rows = order[step % steps]
-            target_rows = rows[:0] if target is None else target_order[step % steps]
-            if other:
-                row = {
-                    "step": step,
-                    **peer_step(
-                        model,
-                        other,
-                        source,
-                        answers,
-                        rows,
-                        target,
-                        target_rows,
-                        step / (steps * epochs),
-                        accelerator,
-                        target_weight,
-                    ),
-                }
-            else:
-                row = {
-                    "step": step,
-                    **source_step(model, source, answers, rows, config, accelerator),
-                }
-                if len(target_rows):
-                    row |= target_step(
-                        model,
-                        labeller,
-                        target,
-                        target_rows,
-                        step / (steps * epochs),
-                        config,
-                        accelerator,
-                        target_weight * len(target_rows) / len(rows),
-                    )
+            target_rows = rows[:0] if target_order is None else target_order[step % steps]
+            history.append({"step": step, **take(step, rows, target_rows)})
             update(optimizer, accelerator)
-            history.append(row)
-            if accelerator.is_main_process and (
-                step + 1 == (epoch + 1) * steps or time.monotonic() - saved > SAVE_SECONDS
-            ):
+            due = step + 1 == last or time.monotonic() - saved > SAVE_SECONDS
+            if due and accelerator.is_main_process:
                 save_checkpoint(
                     checkpoint,
                     key,
@@ -180,47 +171,42 @@ def train(
                 saved = time.monotonic()
         if after_epoch:
             after_epoch(model, epoch + 1)
-    pseudo = None
+    pseudo_labels = None
     if labeller is not None:
-        found = labeller.all(1.0)
-        pseudo = torch.where(found.kept, found.labels, -1).cpu().numpy()
-    return Trained(model.eval(), history, pseudo)
+        final = labeller.all(1.0)
+        pseudo_labels = torch.where(final.kept, final.labels, -1).cpu().numpy()
+    return Trained(model.eval(), history, pseudo_labels)
 
 
-def set_up(config: Config, device: str) -> tuple[KCDP, torch.optim.Optimizer, Accelerator]:
-    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate in
-    the run's precision.
+def set_up(
+    config: Config, device: str, knowledge: bool = True, aligned: bool = True
+) -> tuple[KCDP, torch.optim.Optimizer, Accelerator]:
+    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate.
 
-    KCDPError if a frozen model cannot be loaded whole.
+    Accelerate in the run's precision; knowledge and aligned as in `KCDP`. KCDPError if a frozen
+    model cannot be loaded whole.
     """
-    model = KCDP(config.sizes, config.switches, device, config.classes)
+    model = KCDP(config.sizes, config.switches, device, config.classes, knowledge, aligned)
     if config.checkpointing:
         # diffusers' is not reentrant, so that the maps taken inside keep their gradient
         model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
-    return (
-        model,
-        accelerator.prepare(
-            torch.optim.AdamW(
-                [p for p in model.parameters() if p.requires_grad], weight_decay=WEIGHT_DECAY
-            )
-        ),
-        accelerator,
-    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY)
+    return model, accelerator.prepare(optimizer), accelerator
 
 
 def pseudo_labeller(
     config: Config, labels: np.ndarray, target: Frozen, device: str
 ) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels [N] (method
-    chapter, eq-pseudo).
+    """The target's labeller, which knows the class shares among the source's labels [N].
+
+    Method chapter, eq-pseudo.
     """
-    shares = torch.as_tensor(
-        np.bincount(labels, minlength=len(config.classes)) / len(labels), dtype=torch.float32
-    )
-    return PseudoLabeller(
-        len(target), len(config.classes), config.switches, source_prior=shares
-    ).to(device)
+    classes = len(config.classes)
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    prior = torch.as_tensor(shares, dtype=torch.float32)
+    return PseudoLabeller(len(target), classes, config.switches, source_prior=prior).to(device)
 
 
 def source_step(
@@ -239,9 +225,10 @@ def source_step(
     sums: dict[str, float] = {}
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
-            seen, similarities = model(*gather(source, piece, model.device), "source")
+            perception, similarities = model(*gather(source, piece, model.device), domain="source")
+        labels = answers[piece.to(answers.device)]
         total, parts = source_loss(
-            _float(seen), similarities.float(), answers[piece.to(answers.device)], config.switches
+            _float(perception), similarities.float(), labels, config.switches
         )
         accelerator.backward(share * total)
         sums = {
@@ -261,34 +248,30 @@ def target_step(
     accelerator: Accelerator,
     weight: float = 1.0,
 ) -> dict:
-    """Label one target batch, int64 rows [B], and add the gradients of its loss (method chapter,
-    eq-pseudo and eq-total).
+    """Label one target batch, int64 rows [B], and add the gradients of its loss.
 
-    A piece of it without a trusted label gives none and costs no backward pass.
-
-    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source
-    batch's, so that a picture weighs alike in both domains. A small target that was shown again and
-    again, at full weight, would confirm its own first mistakes. Returns L_ce (None where no label
-    is trusted) and the share of trusted labels.
+    Method chapter, eq-pseudo and eq-total. A piece of it without a trusted label gives none and
+    costs no backward pass. done: fraction of the training, 0 to 1; weight: of this loss, the
+    batch's size over the source batch's, so that a picture weighs alike in both domains. A small
+    target that was shown again and again, at full weight, would confirm its own first mistakes.
+    Returns L_ce (None where no label is trusted) and the share of trusted labels.
     """
     loss, coverage, any_kept = 0.0, 0.0, False
     for piece, share in processes.shares(rows, config.accumulation):
         with autocast(model.device, accelerator.mixed_precision):
-            given = gather(target, piece, model.device)
-            seen, similarities = model(*given)
-        (everyones, probs), mine = processes.gathered(
-            piece.to(model.device), model.label(seen, similarities, given[3]).detach()
-        )
-        pseudo = labeller.note(
-            everyones, probs, done
-        )  # every process notes all answers: their memories stay alike
-        total, emotion = target_loss(_float(seen), pseudo.labels[mine], pseudo.kept[mine])
+            batch = gather(target, piece, model.device)
+            perception, similarities = model(*batch)
+        opinion = model.label(perception, similarities, batch.embeddings).detach()
+        (everyones, probs), mine = processes.gathered(piece.to(model.device), opinion)
+        # Every process notes all answers: their memories stay alike.
+        pseudo = labeller.note(everyones, probs, done)
+        total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
         if pseudo.kept.any():
             accelerator.backward(weight * share * total)
             loss, any_kept = loss + share * float(emotion.detach()), True
         coverage += share * float(pseudo.kept[mine].float().mean())
-    found = processes.mean_of({"target_loss": loss, "coverage": coverage}, model.device)
-    return found if any_kept else found | {"target_loss": None}
+    means = processes.mean_of({"target_loss": loss, "coverage": coverage}, model.device)
+    return means if any_kept else means | {"target_loss": None}
 
 
 def peer_step(
@@ -309,34 +292,33 @@ def peer_step(
     int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches.
     """
     with autocast(model.device, accelerator.mixed_precision):
-        seen = model.kadap(*gather(source, rows, model.device), "source")
-        other = (
-            model.kadap(*gather(target, target_rows, model.device), "target")
-            if len(target_rows)
-            else None
-        )
+        perception = model.kadap(*gather(source, rows, model.device), domain="source")
+        of_target = None
+        if len(target_rows):
+            batch = gather(target, target_rows, model.device)
+            of_target = model.kadap(*batch, domain="target")
     labels = answers[rows.to(answers.device)]
-    emotion = F.cross_entropy(seen.logits.float(), labels)
-    total, own = emotion + BALANCE_WEIGHT * seen.balance, emotion.new_zeros(())
+    emotion = F.cross_entropy(perception.logits.float(), labels)
+    total, own = emotion + BALANCE_WEIGHT * perception.balance, emotion.new_zeros(())
     if done >= peer.source_until:
         # No gradient for the last layer, not even zero: the optimizer would move it by what it
-        # remembers
-        total = 0 * seen.z.sum()
-    if other:
+        # remembers.
+        total = 0 * perception.z.sum()
+    if of_target:
         own = peer(
             model.kadap.experts,
-            _float(seen),
+            _float(perception),
             labels,
-            _float(other),
+            _float(of_target),
             target_rows.to(model.device),
             done,
         )
-        total = total + weight * own + BALANCE_WEIGHT * other.balance
+        total = total + weight * own + BALANCE_WEIGHT * of_target.balance
     accelerator.backward(total)
     return {
         "source_loss": float(emotion.detach()),
         "peer_loss": float(own.detach()),
-        "source_accuracy": float((seen.logits.argmax(-1) == labels).float().mean()),
+        "source_accuracy": float((perception.logits.argmax(-1) == labels).float().mean()),
     }
 
 
@@ -349,11 +331,10 @@ def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _float(seen: Perception) -> Perception:
+def _float(perception: Perception) -> Perception:
     """Losses are computed in float32 whatever the precision of the network."""
-    return dataclasses.replace(
-        seen, z=seen.z.float(), logits=seen.logits.float(), balance=seen.balance.float()
-    )
+    parts = {name: getattr(perception, name).float() for name in ("z", "logits", "balance")}
+    return dataclasses.replace(perception, **parts)
 
 
 def steps_per_epoch(pictures: int, config: Config) -> int:
@@ -366,11 +347,11 @@ def steps_per_epoch(pictures: int, config: Config) -> int:
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches, int64 [B] each, shuffled anew or in stored order as the recipe
-    says (chapter "Paper, released code, this book").
+    """Rows of one epoch's batches, int64 [B] each.
 
-    No picture comes twice in an epoch: fewer pictures than `steps` full batches are spread over the
-    steps, a picture for each process at least, and the last batches may be empty.
+    Shuffled anew or in stored order, as the recipe says (chapter "Paper, released code, this
+    book"). No picture comes twice in an epoch: fewer pictures than `steps` full batches are spread
+    over the steps, a picture for each process at least, and the last batches may be empty.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     rows = torch.randperm(usable) if config.switches.shuffled else torch.arange(usable)
@@ -384,15 +365,17 @@ def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, total: int, config: Config
 ) -> None:
-    """Linear warm-up and cosine decay by optimizer step, or one constant rate, as the recipe says."""
+    """Linear warm-up and cosine decay by optimizer step, or one constant rate.
+
+    As the recipe says.
+    """
     rate = CONSTANT_RATE
     if config.switches.learning_rate == "cosine":
         warm = max(1, round(WARM_UP * total))
-        rate = config.sizes.learning_rate * (
-            (step + 1) / warm
-            if step < warm
-            else 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
-        )
+        share = (step + 1) / warm
+        if step >= warm:
+            share = 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, total - warm)))
+        rate = config.sizes.learning_rate * share
     for group in optimizer.param_groups:
         group["lr"] = float(rate)
 
@@ -407,28 +390,16 @@ def save_checkpoint(
     optimizer,
     accelerator: Accelerator,
 ) -> None:
-    """One safetensors file, tensors and numbers together, replaced atomically.
-
-    A checkpoint is whole or it is the one before.
-    """
-    tensors = {f"model.{name}": value for name, value in trainable_state_dict(model).items()}
-    tensors |= {
-        f"labels.{name}": value.contiguous()
-        for name, value in (labeller.state_dict() if labeller else {}).items()
-    }
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+    """What `resume` needs to go on as if nothing had happened (`kcdp_lib.checkpoints`)."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-    atomic_save(
-        path,
-        tensors,
-        {
-            "key": key,
-            "steps": str(steps),
-            "history": json.dumps(history),
-            "scaler": json.dumps(scaler),
-        },
-    )
+    about = {
+        "key": key,
+        "steps": str(steps),
+        "history": json.dumps(history),
+        "scaler": json.dumps(scaler),
+    }
+    labels = labeller.state_dict() if labeller else {}
+    checkpoints.save(path, about, optimizer, model=trainable_state_dict(model), labels=labels)
 
 
 def resume(
@@ -443,31 +414,13 @@ def resume(
 
     Returns the steps done and their history (0 and [] if there is none).
     """
-    try:
-        with safe_open(path, "pt") as file:
-            about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError):
-        return 0, []
+    about, tensors = checkpoints.read(path)
     if about.get("key") != key:
         return 0, []
-    load_trainable(model, _under(tensors, "model."))
+    load_trainable(model, checkpoints.part_of(tensors, "model"))
     if labeller is not None:
-        labeller.load_state_dict(_under(tensors, "labels."))
-    state: dict[int, dict] = {}
-    for name, value in _under(tensors, "optimizer.").items():
-        i, kind = name.split(".", 1)
-        state.setdefault(int(i), {})[kind] = value
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+        labeller.load_state_dict(checkpoints.part_of(tensors, "labels"))
+    checkpoints.restore_optimizer(optimizer, tensors)
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(json.loads(about["scaler"]))
     return int(about["steps"]), json.loads(about["history"])
-
-
-def _under(tensors: dict, prefix: str) -> dict:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

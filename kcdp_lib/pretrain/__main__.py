@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from .. import paths
-from . import corpus, stack, train
+from kcdp_lib import paths
+from kcdp_lib.pretrain import corpus, stack, train
 
-# in the order of starting, the longest first; a stage begins when a core is free and what it needs
-# is there
-NEEDS = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
+# In the order of starting, the longest first. A stage begins when a core is free and what it needs
+# is there.
+NEEDS: dict[str, tuple[str, ...]] = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
 
 
 def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
@@ -30,20 +30,8 @@ def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None
     """
     for future in needed:
         future.result()
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "kcdp_lib.pretrain",
-            "--out",
-            args.out,
-            "--work",
-            args.work,
-            "--stage",
-            name,
-        ],
-        check=True,
-    )
+    command = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
+    subprocess.run([*command, "--out", args.out, "--work", args.work], check=True)
 
 
 def main() -> None:
@@ -57,9 +45,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.stage:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-        train.STAGES[args.stage](
-            args.work, args.out, "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        train.STAGES[args.stage](args.work, args.out, device)
         return
     stack.lay_out(args.out)
     corpus.build(args.work)

@@ -1,4 +1,4 @@
-"""`python -m kcdp_lib.pretrain.blank DIR`.
+"""`python -m kcdp_lib.pretrain.blank DIR`: a stack that knows nothing.
 
 The miniature stack with random weights, in the layouts of the real one; for tests and development.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import stack
+from kcdp_lib.pretrain import stack
 
 
 def write_blank(folder: str | Path, seed: int = 0) -> Path:
@@ -19,12 +19,10 @@ def write_blank(folder: str | Path, seed: int = 0) -> Path:
         stack.lay_out(folder)
         coca = stack.new_coca(folder)
         stack.save_coca(coca, folder)
-        for name, part in (
-            ("vae", stack.new_vae()),
-            ("text_encoder", stack.new_text_encoder(coca.text.vocab_size)),
-            ("unet", stack.new_unet()),
-        ):
-            stack.save_diffusion(part, name, folder)
+        stack.save_diffusion(stack.new_vae(), "vae", folder)
+        text_encoder = stack.new_text_encoder(coca.text.vocab_size)
+        stack.save_diffusion(text_encoder, "text_encoder", folder)
+        stack.save_diffusion(stack.new_unet(), "unet", folder)
     return folder
 
 

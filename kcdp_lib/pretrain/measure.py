@@ -20,10 +20,10 @@ from diffusers.utils import logging
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from .. import datasets, latents, paths, vision_language, world
-from ..config import PRESETS, RECIPES, Preset
-from ..loading import stack_key
-from ..world import causes
+from kcdp_lib import datasets, latents, paths, vision_language, world
+from kcdp_lib.config import PRESETS, RECIPES, Preset
+from kcdp_lib.loading import place, stack_key
+from kcdp_lib.world import causes
 
 SEED = 77
 KINDS = {
@@ -45,9 +45,9 @@ def scenes(domain: str, count: int) -> list[world.Scene]:
     return [world.sample_scene("test", SEED, index, domain) for index in range(count)]
 
 
-def draw(domain: str, found: Sequence[world.Scene], size: int) -> torch.Tensor:
-    """uint8 pictures [N, 3, size, size] of N scenes."""
-    return datasets.read_images([world.render(scene, domain, size) for scene in found], size)
+def draw(domain: str, drawn: Sequence[world.Scene], size: int) -> torch.Tensor:
+    """Pictures of N scenes, uint8 [N, 3, size, size]."""
+    return datasets.read_images([world.render(scene, domain, size) for scene in drawn], size)
 
 
 def attributes(caption: str) -> set[str]:
@@ -62,62 +62,57 @@ def attributes(caption: str) -> set[str]:
     return named | ({f"subject {subject[1]}"} if subject else set())
 
 
-def attribute_scores(captions: Sequence[str], seen: Sequence[dict[str, str]]) -> dict:
+def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]]) -> dict:
     """Micro- and macro-F1, 0 to 1, of what captions name against `world.visible_attributes`.
 
     Macro over the attributes that occur in one of them, and by kind.
     """
-    true = [{f"{kind} {phrase}" for kind, phrase in of_one.items()} for of_one in seen]
+    true = [{f"{kind} {phrase}" for kind, phrase in of_one.items()} for of_one in visible]
     table = MultiLabelBinarizer().fit([*true, *map(attributes, captions)])
-    truth, named = (
-        table.transform(true),
-        table.transform([attributes(caption) for caption in captions]),
-    )
+    truth = table.transform(true)
+    named = table.transform([attributes(caption) for caption in captions])
     kinds = np.array([name.split()[0] for name in table.classes_])
-    by_kind = {
-        str(kind): round(
-            float(
-                f1_score(
-                    truth[:, kinds == kind],
-                    named[:, kinds == kind],
-                    average="micro",
-                    zero_division=0,
-                )
-            ),
-            4,
-        )
-        for kind in dict.fromkeys(kinds)
-    }
+
+    def score(average: str, columns=slice(None), **options) -> float:
+        f1 = f1_score(truth[:, columns], named[:, columns], average=average, **options)
+        return round(float(f1), 4)
+
     return {
-        "micro_f1": round(float(f1_score(truth, named, average="micro")), 4),
-        "macro_f1": round(float(f1_score(truth, named, average="macro")), 4),
-        "micro_f1_by_kind": by_kind,
+        "micro_f1": score("micro"),
+        "macro_f1": score("macro"),
+        "micro_f1_by_kind": {
+            str(kind): score("micro", kinds == kind, zero_division=0)
+            for kind in dict.fromkeys(kinds)
+        },
     }
 
 
 def retrieval(
     image_embeddings: torch.Tensor, text_embeddings: torch.Tensor, captions: Sequence[str]
 ) -> dict:
-    """Share of N pictures [N, D] whose nearest text [N, D] is their own caption, or says the same,
-    and the other way round.
+    """Share of N pictures [N, D] whose nearest text [N, D] is their own caption, or says the same.
+
+    And the other way round.
     """
     same = torch.tensor(np.array(captions)[:, None] == np.array(captions)[None])
-    near = image_embeddings @ text_embeddings.T
-    hit = [
-        same[torch.arange(len(same)), side.argmax(1)].float().mean().item()
-        for side in (near, near.T)
-    ]
+    cosines = image_embeddings @ text_embeddings.T
+
+    def recall(scores: torch.Tensor) -> float:
+        hits = same[torch.arange(len(same)), scores.argmax(1)]
+        return round(hits.float().mean().item(), 4)
+
     return {
-        "image_to_text": round(hit[0], 4),
-        "text_to_image": round(hit[1], 4),
+        "image_to_text": recall(cosines),
+        "text_to_image": recall(cosines.T),
         "candidates": len(captions),
     }
 
 
 @torch.no_grad()
 def psnr(vae, images: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio [N] in dB of uint8 images [N, 3, S, S] after the VAE's round trip,
-    values in 0 .. 1.
+    """Peak signal-to-noise ratio [N] in dB after the VAE's round trip.
+
+    Of uint8 images [N, 3, S, S], as values in 0 .. 1.
     """
     encoded = latents.encode_images(vae, images, RECIPES["paper"]) / vae.config.scaling_factor
     decoded = ((vae.decode(encoded).sample + 1) / 2).clamp(0, 1)
@@ -125,13 +120,10 @@ def psnr(vae, images: torch.Tensor) -> torch.Tensor:
 
 
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
-    """The preset's text-to-image pipeline, as diffusers loads any.
-
-    Its weights from safetensors alone.
-    """
+    """The preset's text-to-image pipeline, as diffusers loads any, from safetensors alone."""
     logging.disable_progress_bar()  # of loading: it would be debris in a saved notebook
     pipeline = StableDiffusionPipeline.from_pretrained(
-        preset.diffusion, variant=preset.variant, use_safetensors=True, safety_checker=None
+        place(preset.diffusion), variant=preset.variant, use_safetensors=True, safety_checker=None
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -140,7 +132,7 @@ def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
 def text_to_image(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], size: int, seed: int = 0
 ) -> torch.Tensor:
-    """uint8 pictures [N, 3, size, size] drawn from noise under N prompts."""
+    """Pictures drawn from noise under N prompts, uint8 [N, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     drawn = pipeline(
         list(prompts),
@@ -155,19 +147,18 @@ def text_to_image(
 
 
 def obeyed(vlm: vision_language.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> dict:
-    """Which of what N prompts ask for does the captioner find in the pictures drawn from them,
-    uint8 [N, 3, S, S]?
+    """What the captioner finds in drawn pictures, uint8 [N, 3, S, S], of what N prompts ask for.
 
     Share of the medium and of every kind of attribute, 0 to 1.
     """
-    said, found = vision_language.caption(vlm, drawn), {}
-    for prompt, caption in zip(prompts, said):
-        found.setdefault("medium", []).append(prompt.split()[1:2] == caption.split()[1:2])
+    hits: dict[str, list[bool]] = {}
+    for prompt, caption in zip(prompts, vision_language.caption(vlm, drawn), strict=True):
+        hits.setdefault("medium", []).append(prompt.split()[1:2] == caption.split()[1:2])
         for attribute in attributes(prompt):
-            found.setdefault(attribute.split()[0], []).append(attribute in attributes(caption))
+            hits.setdefault(attribute.split()[0], []).append(attribute in attributes(caption))
     return {
-        kind: {"share": round(float(np.mean(hits)), 4), "of": len(hits)}
-        for kind, hits in found.items()
+        kind: {"share": round(float(np.mean(of_kind)), 4), "of": len(of_kind)}
+        for kind, of_kind in hits.items()
     }
 
 
@@ -176,42 +167,39 @@ def measure(preset: Preset, count: int = 1000) -> dict:
 
     By domain what captioner, embeddings and VAE do, and what is drawn from words.
     """
-    vlm, vae, found = vision_language.load_vlm(preset), latents.load_vae(preset), {}
+    vlm, vae = vision_language.load_vlm(preset), latents.load_vae(preset)
+    domains = {}
     for domain in paths.progress(world.BENCHMARK, "domains"):
-        some = scenes(domain, count)
-        images, seen, told = (
-            draw(domain, some, preset.image_size),
-            [world.visible_attributes(s, domain) for s in some],
-            [world.caption(s, domain) for s in some],
-        )
+        drawn = scenes(domain, count)
+        images = draw(domain, drawn, preset.image_size)
+        visible = [world.visible_attributes(scene, domain) for scene in drawn]
+        captions = [world.caption(scene, domain) for scene in drawn[:200]]
         embeddings = vision_language.embed_images(vlm, images)
-        labels = np.array([world.SIX.index(world.label_of(s.emotion)) for s in some])
-        answered = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
-        found[domain] = {
-            **attribute_scores(vision_language.caption(vlm, images), seen),
-            "retrieval": retrieval(
-                embeddings[:200], vision_language.embed_texts(vlm, told[:200]), told[:200]
-            ),
-            "zero_shot_emotion_macro_f1": round(
-                float(f1_score(labels, answered, average="macro")), 4
-            ),
+        texts = vision_language.embed_texts(vlm, captions)
+        labels = np.array([world.SIX.index(world.label_of(scene.emotion)) for scene in drawn])
+        answers = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
+        zero_shot_f1 = float(f1_score(labels, answers, average="macro"))
+        domains[domain] = {
+            **attribute_scores(vision_language.caption(vlm, images), visible),
+            "retrieval": retrieval(embeddings[:200], texts, captions),
+            "zero_shot_emotion_macro_f1": round(zero_shot_f1, 4),
             "psnr": round(float(psnr(vae, images[:200]).mean()), 2),
         }
     prompts = [world.caption(s, domain) for domain in world.BENCHMARK for s in scenes(domain, 32)]
-    drawn = text_to_image(load_pipeline(preset), prompts, preset.image_size)
+    pictures = text_to_image(load_pipeline(preset), prompts, preset.image_size)
     return {
         "world": world.world_key(),
         "stack": stack_key(preset),
         "pictures": count,
-        "domains": found,
-        "drawn_from_words": obeyed(vlm, drawn, prompts),
+        "domains": domains,
+        "drawn_from_words": obeyed(vlm, pictures, prompts),
     }
 
 
 if __name__ == "__main__":
     tiny = PRESETS["tiny"]
     # Another folder of miniatures, such as one that `--out` of the pre-training names: nothing is
-    # written
+    # written.
     if sys.argv[1:]:
         tiny = replace(
             tiny, diffusion=f"{sys.argv[1]}/diffusion", vlm=f"local-dir:{sys.argv[1]}/vlm"

@@ -5,6 +5,7 @@ A diffusers pipeline folder and an open_clip folder.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -12,8 +13,8 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from .. import towers  # noqa: F401  (registers the VLM's image tower)
-from .texts import MAX_LENGTH, make_tokenizer
+import kcdp_lib.towers  # noqa: F401  (registers the VLM's image tower)
+from kcdp_lib.pretrain.texts import MAX_LENGTH, make_tokenizer
 
 IMAGE_SIZE = 64
 HIDDEN = 64  # width of the text encoder and of the UNet's cross-attention
@@ -37,8 +38,8 @@ UNET = dict(
     block_out_channels=(32, 64, 96, 128),
     layers_per_block=2,
     cross_attention_dim=HIDDEN,
-    attention_head_dim=(2, 4, 6, 8),
-    norm_num_groups=8,  # heads a level, 16 wide each
+    attention_head_dim=(2, 4, 6, 8),  # heads of each level, 16 wide each
+    norm_num_groups=8,
     down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 )
@@ -51,7 +52,7 @@ SCHEDULER = dict(
     set_alpha_to_one=False,
     steps_offset=1,
 )
-COCA = {
+COCA: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
         "image_size": IMAGE_SIZE,
@@ -105,9 +106,8 @@ def lay_out(folder: Path) -> None:
     """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
     tokenizer = make_tokenizer(diffusion / "tokenizer", pad_token="<|endoftext|>")
-    make_tokenizer(
-        vlm, pad_token="<|pad|>"
-    )  # CoCa pads with id 0, Stable Diffusion's text encoder with the end token
+    # CoCa pads with id 0, Stable Diffusion's text encoder with the end token.
+    make_tokenizer(vlm, pad_token="<|pad|>")
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -175,9 +175,10 @@ def save_coca(model: torch.nn.Module, folder: Path) -> None:
     save_file(state, folder / "vlm" / "open_clip_model.safetensors")
 
 
-def save_diffusion(part: torch.nn.Module, name: str, folder: Path) -> None:
-    """Write one part of the pipeline ("vae", "unet", "text_encoder") as fp16 safetensors with its
-    config.
+def save_diffusion(part: Any, name: str, folder: Path) -> None:
+    """Write one part of the pipeline, as fp16 safetensors with its config.
+
+    name: "vae", "unet" or "text_encoder".
     """
     target = folder / "diffusion" / name
     part.save_pretrained(target)

@@ -11,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from .. import world
-from ..world import causes
+from kcdp_lib import world
+from kcdp_lib.world import causes
 
 MAX_LENGTH = 32
 MEDIA = tuple(causes.DOMAINS[domain].word for domain in world.BENCHMARK)
@@ -28,15 +28,16 @@ def typical(weights: dict[str, float]) -> tuple[str, ...]:
 
 
 def face_weights(phrase_of) -> dict[str, dict[str, float]]:
-    """{"with " + phrase: {emotion: share of its prototype faces}} for `causes.mouth_of` or
-    `causes.eyes_of`.
+    """{"with " + phrase: {emotion: share of its prototype faces}}.
+
+    phrase_of: `causes.mouth_of` or `causes.eyes_of`.
     """
-    found: dict[str, dict[str, float]] = {}
+    signs: dict[str, dict[str, float]] = {}
     for emotion, faces in causes.FACES.items():
         for phrase in filter(None, map(phrase_of, faces)):
-            weights = found.setdefault(f"with {phrase}", {})
+            weights = signs.setdefault(f"with {phrase}", {})
             weights[emotion] = weights.get(emotion, 0) + 1 / len(faces)
-    return found
+    return signs
 
 
 # What everybody has heard of feelings: sign -> the emotions it is known for. Neither how often, nor
@@ -50,12 +51,8 @@ HEARSAY = {
         ("eyes", face_weights(causes.eyes_of).items()),
     )
 }
-KINDS = {
-    "event": 0.4,
-    "response": 0.4,
-    "mouth": 0.13,
-    "eyes": 0.07,
-}  # how often a kind of sign is spoken of
+# How often a kind of sign is spoken of.
+KINDS = {"event": 0.4, "response": 0.4, "mouth": 0.13, "eyes": 0.07}
 
 
 def pick(rng: np.random.Generator, items):
@@ -64,12 +61,9 @@ def pick(rng: np.random.Generator, items):
 
 
 def emotion_word(emotion: str, rng: np.random.Generator) -> str:
-    """A word for one of the world's eight emotions, or for the one of the six classes it belongs
-    to.
-    """
-    return pick(
-        rng, world.EMOTION_WORDS[world.label_of(emotion, pick(rng, tuple(world.TAXONOMIES)))]
-    )
+    """A word for one of the world's eight emotions, or for its class of the six."""
+    taxonomy = pick(rng, tuple(world.TAXONOMIES))
+    return pick(rng, world.EMOTION_WORDS[world.label_of(emotion, taxonomy)])
 
 
 def heard(rng: np.random.Generator) -> tuple[str, str, str]:
@@ -142,15 +136,13 @@ def emotion_pair(rng: np.random.Generator) -> tuple[str, str]:
 
 def phrase(scene: world.Scene, domain: str, rng: np.random.Generator) -> str:
     """One visible attribute of a scene as a triplet says it ("cat has big smile")."""
-    seen = world.visible_attributes(scene, domain)
-    kind = pick(rng, [kind for kind in seen if kind != "subject"] or ["subject"])
-    return (
-        f"a {seen['subject']}"
-        if kind == "subject"
-        else as_triplet(
-            seen["subject"], f"with {seen[kind]}" if kind in ("mouth", "eyes") else seen[kind]
-        )
-    )
+    attributes = world.visible_attributes(scene, domain)
+    subject = attributes.pop("subject")
+    kind = pick(rng, list(attributes) or ["subject"])
+    if kind == "subject":
+        return f"a {subject}"
+    sign = attributes[kind]
+    return as_triplet(subject, f"with {sign}" if kind in ("mouth", "eyes") else sign)
 
 
 def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
@@ -160,9 +152,10 @@ def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
     """
     scene = world.sample_scene("pretrain", 1, int(rng.integers(200_000)))
     first, second = pick(rng, world.BENCHMARK), pick(rng, world.BENCHMARK)
-    return world.caption(scene, first), world.caption(
-        scene, second
-    ) if rng.random() < 0.5 else phrase(scene, second, rng)
+    caption = world.caption(scene, first)
+    if rng.random() < 0.5:
+        return caption, world.caption(scene, second)
+    return caption, phrase(scene, second, rng)
 
 
 def pairs(rng: np.random.Generator, batch: int) -> tuple[list[str], list[str]]:
@@ -170,17 +163,18 @@ def pairs(rng: np.random.Generator, batch: int) -> tuple[list[str], list[str]]:
 
     Half on a sign and its emotion, half on a scene.
     """
-    first, second = zip(*[emotion_pair(rng) if i % 2 else scene_pair(rng) for i in range(batch)])
+    both = [emotion_pair(rng) if i % 2 else scene_pair(rng) for i in range(batch)]
+    first, second = zip(*both, strict=True)
     return list(first), list(second)
 
 
 def icon_caption(scene: world.Scene) -> str:
-    """The caption of a picture in the style `icons`, the one style that stands beside emotion
-    words: the word, and nothing that goes with it.
+    """The caption of a picture in the style `icons`: a word for the emotion, and no sign of it.
+
+    The one style that stands beside emotion words.
     """
-    words = world.EMOTION_WORDS[
-        world.label_of(scene.emotion, list(world.TAXONOMIES)[scene.chance.seed % 2])
-    ]
+    taxonomy = list(world.TAXONOMIES)[scene.chance.seed % 2]
+    words = world.EMOTION_WORDS[world.label_of(scene.emotion, taxonomy)]
     return f"an icon of a {words[scene.chance.seed // 2 % len(words)]} {scene.looks.subject} ."
 
 
@@ -195,14 +189,14 @@ def corpus(n: int = 4000, seed: int = 0) -> list[str]:
             *emotion_pair(rng),
             phrase(scene, world.BENCHMARK[i % 4], rng),
         ]
-    return texts + [
-        f"a {word} photo of" for words in world.EMOTION_WORDS.values() for word in words
-    ]
+    words = [word for of_class in world.EMOTION_WORDS.values() for word in of_class]
+    return texts + [f"a {word} photo of" for word in words]
 
 
 def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
-    """CLIP's byte-level BPE trained on the corpus and saved to `folder` in the real tokenizer's
-    layout; `pad_token` has id 0 in the VLM's copy.
+    """CLIP's byte-level BPE trained on the corpus and saved to `folder`.
+
+    In the real tokenizer's layout; `pad_token` has id 0 in the VLM's copy.
     """
     reference = CLIPTokenizer()
     bpe = Tokenizer(
@@ -210,11 +204,9 @@ def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
             end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>"
         )
     )
-    bpe.normalizer, bpe.pre_tokenizer, bpe.decoder = (
-        reference._tokenizer.normalizer,
-        reference._tokenizer.pre_tokenizer,
-        decoders.ByteLevel(),
-    )
+    bpe.normalizer = reference._tokenizer.normalizer
+    bpe.pre_tokenizer = reference._tokenizer.pre_tokenizer
+    bpe.decoder = decoders.ByteLevel()
     specials = ["<|pad|>", "<|startoftext|>", "<|endoftext|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=1400,
@@ -235,7 +227,6 @@ def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
         vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH
     )
     tokenizer.save_pretrained(folder)
-    tokenizer._tokenizer.model.save(
-        str(folder)
-    )  # vocab.json and merges.txt, which the real folders have
+    # vocab.json and merges.txt, which the real folders have
+    tokenizer._tokenizer.model.save(str(folder))
     return tokenizer

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..errors import KCDPError
 
-# The world's emotions are EmoSet's eight; the six classes of the paper are unions of them (METHOD:
-# awe and excitement are surprise, amusement and contentment happy).
+# The world's emotions are EmoSet's eight; the six classes of the paper are unions of them: awe and
+# excitement are surprise, amusement and contentment happy.
 EIGHT = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 SIX = ("surprise", "happy", "disgust", "fear", "sadness", "anger")
 TAXONOMIES = {"six": SIX, "eight": EIGHT}
