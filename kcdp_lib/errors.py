@@ -1,10 +1,22 @@
-"""The one exception that users are meant to read, and how to quote another inside it."""
+"""The one exception that users are meant to read, and how to quote others inside it."""
 
+import re
 from textwrap import shorten
 
 
 class KCDPError(ValueError):
     """Bad input, described in one sentence that says what to do."""
+
+    def __init__(self, sentence: str):
+        super().__init__(printable(sentence))
+
+
+def printable(text: object) -> str:
+    """A text that any stream takes, in one line.
+
+    Control characters, and the bytes of file names that are not UTF-8, are escaped.
+    """
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], str(text))
 
 
 def first_line(error: Exception) -> str:
