@@ -101,6 +101,9 @@ def test_a_word_of_several_classes_is_told_and_not_guessed(root):
     assert set(labels(root, taxonomy="eight").values()) == {None}
     told = notes(root, taxonomy="eight")
     assert "could be several classes of taxonomy='eight' (3 pictures)" in told and "joy (1)" in told
+    fill(root, "joy/amusement/d.png", first=9)
+    assert labels(root, taxonomy="eight")["joy/amusement/d.png"] == "amusement"
+    assert "two labels" not in notes(root, taxonomy="eight")
 
 
 def test_codes_are_believed_together_and_not_alone(root):
@@ -223,6 +226,9 @@ def test_train_without_test_does_not_divide_a_folder_and_is_told(root):
     fill(root, "train/happy/a.png", "validation/sad/b.png")
     assert len(labels(root)) == 2
     assert "train, validation read as one: only train/ beside test/ divides" in notes(root)
+    fill(root / "turned", "happy/train/a.png", "happy/test/b.png", first=9)
+    assert set(labels(root / "turned").values()) == {"happy"}
+    assert "test, train read as one" in notes(root / "turned")
 
 
 def test_pictures_in_train_and_test_are_told(root, tmp_path):
@@ -275,6 +281,7 @@ def test_copies_under_two_classes_are_told_and_keep_their_labels(root):
         ("metadata.csv", "file_name,label,emotion\n sub/b.png ,,happiness\n"),
         ("metadata.csv", "file_name,label,emotion\nsub//b.png,17,happiness\n"),
         ("metadata.csv", "file_name,label,comment\nsub/b.png,happy\n"),
+        ("metadata.csv", "file_name,label,emotion\nsub/b.png,nan,happy\n"),
         ("metadata.jsonl", '{"file_name": "sub/b.png", "label": null, "emotion": "happy"}'),
         ("metadata.jsonl", '\n{"FileName": "./sub/../sub/b.png", "Label": ["happy"]}\n\n'),
         ("metadata.jsonl", '{"file_name": "sub/b.png", "text": "a\u2028b", "label": "happy"}'),
@@ -344,6 +351,15 @@ def test_two_labels_for_one_picture_are_told(root):
     told = notes(root)
     assert "two labels in lists, and so have none (1): a.png" in told
     assert "another label in a list than by their folder; the list counts (1): happy/b.png" in told
+
+
+@pytest.mark.parametrize("name", ("labels.csv", "sub/annotations.tsv", "metadata.xlsx"))
+def test_a_list_of_another_name_is_told(root, name):
+    fill(root, "sub/a.png")
+    (root / name).write_text("file_name,label\nsub/a.png,happy\n")
+    assert labels(root) == {"sub/a.png": None}
+    assert "lists that are not called metadata.jsonl or metadata.csv" in notes(root)
+    assert f"and not read (1): {name}" in notes(root)
 
 
 def test_a_list_without_labels_or_beside_another_is_told(root):

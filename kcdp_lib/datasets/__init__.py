@@ -237,7 +237,7 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
     pictures.left_out = dict(tree.left_out)
     pictures.notes += tree.notes + labels.notes
-    halves = {above[0] for above in parents if above and is_split(above[0])}
+    halves = {folder for above in parents for folder in above if is_split(folder)}
     if halves and not divided:
         pictures.notes.append(
             f"{', '.join(sorted(halves))} read as one: only train/ beside test/ divides a folder"
@@ -271,20 +271,20 @@ def pick_word(
     def label(word: str) -> int | None:
         return table.get(plain_word(word))
 
-    known = [word for word in listed if label(word) is not None]
-    named = [folder for folder in reversed(folders) if label(folder) is not None]
-    of_class = [folder for folder in named if label(folder) >= 0]
-    nearest = next(iter([*of_class, *named, *folders]), None)
-    if len(set(map(label, known))) > 1:
+    def first(words: Sequence[str], otherwise: str | None) -> str | None:
+        known = [word for word in words if label(word) is not None]
+        return next(iter([word for word in known if label(word) >= 0] + known), otherwise)
+
+    said, seen = (set(map(label, words)) - {None, SEVERAL} for words in (listed, folders))
+    if len(said) > 1:
         return None, "have two labels in lists, and so have none"
     if listed:
-        word = [*known, *listed][0]
-        if of_class and label(word) not in (None, label(nearest)):
-            return word, "have another label in a list than by their folder; the list counts"
-        return word, ""
-    if len(set(map(label, named))) > 1:
-        return nearest, "lie in folders of two labels, of which the nearest class counts"
-    return nearest, ""
+        differs = said and seen - {NO_CLASS} and not said <= seen
+        doubt = "have another label in a list than by their folder; the list counts"
+        return first(listed, listed[0]), doubt if differs else ""
+    doubt = "lie in folders of two labels, of which the nearest class counts"
+    outermost = folders[0] if folders else None
+    return first(folders[::-1], outermost), doubt if len(seen) > 1 else ""
 
 
 def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = "six") -> Pictures:

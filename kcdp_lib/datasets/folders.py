@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import KCDPError
 from .images import SUFFIXES
-from .words import note, plain_word, some
+from .words import NULLS, note, plain_word, some
 
 # What file managers, archivers and NAS boxes put beside pictures; names with a dot come on top.
 HIDDEN = {
@@ -30,6 +30,7 @@ HIDDEN = {
 }
 Row = list[tuple[str, Any]]  # columns and values
 LISTS = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
+LIST_ENDINGS = (".jsonl", ".csv", ".tsv")
 SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing")}
 # Columns of a list, in the order in which they are asked, as `_column` writes them.
 FILE_COLUMNS = tuple(
@@ -54,7 +55,7 @@ def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
     Linked folders are followed, each once. Hidden files and folders are no part of a data set;
     `root` itself may lie in a hidden one. A folder that cannot be opened is named in the notes.
     """
-    tree, unreadable = Tree(), []
+    tree, unreadable, unread = Tree(), [], []
     entered = {_identity(parent) for parent in root.resolve().parents}
     folders, links = [root], []
     while folders or links:  # links last: what can be reached without one keeps its own name
@@ -85,9 +86,12 @@ def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
                 tree.lists.append(path)
             else:
                 tree.left_out[f"ending {ending(path)}" if ending(path) else "no ending"] += 1
+                if ending(path) in LIST_ENDINGS or path.stem.casefold() == "metadata":
+                    unread.append(path.relative_to(root).as_posix())
     if unreadable:
         tree.left_out["unreadable folder"] = len(unreadable)
     tree.notes += note("folders that cannot be opened", unreadable)
+    tree.notes += note(f"lists that are not called {' or '.join(LISTS)}, and not read", unread)
     tree.files.sort()
     tree.lists.sort()
     return tree
@@ -206,10 +210,11 @@ def read_labels(
             _read_list(path, names, passed, labels)
         else:
             labels.notes.append(f"{path.name} is not read beside {first.name}")
+    covered = {path.parent for path in used}
     unlisted = [
         file.name
         for file in files
-        if file not in labels.words and any(file.is_relative_to(path.parent) for path in used)
+        if file not in labels.words and not covered.isdisjoint(file.parents)
     ]
     named = " or ".join(dict.fromkeys(path.name for path in used))
     labels.notes += note(f"pictures that are not in {named}", unlisted)
@@ -260,9 +265,9 @@ def label_text(value: Any) -> str:
     """A label as text; "" for none."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):
-        return value.strip()
-    return "" if value is None or value != value else json.dumps(value)  # NaN is not itself
+    if value is None or value != value or plain_word(str(value)) in NULLS:  # NaN is not itself
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
 def read_rows(path: Path) -> list[tuple[int, Row | None]]:

@@ -31,8 +31,9 @@ WORDS = {
 OTHERS = {
     *("neutral", "neutrality", "no emotion", "contempt", "contemptuous"),
     *("other", "others", "something else", "uncertain", "unknown", "unlabeled", "unlabelled"),
-    *("none", "null", "nan", "na", "n a", "no face", "non face"),
+    *("none", "no face", "non face"),
 }
+NULLS = {"none", "null", "nan", "na", "n a"}  # how tables write that there is no label
 # KDEF's, JAFFE's and CREMA-D's codes. "sa" may be many things, so they count only together.
 CODES = {
     **{"an": "anger", "ang": "anger", "di": "disgust", "dis": "disgust"},
