@@ -219,7 +219,10 @@ ROWS = [
     (
         "recipe's switch",
         parameters(recipe="paper, colour=red"),
-        f"switch of the recipe='colour' is not known; choose one of {', '.join(switch_values())}\\.",
+        (
+            f"switch of the recipe='colour' is not known; choose one of "
+            f"{', '.join(switch_values())}\\."
+        ),
     ),
     (
         "recipe's name as a switch",

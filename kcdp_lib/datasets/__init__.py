@@ -137,7 +137,7 @@ def load(
     seed: int = 0,
     size: int = SOURCE_SIDE,
     taxonomy: str = "six",
-    dials: Dials | None = None,
+    dials: Dials = Dials(),
 ) -> Pictures:
     """The pictures of a domain, a data set or a folder (chapter 01).
 
@@ -168,7 +168,7 @@ def load(
     if name in REAL:
         return from_listing(str(name), split, root, taxonomy)
     if name in DOMAINS:
-        return built_in(str(name), split, root, seed, size, taxonomy, dials or Dials())
+        return built_in(str(name), split, root, seed, size, taxonomy, dials)
     folder = root / name if root and os.path.isdir(root / name) else paths.resolve(name)
     if not os.path.isdir(folder):
         raise KCDPError(
