@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read, and how to quote another inside it."""
+"""The one exception that users are meant to read, and how to quote others inside it."""
 
 import re
 from textwrap import shorten
@@ -12,7 +12,7 @@ class KCDPError(ValueError):
 
 
 def printable(text: object) -> str:
-    """A text that any stream takes.
+    """A text that any stream takes, in one line.
 
     Control characters, and the bytes of file names that are not UTF-8, are escaped.
     """

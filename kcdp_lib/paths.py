@@ -28,8 +28,8 @@ def resolve(path: str | Path) -> Path:
     """Absolute path of `path`: as seen from the working directory if it exists there, else from the
     checkout's root.
     """
-    path = Path(path).expanduser()
-    if path.is_absolute() or path.exists():
+    path = Path(os.path.expanduser(path))  # pathlib's own fails for a user that is not there
+    if path.is_absolute() or os.path.exists(path):
         return path.absolute()
     return ROOT / path
 

@@ -89,9 +89,7 @@ def tensors(file: str, change):
 
 
 def pickled(file: str, other: str):
-    """The same weights as a pickle, under the name that its library would take, in place of
-    safetensors.
-    """
+    """The same weights as a pickle, under the name that its library would take."""
 
     def spoil(root):
         torch.save(load_file(root / file), (root / file).with_name(other))
@@ -221,7 +219,10 @@ ROWS = [
     (
         "recipe's switch",
         parameters(recipe="paper, colour=red"),
-        f"switch of the recipe='colour' is not known; choose one of {', '.join(switch_values())}\\.",
+        (
+            f"switch of the recipe='colour' is not known; choose one of "
+            f"{', '.join(switch_values())}\\."
+        ),
     ),
     (
         "recipe's name as a switch",
@@ -307,11 +308,56 @@ ROWS = [
         ),
     ),
     ("folder empty", folder(), "There are no pictures in .*; give a folder with"),
-    ("folder without pictures", folder(text("readme.txt", "x")), "There are no pictures in"),
+    (
+        "folder without pictures",
+        folder(text("readme.txt", "x")),
+        r"There are no pictures in .*; ending .txt \(1\); give a folder",
+    ),
+    (
+        "folder of hidden pictures",
+        folder(lambda root: (root / ".thumbs").mkdir()),
+        r"There are no pictures in .*; hidden folder \(1\); give a folder",
+    ),
+    (
+        "folder that a list names files for",
+        folder(text("metadata.csv", "file_name,label\nb.png,happy\n")),
+        r"There are no pictures in .*; files that cannot be read \(1\): b.png; give a folder",
+    ),
+    (
+        "folder named like a built-in domain",
+        lambda root: ((root / "stickers").mkdir(), datasets.load("stickers", "train", root)),
+        "'stickers' is a built-in domain, and .*/stickers is a folder of .*; write ./stickers",
+    ),
+    (
+        "folder named like the shipped drawings",
+        lambda root: ((root / "noto").mkdir(), datasets.load("noto", "test", root)),
+        "'noto' is a built-in domain, and .* write ./noto for the folder, or give it another name",
+    ),
+    (
+        "folder named like a real data set",
+        lambda root: ((root / "fi").mkdir(), datasets.load("fi", "train", root)),
+        "fi is not FI as it is published: it lacks train.json, test.json",
+    ),
+    ("folder without a name", lambda root: datasets.load("", "train"), "'' names no pictures"),
+    (
+        "folder that is a number",
+        lambda root: datasets.load(7, "train"),
+        "7 names no pictures; choose",
+    ),
+    (
+        "folder of a user who is not there",
+        lambda root: datasets.load("~nobody-of-this-name/x", "train"),
+        "neither a known domain nor a folder",
+    ),
+    (
+        "folder with a zero byte in its name",
+        lambda root: datasets.load("a\0b", "train"),
+        "neither a known domain nor a folder",
+    ),
     (
         "all pictures broken",
         folder(text("a.png", "x")),
-        "1 files could not be read, the first is a.png; give a folder",
+        r"files that cannot be read \(1\): a.png; give a folder",
     ),
     (
         "split of a folder",
@@ -334,14 +380,29 @@ ROWS = [
         "Line 1 of .*metadata.jsonl is not JSON",
     ),
     (
-        "metadata.jsonl not in UTF-8",
-        folder(text("metadata.jsonl", b'{"file_name": "\xe9.png"}')),
+        "metadata.jsonl of lists",
+        folder(text("metadata.jsonl", '[["file_name", "a.png"]]')),
         "Line 1 of .*metadata.jsonl is not JSON; write one object a line in UTF-8",
+    ),
+    (
+        "metadata.jsonl too deep",
+        folder(text("metadata.jsonl", "[" * 100_000)),
+        "Line 1 of .*metadata.jsonl is not JSON",
+    ),
+    (
+        "metadata.jsonl of bytes that are no text",
+        folder(text("metadata.jsonl", b'{"file_name": "\xe9.png"}')),
+        r"files that cannot be read \(1\): \\udce9.png; give",
     ),
     (
         "metadata.jsonl without file_name",
         folder(text("metadata.jsonl", lines({"label": "happy"}))),
-        "needs a file_name; add the column",
+        "can be used: line 1 has no file_name; each needs a file_name, add the column",
+    ),
+    (
+        "metadata.jsonl with half a letter for file_name",
+        folder(text("metadata.jsonl", '{"file_name": "\\ud83d"}')),
+        "can be used: line 1 has no file_name",
     ),
     (
         "metadata.jsonl with a number for file_name",
@@ -360,8 +421,20 @@ ROWS = [
     ),
     (
         "metadata.csv ragged",
-        folder(text("metadata.csv", "file_name,label\na,b\na,b,c,d\n")),
-        "metadata.csv cannot be read .*line 3.*; write",
+        folder(text("metadata.csv", "file_name,label\na,b,c,d\n")),
+        "metadata.csv can be used: line 2 has more fields than the header; .*add the column",
+    ),
+    (
+        "metadata.csv with an open quote",
+        folder(text("metadata.csv", 'file_name,label\n"a.png,happy\n')),
+        "metadata.csv cannot be read .unexpected end of data.; write a line with file_name",
+    ),
+    (
+        "metadata.csv that is a folder",
+        folder(
+            lambda root: ((root / "a").mkdir(), (root / "a/metadata.csv").symlink_to(root / "b"))
+        ),
+        r"There are no pictures in .*; broken link \(1\); give",
     ),
     # ------------------------------------------------------------ real data sets
     *(
@@ -369,8 +442,8 @@ ROWS = [
             f"{layout.title} in another folder",
             lambda root, name=name: datasets.load(name, "train", root),
             (
-                f"is not {layout.title} as it is published: it lacks {', '.join(layout.expected)}; "
-                "expected are"
+                f"is not {layout.title} as it is published: it lacks "
+                f"{re.escape(', '.join(layout.expected))}; expected are"
             ),
         )
         for name, layout in datasets.REAL.items()
@@ -388,7 +461,7 @@ ROWS = [
     (
         "EmoSet without val.json",
         real("emoset", gone("val.json"), "val"),
-        "val.json cannot be read as JSON .*; download it again",
+        "val.json cannot be read .No such file or directory.; check that it is there",
     ),
     (
         "EmoSet's list cut off",
@@ -408,17 +481,37 @@ ROWS = [
     (
         "EmoSet's rows too short",
         real("emoset", text("train.json", '[["awe"]]')),
-        "The train list of EmoSet-118K in .* is not as it is published",
+        "train.json can be used: row 1 is no list of label, image and annotation; check",
     ),
     (
         "EmoSet's number out of range",
         real("emoset", text("train.json", '[[8, "image/awe/awe_00000.jpg", "a"]]')),
-        "train.json has the label 8, but the 8 classes count from 0; check",
+        "train.json can be used: row 1 has the label 8, but the 8 classes count from 0; check",
+    ),
+    (
+        "EmoSet's list without labels",
+        real("emoset", text("train.json", '[[null, "a.jpg", "a"], ["", "a.jpg", "a"]]')),
+        "train.json can be used: row 1 has no label, row 2 has no label; check",
+    ),
+    (
+        "EmoSet's list empty",
+        real("emoset", text("train.json", "[]")),
+        "None of the 0 pictures that EmoSet-118K lists for 'train' can be read; check",
+    ),
+    (
+        "EmoSet's list a number",
+        real("emoset", text("train.json", "7")),
+        "The train list of EmoSet-118K in .* is not as it is published",
+    ),
+    (
+        "EmoSet's classes endless",
+        real("emoset", text("info.json", '{"label2idx": {"awe": 1e999}}')),
+        "The train list of EmoSet-118K in .* is not as it is published",
     ),
     (
         "EmoSet's labels unknown",
-        real("emoset", text("train.json", '[["joyful", "image/awe/awe_00000.jpg", "a"]]')),
-        "None of the labels that EmoSet-118K has for 'train' is an emotion .*'joyful'; check",
+        real("emoset", text("train.json", '[["bliss", "image/awe/awe_00000.jpg", "a"]]')),
+        "None of the labels that EmoSet-118K has for 'train' is an emotion .*'bliss'; check",
     ),
     (
         "EmoSet's pictures absent",
@@ -439,7 +532,7 @@ ROWS = [
     (
         "SER30K without annotations",
         real("ser30k", gone("Annotations")),
-        "it lacks Annotations/image-level/train.json, Annotations/image-level/test.json",
+        r"lacks Annotations/\[image-level/\]train.json, Annotations/\[image-level/\]test.json",
     ),
     (
         "SER30K's annotations a list",
@@ -449,7 +542,7 @@ ROWS = [
     (
         "SER30K's row without topic",
         real("ser30k", text(NOTES, '{"annotations": [{"file_name": "a.jpg", "anno": 1}]}')),
-        "The train list of SER30K .*'topic'",
+        "train.json can be used: row 1 is not as it is published, KeyError 'topic'; check",
     ),
     (
         "SER30K counted from 0",
@@ -457,7 +550,7 @@ ROWS = [
             "ser30k",
             text(NOTES, '{"annotations": [{"topic": "t", "file_name": "a.jpg", "anno": 0}]}'),
         ),
-        "has the label 0, but the 7 classes count from 1; check",
+        "can be used: row 1 has the label 0, but the 7 classes count from 1; check",
     ),
     (
         "SER30K's order with a misspelling",
@@ -472,12 +565,12 @@ ROWS = [
     (
         "FI's rows not pairs",
         real("fi", text("train.json", '[["Amusement/a.jpg"]]')),
-        "The train list of FI in .* is not as it is published",
+        "train.json can be used: row 1 is no pair of picture and number; check",
     ),
     (
         "FI's number out of range",
         real("fi", text("train.json", '[["Amusement/a.jpg", 9]]')),
-        "has the label 9, but the 8 classes count from 0",
+        "can be used: row 1 has the label 9, but the 8 classes count from 0; check",
     ),
     (
         "Emo8 without val/",
@@ -487,15 +580,17 @@ ROWS = [
     (
         "EmotionROI's list in another encoding",
         real("emotionroi", text("training_testing_split/training.txt", b"\xe9/1.jpg")),
-        "The train list of EmotionROI .*UnicodeDecodeError",
+        r"None of the 1 pictures that EmotionROI lists .*\\udce9/1.jpg, is not there; check",
+    ),
+    (
+        "EmotionROI's list without classes",
+        real("emotionroi", text("training_testing_split/training.txt", "1.jpg")),
+        "training.txt can be used: row 1 has no class before its file name; check",
     ),
     (
         "Emotion6's line cut off",
         real("emotion6", text("ground_truth.txt", "header\nanger/1.jpg\t5.0\t4.0\t0.1\t0.2")),
-        (
-            "Line 2 of .*ground_truth.txt lacks the six probabilities of columns 3 to 8; download "
-            "it again"
-        ),
+        "ground_truth.txt can be used: row 2 lacks the six probabilities of columns 3 to 8; check",
     ),
     # ------------------------------------------------------------ frozen models
     (

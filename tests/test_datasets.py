@@ -1,6 +1,4 @@
-"""Chapter 01: pictures by name, the classes of two taxonomies, and what a folder of pictures may
-hold.
-"""
+"""Chapter 01: pictures by name, and the classes of two taxonomies."""
 
 import json
 import shutil
@@ -29,7 +27,7 @@ def by_name(pictures) -> dict:
     """{file name: (SHA of its bytes, name of its class)}."""
     return {
         file.name: (key, pictures.classes[label])
-        for file, key, label in zip(pictures.files, pictures.keys, pictures.labels)
+        for file, key, label in zip(pictures.files, pictures.keys, pictures.labels, strict=True)
     }
 
 
@@ -155,7 +153,7 @@ def test_both_taxonomies_have_the_same_pictures(few, domain):
     assert [six.classes[label] for label in six.labels] == [
         world.label_of(eight.classes[label]) for label in eight.labels
     ]
-    for file, label in zip(eight.files, eight.labels):
+    for file, label in zip(eight.files, eight.labels, strict=True):
         assert EIGHT[label] == world.sample_scene("test", 0, int(file.stem), domain).emotion
 
 
@@ -239,7 +237,9 @@ def test_divided_folders_and_metadata(tmp_path):
     (tmp_path / "test" / "metadata.csv").write_text("file_name,label\nz.png,sad\n")
     train, test = datasets.load(tmp_path, "train"), datasets.load(tmp_path, "test")
     assert train.labels.tolist() == [-1] and not test.transductive
-    assert {f.name: EMOTIONS[l] for f, l in zip(test.files, test.labels)} == {
+    assert {
+        file.name: EMOTIONS[label] for file, label in zip(test.files, test.labels, strict=True)
+    } == {
         "y.png": "happy",
         "z.png": "sadness",
     }
@@ -257,27 +257,25 @@ def test_bad_pictures_are_read_properly_or_skipped_and_counted(tmp_path):
     save(tmp_path / "grey16.tif", "I;16", colour=700)
     save(tmp_path / "see_through.png", "RGBA", colour=(0, 0, 0, 0))
     save(tmp_path / "palette.gif", "P", colour=7)
-    frames = [Image.new("RGB", (20, 20), c) for c in ("red", "blue")]
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     (tmp_path / "truncated.jpg").write_bytes((tmp_path / "cmyk.jpg").read_bytes()[:200])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no picture")
     pictures = datasets.load(tmp_path, "train")
-    assert {path.name for path, _ in pictures.skipped} == {
-        "broken.png",
-        "truncated.jpg",
-        "empty.jpg",
-    }
+    broken = {path.name for path, _ in pictures.skipped}
+    assert broken == {"broken.png", "truncated.jpg", "empty.jpg"}
+    assert pictures.left_out == {"ending .txt": 1}
     images = datasets.read_images(pictures.files, 32)
     assert images.shape == (7, 3, 32, 32)
-    by_name = {
+    means = {
         path.name: image.float().mean((1, 2)).tolist()
-        for path, image in zip(pictures.files, images)
+        for path, image in zip(pictures.files, images, strict=True)
     }
-    assert by_name["see_through.png"] == [255, 255, 255] and by_name["one_pixel.png"] == [1, 2, 3]
-    assert (
-        by_name["animated.gif"][0] > 250 and by_name["animated.gif"][2] < 5
-    )  # the first frame is the red one
+    assert means["see_through.png"] == [255, 255, 255] and means["one_pixel.png"] == [1, 2, 3]
+    assert means["grey16.tif"] == [2, 2, 2], "700 of 65,535"
+    red, _, blue = means["animated.gif"]
+    assert red > 250 and blue < 5, "the first frame is the red one"
     with pytest.raises(KCDPError, match="broken.png cannot be read as a picture"):
         datasets.read_images([tmp_path / "broken.png"], 32)

@@ -116,7 +116,7 @@ def emo8(root):
 
 def emotionroi(root):
     root = root / "EmotionROI"
-    for s, (split, name) in enumerate((("train", "training"), ("test", "testing"))):
+    for s, name in enumerate(("training", "testing")):
         lines = []
         for i, emotion in enumerate(("anger", "disgust", "fear", "joy", "sadness", "surprise")):
             picture(root / "images" / emotion / f"{s}.jpg", 100 * s + i)
@@ -154,7 +154,8 @@ WRITERS = {
 
 def words(pictures):
     return {
-        file.name: pictures.classes[label] for file, label in zip(pictures.files, pictures.labels)
+        file.name: pictures.classes[label]
+        for file, label in zip(pictures.files, pictures.labels, strict=True)
     }
 
 
@@ -208,7 +209,10 @@ def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(
     pictures = datasets.load("ser30k", "train", tmp_path)
     assert words(pictures)["train0.jpg"] == of_number_1 == words(pictures)["train7.jpg"]
     assert len(pictures) == 12 and pictures.of_no_class == 2, "neutral is left out"
-    assert len(pictures.notes) == 1 and note in pictures.notes[0]
+    neutral, order = pictures.notes
+    assert note in order and neutral.endswith(
+        "no class of taxonomy='six' (2 pictures): neutral (2)"
+    )
 
 
 def test_stickers_of_ser30k_that_are_several_of_eight_are_left_out(tmp_path):
@@ -233,7 +237,11 @@ def test_emo8_and_emotionroi(tmp_path):
     }
     found = datasets.load("emotionroi", "test", tmp_path)
     assert sorted(
-        zip((file.parent.name for file in found.files), (EMOTIONS[label] for label in found.labels))
+        zip(
+            (file.parent.name for file in found.files),
+            (EMOTIONS[label] for label in found.labels),
+            strict=True,
+        )
     ) == sorted((name, {"joy": "happy"}.get(name, name)) for name in layouts.EMOTION6_CLASSES)
     with pytest.raises(KCDPError, match="EmotionROI has no split 'val'; choose one of train, test"):
         datasets.load("emotionroi", "val", tmp_path)
@@ -250,15 +258,13 @@ def test_emotion6_takes_the_likeliest_and_names_ties(tmp_path):
     )
     assert all(
         EMOTIONS[label] == {"joy": "happy"}.get(file.parent.name, file.parent.name)
-        for file, label in zip(train.files, train.labels)
+        for file, label in zip(train.files, train.labels, strict=True)
     )
     emotion6(tmp_path / "b", [0.1, 0.3, 0.3, 0.1, 0.1, 0.1])
     tied = datasets.load("emotion6", "train", tmp_path / "b")
     assert set(tied.labels) == {EMOTIONS.index("disgust")}
-    assert (
-        f"{len(tied)} pictures with several likeliest emotions" in tied.notes[0]
-        and "(disgust = fear)" in tied.notes[0]
-    )
+    assert f"several likeliest emotions, which take the first ({len(tied)})" in tied.notes[0]
+    assert "(disgust = fear)" in tied.notes[0]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -294,6 +300,7 @@ def test_a_report_counts_what_is_missing_unreadable_and_of_no_class(tmp_path):
     (root / "Images" / "topic 1" / "train1.jpg").write_bytes(b"no picture")
     table, notes = datasets.report("ser30k", tmp_path)
     assert table.loc["train"].to_dict() == {
+        "copies": 0,
         "pictures": 10,
         "missing": 1,
         "unreadable": 1,
@@ -308,7 +315,7 @@ def test_a_report_counts_what_is_missing_unreadable_and_of_no_class(tmp_path):
     assert (
         list(table.index) == ["train", "val", "test"]
         and table.loc["test", "pictures"] == 12
-        and len(notes) == 1
+        and len(notes) == 2
     )
     for split in ("train", "test"):
         picture(tmp_path / "mine" / split / "joy" / "a.png", 3)
@@ -337,6 +344,152 @@ def test_adaptation_from_emoset_to_ser30k(tmp_path):
         and not found["target"]["transductive"]
     )
     assert found["target"]["test"]["n"] == 12 and (tmp_path / "run" / "predictions.jsonl").exists()
+
+
+# ---------------------------------------------------------------- what a list may lack
+
+
+@pytest.mark.parametrize("below", ("image-level", ""))
+@pytest.mark.parametrize("folder", ("SER30K", "SER_Dataset", "ser_dataset", "SER30K/SER_Dataset"))
+def test_ser30k_as_its_readme_and_as_its_loader_have_it(tmp_path, folder, below):
+    unpacked = ser30k(tmp_path / "download")
+    annotations = unpacked / "Annotations"
+    for file in (annotations / "image-level").iterdir():
+        file.rename(annotations / below / file.name)
+    root = tmp_path / "data" / folder
+    root.parent.mkdir(parents=True)
+    unpacked.rename(root)
+    for data_root in (tmp_path / "data", root):
+        for split in ("train", "val", "test"):
+            assert len(datasets.load("ser30k", split, data_root)) == 12
+
+
+def rewrite(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def spoil_lines(path, *lines: str):
+    path.write_text("\n".join([*path.read_text().splitlines(), *lines]))
+
+
+def spoil_emoset(root):
+    rows = [[None, "image/awe/awe_00000.jpg", "a"], ["awe", None, "a"], [8, "b.jpg", "a"], "awe"]
+    rewrite(root / "train.json", lambda content: content.extend([*rows, ["awe", "c.jpg"]]))
+
+
+def spoil_ser30k(root):
+    def change(content):
+        rows = content["annotations"]
+        for row, label in zip(rows, (None, "", 0, "8", 2.5, True, [1, 2]), strict=False):
+            row["anno"] = label
+        del rows[7]["topic"], rows[8]["anno"]
+        rows[9]["anno"], rows[10]["anno"] = " 2 ", 3.0  # these two are numbers all the same
+
+    rewrite(root / "Annotations" / "image-level" / "train.json", change)
+
+
+def spoil_fi(root):
+    rows = [["Awe/a.jpg"], ["Awe/b.jpg", -1], [3, 3], None, ["Awe/c.jpg", None]]
+    rewrite(root / "train.json", lambda content: content.extend(rows))
+
+
+def spoil_emotionroi(root):
+    spoil_lines(root / "training_testing_split" / "training.txt", "7.jpg", "  ", "", "/")
+
+
+def spoil_emotion6(root):
+    for name in ("anger/0.jpg", "anger/1.jpg"):
+        for split in ("", "x"):  # one of the names is hashed into training, whatever they are
+            spoil_lines(root / "ground_truth.txt", f"{name}{split}\t5.0\t4.0\t0.1\tnan\t0.1")
+
+
+@pytest.mark.parametrize(
+    "name, spoil, kept, unusable, named",
+    [
+        ("emoset", spoil_emoset, 24, 5, "row 25 has no label"),
+        (
+            "ser30k",
+            spoil_ser30k,
+            5,
+            9,
+            "row 1 has no label, row 2 has no label, row 3 has the label 0",
+        ),
+        ("fi", spoil_fi, 8, 5, "row 9 is no pair of picture and number"),
+        ("emotionroi", spoil_emotionroi, 6, 2, "row 7 has no class before its file name"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_counted_and_named(
+    tmp_path, name, spoil, kept, unusable, named
+):
+    spoil(WRITERS[name](tmp_path))
+    pictures = datasets.load(name, "train", tmp_path)
+    assert len(pictures) + pictures.of_no_class == kept
+    assert pictures.counts()["left_out"]["row that cannot be used"] == unusable
+    assert any(f"that cannot be used ({unusable}): {named}" in note for note in pictures.notes)
+    if name == "ser30k":
+        assert (
+            words(pictures)["train9.jpg"] == "happy" and words(pictures)["train10.jpg"] == "disgust"
+        )
+
+
+def test_a_line_of_emotion6_that_cannot_be_used_is_counted(tmp_path):
+    root = emotion6(tmp_path)
+    whole = [len(datasets.load("emotion6", split, tmp_path)) for split in ("train", "test")]
+    spoil_emotion6(root)
+    counts = [datasets.load("emotion6", split, tmp_path).counts() for split in ("train", "test")]
+    assert [of["pictures"] for of in counts] == whole
+    assert sum(of["left_out"].get("row that cannot be used", 0) for of in counts) == 4
+    assert any("has 'nan' for a probability" in note for of in counts for note in of["notes"])
+
+
+@pytest.mark.parametrize("header", (True, False))
+def test_emotion6_with_and_without_its_header(tmp_path, header):
+    root = emotion6(tmp_path)
+    if not header:
+        first, *lines = (root / "ground_truth.txt").read_text().splitlines()
+        (root / "ground_truth.txt").write_text("\r\n".join(lines))
+    assert sum(len(datasets.load("emotion6", split, tmp_path)) for split in ("train", "test")) == 60
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_folders_and_names_may_differ_in_case_and_slashes(tmp_path, name):
+    root = WRITERS[name](tmp_path / "a")
+    keys = {split: datasets.load(name, split, root).key for split in ("train", "test")}
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.swapcase()))
+    moved = root.rename(tmp_path / root.name.swapcase())
+    for data_root in (tmp_path, moved):
+        for split, key in keys.items():
+            assert datasets.load(name, split, data_root).key == key
+
+
+def test_emo8_leaves_out_what_is_in_no_class_or_no_picture(tmp_path):
+    root = emo8(tmp_path)
+    picture(root / "train" / "loose.png", 900)
+    picture(root / "train" / "awe" / ".thumbs" / "x.png", 901)
+    picture(root / "train" / "awe" / "pack" / "deep.png", 902)
+    (root / "train" / "awe" / "a.txt").write_text("x")
+    pictures = datasets.load("emo8", "train", tmp_path, taxonomy="eight")
+    assert words(pictures)["deep.png"] == "awe" and len(pictures) == 9
+    assert pictures.counts()["left_out"] == {"no class": 1, "hidden folder": 1, "ending .txt": 1}
+
+
+def test_pictures_of_two_splits_and_two_classes_are_told_in_a_report(tmp_path):
+    root = emo8(tmp_path)
+    copy = (root / "train" / "awe" / "1.png").read_bytes()
+    (root / "train" / "fear" / "copy.png").write_bytes(copy)
+    (root / "test" / "awe" / "copy.png").write_bytes(copy)
+    table, notes = datasets.report("emo8", tmp_path)
+    assert table.loc["train", "copies"] == 1 and table.loc["train", "fear"] == 2
+    assert any(
+        "under two classes" in note and "awe/1.png = fear/copy.png" in note for note in notes
+    )
+    assert "pictures of emo8 (train) that are also in emo8 (test): 1" in notes
+
+
+# ---------------------------------------------------------------- what was read before
 
 
 def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch):

@@ -98,4 +98,5 @@ def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:
             f"source={config.source!r} has labelled pictures of fewer than two emotions; sort them "
             f"into folders named {', '.join(config.classes)}."
         )
+    source.notes += datasets.overlaps(source, target, *tests)
     return source, target, *tests

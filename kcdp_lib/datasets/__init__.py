@@ -1,63 +1,73 @@
-"""Pictures by name: the built-in world's domains, the shipped real artwork `noto`, real data sets,
-or any folder (chapter 01).
+"""Pictures by name, as one split of a domain (chapter 01).
 
+The built-in world's domains, the shipped real artwork `noto`, real data sets, or any folder.
 Everything here is ordered by the pictures' content, never by their names: a method cannot read a
 label off a path or an order.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import paths, world
-from ..errors import KCDPError
+from ..errors import KCDPError, printable
 from ..world import SIX as EMOTIONS  # the six classes, and their order everywhere
-from ..world import TAXONOMIES, Dials, world_key
+from ..world import TAXONOMIES, Dials
+from .folders import is_split, read_labels, split_folders, walk
 from .images import read_images, square
 from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
+from .words import CODES, NO_CLASS, SEVERAL, is_number, note, plain_word, some, vocabulary
 
 DOMAINS = (*world.BENCHMARK, "noto")
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits
 SOURCE_SIDE = 64  # pixels at which the built-in pictures are stored
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-# words that folders and metadata use for EmoSet's eight emotions, and for the six classes that are
-# unions of them; anything else is an unlabelled picture
-EIGHT_WORDS = {
-    "amusement": ("amused",),
-    "awe": (),
-    "contentment": (),
-    "excitement": (),
-    "anger": ("angry",),
-    "disgust": ("disgusted",),
-    "fear": ("afraid",),
-    "sadness": ("sad",),
-}
-SIX_WORDS = {"surprise": ("surprised",), "happy": ("happiness", "joy")}
+MOST_WORDS, MOST_LETTERS = 20, 40  # of words that are no class, in counts and notes
+
+__all__ = [
+    "DOMAINS",
+    "EMOTIONS",
+    "Pictures",
+    "REAL",
+    "SIZES",
+    "SOURCE_SIDE",
+    "class_index",
+    "from_folder",
+    "from_listing",
+    "load",
+    "overlaps",
+    "read_images",
+    "report",
+    "square",
+]
 
 
 def class_index(taxonomy: str = "six") -> dict[str, int]:
-    """{lower-case word: class} in a taxonomy, "six" or "eight".
+    """{plain word: class} in a taxonomy, "six" or "eight".
 
-    A word for a class of six that is several of eight has none there.
+    Words in lower case and without numbering. A word for a class of six that is several of eight
+    has none there.
     """
-    classes, found = TAXONOMIES[taxonomy], {}
-    for emotion, words in {**EIGHT_WORDS, **SIX_WORDS}.items():
-        label = world.label_of(emotion, taxonomy)
-        if label in classes:
-            found |= dict.fromkeys((emotion, *words), classes.index(label))
-    return found
+    return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
 
 @dataclass
 class Pictures:
-    """One split of one domain, ordered by content. int64 `labels` [N] index `classes`, -1 where
-    unknown; a target's are for reporting only.
+    """One split of one domain, ordered by content.
+
+    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only.
+
+    What is left out is counted by reason: files that could not be read are in `skipped`, listed
+    pictures of no class in `of_no_class`, all else in `left_out`. `words` counts the words of
+    pictures that are no class of the taxonomy, and `notes` says what a reader should know.
     """
 
     name: str
@@ -65,15 +75,13 @@ class Pictures:
     files: list[Path]
     labels: np.ndarray
     keys: list[str]  # SHA-256 of each file's bytes
-    skipped: list[tuple[Path, str]] = field(
-        default_factory=list
-    )  # files that could not be read, and why
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
     transductive: bool = False  # the test pictures are among the training pictures
     taxonomy: str = "six"
-    of_no_class: int = 0  # listed, but of no class of this taxonomy, and so left out
-    notes: list[str] = field(
-        default_factory=list
-    )  # what a reader of the data set's own files should know
+    of_no_class: int = 0
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -82,6 +90,14 @@ class Pictures:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their numbers."""
         return TAXONOMIES[self.taxonomy]
+
+    @property
+    def key(self) -> str:
+        """SHA over the contents, in order.
+
+        The name under which what is computed from them is cached.
+        """
+        return paths.sha(*self.keys)
 
     def select(self, rows: Sequence[int]) -> Pictures:
         """Some of the pictures, by their rows [n] (ints), in that order."""
@@ -92,13 +108,26 @@ class Pictures:
             keys=[self.keys[i] for i in rows],
         )
 
-    @property
-    def key(self) -> str:
-        """SHA over the contents, in order.
+    def counts(self) -> dict[str, Any]:
+        """What is there and what was left out, by reason, as plain numbers and texts for JSON.
 
-        The name under which what is computed from them is cached.
+        "copies" are pictures whose bytes are those of another, in whatever class.
         """
-        return paths.sha(*self.keys)
+        missing = sum(why == NOT_THERE for _, why in self.skipped)
+        left_out = {
+            "missing": missing,
+            "unreadable": len(self.skipped) - missing,
+            "no class": self.of_no_class,
+            **self.left_out,
+        }
+        return {
+            "pictures": len(self),
+            "unlabelled": int((self.labels < 0).sum()),
+            "copies": len(self) - len(set(self.keys)),
+            "left_out": {reason: count for reason, count in left_out.items() if count},
+            "words_of_no_class": self.words,
+            "notes": self.notes,
+        }
 
 
 def load(
@@ -110,89 +139,152 @@ def load(
     taxonomy: str = "six",
     dials: Dials = Dials(),
 ) -> Pictures:
-    """The pictures of a built-in domain (drawn on first use, `size` pixels a side), of `noto`, of a
-    real data set, or of a folder (chapter 01).
+    """The pictures of a domain, a data set or a folder (chapter 01).
 
+    A built-in domain is drawn on first use, `size` pixels a side.
     `split` is "train" or "test"; data sets that have it know "val", too. Labels are classes of
-      `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch
-      nothing else.
+    `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch
+    nothing else.
 
     A real data set ("emoset", "ser30k", ...) lies in `data_root`, as it was downloaded. A folder
-      may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures,
-      each also under
-    `train/` and `test/`; without these two, all pictures are for training and the labelled ones are
-      the test ("transductive").
-    `data_root` is where relative folders are looked for first. Raises KCDPError with one sentence
-      for anything else.
+    may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures,
+    each also under `train/` and `test/`; without these two, all pictures are for training and the
+    labelled ones are the test ("transductive").
+
+    `data_root` is where relative folders are looked for first. A `Path`, and a text with a slash
+    such as "./stickers", is always a folder. Raises KCDPError with one sentence for anything else.
     """
-    if name not in REAL and split not in SIZES:  # a real data set has splits of its own
+    if not isinstance(name, (str, os.PathLike)) or not str(name):
+        raise KCDPError(
+            f"{name!r} names no pictures; choose one of {', '.join(DOMAINS)}, or give a folder."
+        )
+    if name not in REAL and split not in tuple(SIZES):  # a real data set has splits of its own
         raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
-    if taxonomy not in TAXONOMIES:
+    if taxonomy not in tuple(TAXONOMIES):
         raise KCDPError(
             f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}."
         )
-    if name in world.BENCHMARK:
-        return replace(
-            from_folder(
-                world.build(str(name), split, SIZES[split], seed, size, dials),
-                str(name),
-                split,
-                taxonomy,
-            ),
-            transductive=False,
-        )
-    if name == "noto":
-        return from_folder(Path(__file__).parent / "noto", "noto", split, taxonomy)
+    root = data_root and paths.resolve(data_root)
     if name in REAL:
-        return from_listing(str(name), split, data_root and paths.resolve(data_root), taxonomy)
-    folder = (
-        Path(data_root, name)
-        if data_root and Path(data_root, name).is_dir()
-        else paths.resolve(name)
-    )
-    if not folder.is_dir():
+        return from_listing(str(name), split, root, taxonomy)
+    if name in DOMAINS:
+        return built_in(str(name), split, root, seed, size, taxonomy, dials)
+    folder = root / name if root and os.path.isdir(root / name) else paths.resolve(name)
+    if not os.path.isdir(folder):
         raise KCDPError(
             f"{str(name)!r} is neither a known domain nor a folder; choose one of "
             f"{', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a folder of "
             "pictures."
         )
-    return from_folder(folder, folder.name, split, taxonomy)
+    return from_folder(folder, printable(folder.name) or str(folder), split, taxonomy)
+
+
+def built_in(
+    name: str, split: str, root: Path | None, seed: int, size: int, taxonomy: str, dials: Dials
+) -> Pictures:
+    """A built-in domain or `noto`; drawn on first use.
+
+    KCDPError where `root`, the folder of downloaded data sets, has a folder of that name.
+    """
+    if root and os.path.isdir(root / name):
+        raise KCDPError(
+            f"{name!r} is a built-in domain, and {root / name} is a folder of that name; write "
+            f"./{name} for the folder, or give it another name."
+        )
+    if name == "noto":
+        pictures = from_folder(Path(__file__).parent / "noto", name, split, taxonomy)
+    else:
+        folder = world.build(name, split, SIZES[split], seed, size, dials)
+        pictures = from_folder(folder, name, split, taxonomy)
+        pictures.transductive = False
+    if os.path.isdir(name):
+        pictures.notes.append(f"{name!r} is the built-in domain; the folder is written ./{name}")
+    return pictures
 
 
 def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> Pictures:
-    """Read a folder of pictures; files that are no pictures are skipped and counted.
+    """Read a folder of pictures; what is no picture is left out and counted.
 
-    Raises KCDPError if none is left.
+    A picture's label is what a list says of it, else the nearest folder above it that names a
+    class. Raises KCDPError if there is no picture.
     """
-    divided = (folder / "train").is_dir() and (folder / "test").is_dir()
-    root = folder / split if divided else folder
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    told = metadata_labels(root)
-    words = [
-        told.get(
-            path.relative_to(root).as_posix(), path.parent.name if path.parent != root else None
+    divided = split_folders(folder)
+    root = divided.get(split, folder)
+    tree = walk(root)
+    elsewhere = [other for other in divided.values() if other != root]
+    if divided:
+        around = walk(folder, apart=divided.values())
+        tree.lists = [path for path in around.lists if path.parent == folder] + tree.lists
+        tree.left_out += around.left_out + Counter({"beside train/ and test/": len(around.files)})
+        tree.notes += around.notes
+    labels = read_labels(tree.lists, tree.files, elsewhere)
+    if labels.unusable:
+        tree.left_out["row that cannot be used"] = labels.unusable
+
+    parents = [file.relative_to(root).parts[:-1] for file in tree.files]
+    listed = [labels.words.get(file, []) for file in tree.files]
+    used = {word for some_words in (*parents, *listed) for word in some_words}
+    table = vocabulary(taxonomy, used)
+    words, doubts = [], defaultdict(list)
+    for file, texts, above in zip(tree.files, listed, parents, strict=True):
+        word, doubt = pick_word(texts, above, table)
+        words.append(word)
+        if doubt:
+            doubts[doubt].append(file.relative_to(root).as_posix())
+
+    pictures = from_files(tree.files, words, name, split, taxonomy, table)
+    pictures.transductive = not divided
+    pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
+    pictures.left_out = dict(tree.left_out)
+    pictures.notes += tree.notes + labels.notes
+    halves = {folder for above in parents for folder in above if is_split(folder)}
+    if halves and not divided:
+        pictures.notes.append(
+            f"{', '.join(sorted(halves))} read as one: only train/ beside test/ divides a folder"
         )
-        for path in files
-    ]
-    pictures = from_files(files, words, name, split, taxonomy)
+    for doubt, files in doubts.items():
+        pictures.notes += note(f"pictures that {doubt}", files)
     if not len(pictures):
-        about = (
-            f"; {len(pictures.skipped)} files could not be read, the first is "
-            f"{pictures.skipped[0][0].name}"
-            if pictures.skipped
-            else ""
-        )
+        about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
+        about += [f"{reason} ({count})" for reason, count in pictures.left_out.items()]
         raise KCDPError(
-            f"There are no pictures in {root}{about}; give a folder with "
-            f"{', '.join(sorted(SUFFIXES))} files, in class folders or not."
+            f"There are no pictures in {'; '.join([str(root), *about])}; give a folder with PNG, "
+            "JPEG, WebP, GIF, BMP, TIFF or AVIF files, in class folders or not."
         )
     if split == "test" and not divided:
-        pictures = pictures.select(np.flatnonzero(pictures.labels >= 0))
-    return replace(pictures, transductive=not divided)
+        labelled = np.flatnonzero(pictures.labels >= 0)
+        if len(labelled) < len(pictures):
+            pictures.left_out["no label, so not in the test"] = len(pictures) - len(labelled)
+        pictures = pictures.select(labelled)
+    return pictures
+
+
+def pick_word(
+    listed: Sequence[str], folders: Sequence[str], table: Mapping[str, int]
+) -> tuple[str | None, str]:
+    """A picture's word and what is doubtful about it, "" if nothing is.
+
+    listed: what lists say of the picture; folders: those above it, outermost first; table:
+    `vocabulary`. A list counts before folders, the nearest folder that names a class before others.
+    """
+
+    def label(word: str) -> int | None:
+        return table.get(plain_word(word))
+
+    def first(words: Sequence[str], otherwise: str | None) -> str | None:
+        known = [word for word in words if label(word) is not None]
+        return next(iter([word for word in known if label(word) >= 0] + known), otherwise)
+
+    said, seen = (set(map(label, words)) - {None, SEVERAL} for words in (listed, folders))
+    if len(said) > 1:
+        return None, "have two labels in lists, and so have none"
+    if listed:
+        differs = said and seen - {NO_CLASS} and not said <= seen
+        doubt = "have another label in a list than by their folder; the list counts"
+        return first(listed, listed[0]), doubt if differs else ""
+    doubt = "lie in folders of two labels, of which the nearest class counts"
+    outermost = folders[0] if folders else None
+    return first(folders[::-1], outermost), doubt if len(seen) > 1 else ""
 
 
 def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = "six") -> Pictures:
@@ -201,113 +293,154 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
     What it labels with no class of the taxonomy, such as SER30K's "neutral", is left out and
     counted (a closed set). Raises KCDPError if nothing is left.
     """
-    told = listing(name, split, data_root)
-    pictures = from_files(told.files, told.words, name, split, taxonomy)
+    entries = listing(name, split, data_root)
+    pictures = from_files(entries.files, entries.words, name, split, taxonomy)
+    pictures.notes += entries.notes
+    pictures.left_out = entries.left_out
+    title = REAL[name].title
     if not len(pictures):
-        about = (
-            f"; the first, {pictures.skipped[0][0]}, is {pictures.skipped[0][1]}"
-            if pictures.skipped
-            else ""
-        )
+        first, why = pictures.skipped[0] if pictures.skipped else (None, None)
+        about = f"; the first, {first}, is {why}" if first else ""
         raise KCDPError(
-            f"None of the {len(told.files)} pictures that {REAL[name].title} lists for {split!r} "
-            f"can be read{about}; check that the pictures are unpacked where the list expects them."
+            f"None of the {len(entries.files)} pictures that {title} lists for {split!r} can be "
+            f"read{about}; check that the pictures are unpacked where the list expects them."
         )
     classed = np.flatnonzero(pictures.labels >= 0)
     if not len(classed):
         raise KCDPError(
-            f"None of the labels that {REAL[name].title} has for {split!r} is an emotion of "
-            f"taxonomy={taxonomy!r}, the first is {told.words[0]!r}; check its list, or choose the "
-            "other taxonomy."
+            f"None of the labels that {title} has for {split!r} is an emotion of "
+            f"taxonomy={taxonomy!r}, the first is {entries.words[0]!r}; check its list, or choose "
+            "the other taxonomy."
         )
-    return replace(
-        pictures.select(classed), of_no_class=len(pictures) - len(classed), notes=told.notes
+    pictures.of_no_class = len(pictures) - len(classed)
+    return pictures.select(classed)
+
+
+def from_files(
+    files: Sequence[Path],
+    words: Sequence[str | None],
+    name: str,
+    split: str,
+    taxonomy: str,
+    table: Mapping[str, int] | None = None,
+) -> Pictures:
+    """N listed files with a word each (None: no label), in the order of their contents.
+
+    A word of no class is no label, and is counted. Files that are missing or no pictures are in
+    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words.
+    """
+    verdicts = inspect(files)
+    table = table or vocabulary(taxonomy, {word for word in words if word})
+    rows = [
+        (verdicts[file][0], file, (word or "").strip())
+        for file, word in zip(files, words, strict=True)
+        if verdicts[file][0]
+    ]
+    rows.sort(key=lambda row: row[0])
+    labels = [max(table.get(plain_word(word), NO_CLASS), NO_CLASS) for _, _, word in rows]
+    unlabelled = [word for (_, _, word), label in zip(rows, labels, strict=True) if label < 0]
+    counted, notes = count_words(unlabelled, table, taxonomy)
+    pictures = Pictures(
+        name,
+        split,
+        [file for _, file, _ in rows],
+        np.array(labels, np.int64),
+        [sha for sha, _, _ in rows],
+        [(file, verdicts[file][1]) for file in files if not verdicts[file][0]],
+        taxonomy=taxonomy,
+        notes=notes,
+        words=counted,
     )
+    codes = sorted({plain_word(word) for *_, word in rows} & CODES.keys() & table.keys())
+    if codes:
+        pictures.notes.append(f"{', '.join(codes)} are read as codes of emotions, as KDEF has them")
+    pictures.notes += two_labels(pictures)
+    return pictures
+
+
+def count_words(
+    words: Collection[str], table: Mapping[str, int], taxonomy: str
+) -> tuple[dict[str, int], list[str]]:
+    """{word: pictures} of words that are no class, the commonest first, and what to say of them."""
+    kinds = {
+        SEVERAL: f"could be several classes of taxonomy={taxonomy!r}",
+        NO_CLASS: f"are no class of taxonomy={taxonomy!r}",
+    }
+    counts, groups = Counter(word for word in words if word), defaultdict(list)
+    for word, count in counts.most_common():
+        kind = kinds.get(table.get(plain_word(word)), "are not known as words for emotions")
+        if is_number(word):
+            kind = "are numbers, and nothing says what they mean"
+        groups[kind].append((word, count))
+    notes = [
+        f"labels that {kind} ({sum(count for _, count in group)} pictures): "
+        + some([f"{word[:MOST_LETTERS]} ({count})" for word, count in group], 5)
+        for kind, group in groups.items()
+    ]
+    common = {printable(word[:MOST_LETTERS]): n for word, n in counts.most_common(MOST_WORDS)}
+    rest = sum(counts.values()) - sum(common.values())
+    return common | ({"(other words)": rest} if rest else {}), list(map(printable, notes))
+
+
+def two_labels(pictures: Pictures) -> list[str]:
+    """A note on pictures that are there twice, under two classes; [] if none is.
+
+    Each copy keeps its label: published lists have such pairs, and which of the two is wrong,
+    nobody knows.
+    """
+    labels, files = defaultdict(set), defaultdict(list)
+    for key, label, file in zip(pictures.keys, pictures.labels, pictures.files, strict=True):
+        if label >= 0:
+            labels[key].add(label)
+            files[key].append(f"{file.parent.name}/{file.name}")
+    double = [" = ".join(files[key]) for key, classes in labels.items() if len(classes) > 1]
+    return note("pictures that lie under two classes, where each copy keeps its label", double)
+
+
+def in_both(one: Pictures, other: Pictures) -> list[str]:
+    """A note on pictures that two sets share; [] if they share none."""
+    count = len(set(one.keys) & set(other.keys))
+    names = [printable(f"{pictures.name} ({pictures.split})") for pictures in (one, other)]
+    return [f"pictures of {names[0]} that are also in {names[1]}: {count}"] if count else []
+
+
+def overlaps(
+    source: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures
+) -> list[str]:
+    """Notes on the pictures that a run would have in two of its sets.
+
+    All but those of a transductive target, whose test is meant to be among its training pictures.
+    """
+    pairs = [(source, target), (source, source_test), (source, target_test)]
+    pairs += [] if target.transductive else [(target, target_test)]
+    return [about for pair in pairs for about in in_both(*pair)]
 
 
 def report(name: str | Path, data_root: str | Path | None = None, taxonomy: str = "six"):
     """What there is of a data set, a folder or a domain.
 
-    A pandas table with a row for each split (pictures that are usable, missing, unreadable, of no
-    class or unlabelled, then those of each class), and notes.
+    A pandas table with a row for each split (pictures that are usable, what is left out by reason,
+    pictures of no class or unlabelled, then those of each class), and notes.
 
     KCDPError as `load` raises it.
     """
     import pandas
 
     splits = REAL[name].splits if name in REAL else tuple(SIZES)
-    found = {split: load(name, split, data_root, taxonomy=taxonomy) for split in splits}
+    sets = [load(name, split, data_root, taxonomy=taxonomy) for split in splits]
+    counts = {pictures.split: pictures.counts() for pictures in sets}
+    further = {reason: 0 for of in counts.values() for reason in of["left_out"]}
     rows = {
-        split: {
-            "pictures": len(of),
-            "missing": sum(why == NOT_THERE for _, why in of.skipped),
-            "unreadable": sum(why != NOT_THERE for _, why in of.skipped),
-            "no class": of.of_no_class + int((of.labels < 0).sum()),
-            **{word: int((of.labels == i).sum()) for i, word in enumerate(of.classes)},
+        pictures.split: {
+            "pictures": len(pictures),
+            **({"missing": 0, "unreadable": 0} | further | counts[pictures.split]["left_out"]),
+            "no class": pictures.of_no_class + counts[pictures.split]["unlabelled"],
+            **{word: int((pictures.labels == i).sum()) for i, word in enumerate(pictures.classes)},
+            "copies": counts[pictures.split]["copies"],
         }
-        for split, of in found.items()
+        for pictures in sets
     }
-    return pandas.DataFrame.from_dict(rows, orient="index"), list(
-        dict.fromkeys(note for of in found.values() for note in of.notes)
-    )
-
-
-def from_files(
-    files: Sequence[Path], words: Sequence[str | None], name: str, split: str, taxonomy: str
-) -> Pictures:
-    """N listed files with a word each (None: no label), in the order of their contents.
-
-    A word of no class is no label. Files that are missing or no pictures are in `skipped`, with the
-    reason.
-    """
-    seen, index = inspect(files), class_index(taxonomy)
-    found = sorted(
-        (
-            (seen[path][0], path, index.get(str(word).lower(), -1))
-            for path, word in zip(files, words)
-            if seen[path][0]
-        ),
-        key=lambda row: row[0],
-    )
-    keys, kept, labels = zip(*found) if found else ((), (), ())
-    return Pictures(
-        name,
-        split,
-        list(kept),
-        np.array(labels, np.int64),
-        list(keys),
-        [(path, seen[path][1]) for path in files if not seen[path][0]],
-        taxonomy=taxonomy,
-    )
-
-
-def metadata_labels(root: Path) -> dict[str, str | None]:
-    """{file name: label} from `metadata.jsonl` or `metadata.csv` in `root`; {} if there is neither.
-
-    KCDPError names a broken line.
-    """
-    lines, rows = root / "metadata.jsonl", []
-    if lines.exists():
-        for number, line in enumerate(lines.read_bytes().splitlines(), 1):
-            try:
-                rows += [dict(json.loads(line))] if line.strip() else []
-            except (ValueError, TypeError):
-                raise KCDPError(
-                    f"Line {number} of {lines} is not JSON; write one object a line in UTF-8, such "
-                    f'as {{"file_name": "a.png", "label": "happy"}}.'
-                ) from None
-    elif (root / "metadata.csv").exists():
-        import pandas
-
-        try:
-            rows = pandas.read_csv(
-                root / "metadata.csv", dtype=str, keep_default_na=False, index_col=False
-            ).to_dict("records")
-        except ValueError as error:
-            raise KCDPError(
-                f"{root / 'metadata.csv'} cannot be read ({str(error).strip()}); write a line with "
-                "file_name and label, then one for each picture, in UTF-8."
-            ) from error
-    if not all(isinstance(row.get("file_name"), str) for row in rows):
-        raise KCDPError(f"Every row of the metadata in {root} needs a file_name; add the column.")
-    return {row["file_name"]: row.get("label", row.get("emotion")) for row in rows}
+    notes = [about for pictures in sets for about in pictures.notes]
+    for one, other in combinations(sets, 2):
+        notes += [] if other.transductive else in_both(one, other)
+    return pandas.DataFrame.from_dict(rows, orient="index"), list(dict.fromkeys(notes))

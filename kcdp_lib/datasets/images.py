@@ -6,7 +6,10 @@ code that reads them.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +18,148 @@ from PIL import Image, ImageOps
 
 from ..errors import KCDPError
 
+Image.init()  # else Pillow knows only the commonest formats until it meets another
+# Not read: what Pillow recognises but cannot decode by itself, and PostScript, which is a program.
+UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+FORMATS = tuple(name for name in Image.ID if name not in UNREAD)
+SUFFIXES = frozenset(
+    ending
+    for ending, name in Image.registered_extensions().items()
+    if name in (*FORMATS, "MPO")  # MPO: a JPEG with further pictures, opened as JPEG
+)
+TURNS = {  # EXIF's orientation: what has to be done to see the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112
+SIZES_OF_TYPES = {1: 1, 3: 2, 4: 4}  # of EXIF's whole numbers, in bytes
+
 
 def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.Tensor:
-    """Pictures as uint8 [N, 3, size, size].
-
-    RGB, alpha laid on white, first frame of an animation, centre-cropped to a square of `size`
-    pixels.
+    """Pictures as uint8 [N, 3, size, size], see `square`.
 
     Raises KCDPError naming the first that cannot be read.
     """
     out = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    for i, file in enumerate(files):
-        if not isinstance(file, (str, Path, Image.Image)):
-            raise KCDPError(
-                f"A picture is given by its path or as a PIL image, not as {type(file).__name__}; "
-                "Image.fromarray makes one from an array."
-            )
-        try:
-            picture = file if isinstance(file, Image.Image) else Image.open(file)
-            out[i] = torch.from_numpy(np.array(square(picture, size))).permute(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise KCDPError(
-                f"{file} cannot be read as a picture ({error}); remove it or convert it to PNG."
-            ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's doubts about a file that it reads all the same
+        for i, file in enumerate(files):
+            if not isinstance(file, (str, os.PathLike, Image.Image)):
+                raise KCDPError(
+                    f"A picture is given by its path or as a PIL image, not as "
+                    f"{type(file).__name__}; Image.fromarray makes one from an array."
+                )
+            try:
+                given = isinstance(file, Image.Image)
+                picture = square(file, size) if given else decode(Path(file).read_bytes(), size)
+            except Exception as error:  # Pillow raises many kinds
+                passing = isinstance(error, MemoryError) or getattr(error, "errno", None)
+                raise KCDPError(
+                    f"{file} cannot be read as a picture ({str(error) or type(error).__name__}); "
+                    + ("check that it can be opened, " if passing else "")
+                    + "remove it or convert it to PNG."
+                ) from error
+            out[i] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     return out
 
 
-def square(picture: Image.Image, size: int) -> Image.Image:
-    """One picture as RGB of `size` x `size` pixels.
+def decode(content: bytes, size: int) -> Image.Image:
+    """A picture's file as `square` makes it.
 
-    Turned as its EXIF says, on white, the middle of it. Pillow's own errors pass through.
+    All that is read passes here, and what is only inspected, too: nothing is accepted that cannot
+    be read later. Pillow's own errors pass through.
     """
-    picture.seek(0) if getattr(picture, "is_animated", False) else None
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    with Image.open(BytesIO(content), formats=FORMATS) as picture:
+        return square(picture, size)
+
+
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """One picture as RGB of `size` x `size` pixels: the middle of its first frame.
+
+    Turned as its EXIF says, on white where it is transparent, in 8 bits. Pillow's own errors pass
+    through.
+    """
+    if not all(picture.size):
+        raise ValueError("it has no pixels")
+    if picture.tell() > 0 and picture.format != "PSD":  # a Photoshop file's first frame is 1
+        picture.seek(0)
+    picture.load()
+    turn = TURNS.get(orientation(picture))
+    picture = plain_rgb(picture)
+    picture = picture if turn is None else picture.transpose(turn)
+    return ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+
+
+def plain_rgb(picture: Image.Image) -> Image.Image:
+    """A loaded picture in RGB, on white where it is transparent."""
+    clear = picture.info.get("transparency")
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        sixteen = "I;16" in picture.mode or (picture.mode == "I" and picture.format == "PPM")
+        grey = eight_bits(values, sixteen)
+        if isinstance(clear, int):
+            grey[values == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if isinstance(clear, tuple) and max(clear) > 255:  # from 16 bits, of which Pillow keeps 8
+        picture = picture.copy()
+        picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if (
-        picture.mode.startswith("I") or picture.mode == "F"
-    ):  # 16 bits or floats: Pillow's own conversion would clip them
-        values = np.asarray(picture, np.float32)
-        picture = Image.fromarray(
-            np.uint8(255 * (values - values.min()) / max(np.ptp(values), 1e-9))
-        )
-    return ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    return picture.convert("RGB")
+
+
+def eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
+    """Grey values [H, W] of 16 bits, 32 bits or floats as uint8 [H, W], as in their 8-bit twin.
+
+    The range is never stretched to a picture's own. `sixteen`: it is 0 to 65,535. Else it is the
+    smallest of 0 to 1 (floats), to 255 and to 65,535 that holds all values. NaN is black.
+    """
+    largest = values[np.isfinite(values)].max(initial=0)
+    floats = values.dtype.kind == "f"
+    slack = 1.1 if floats else 1.0  # floats that were resized go a little beyond their range
+    if floats and largest <= slack:
+        values = np.rint(values * 255.0)
+    elif largest <= 255 * slack and not sixteen:
+        values = np.rint(values)
+    elif largest <= 65535 * slack:
+        values = values // 256
+    else:
+        values = values // (largest / 255 if floats else 2**23)
+    return np.uint8(np.nan_to_num(values, nan=0, posinf=255, neginf=0).clip(0, 255))
+
+
+def orientation(picture: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; any other number, or none, means that it lies as it is.
+
+    Pillow reads all of the EXIF and stops where an entry is broken: then this one is looked for
+    alone.
+    """
+    try:
+        value = picture.getexif().get(ORIENTATION)
+    except Exception:  # Pillow raises many kinds for a broken EXIF
+        value = None
+    return raw_orientation(picture.info.get("exif")) if value is None else value
+
+
+def raw_orientation(exif: bytes | None) -> int:
+    """The orientation in the first directory of an EXIF block, whatever its other entries hold."""
+    tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
+    if order is None:
+        return 1
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(tiff[start : start + length], order)
+
+    first = number(4, 4) + 2
+    for entry in range(first, first + 12 * number(first - 2, 2), 12):
+        length = SIZES_OF_TYPES.get(number(entry + 2, 2))
+        if number(entry, 2) == ORIENTATION and length:
+            return number(entry + 8, length)
+    return 1

@@ -1,7 +1,8 @@
-"""Which files are pictures, and the hash of each.
+"""Which files are pictures, and the hash of each (chapter 01).
 
-Read once, remembered in the cache until a file changes (chapter 01). A killed first pass over
-118,000 pictures goes on where it was.
+A picture that was read is remembered in the cache until its file, Pillow or the code that reads it
+changes. What could not be read is not remembered: the next time there may be permission, memory or
+a better decoder. A killed first pass over 118,000 pictures goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,17 +10,25 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable
+import stat
+import warnings
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from io import BytesIO
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import PIL
 
 from .. import paths
+from . import images
 
 NOT_THERE = "not there"
+READER = paths.sha(PIL.__version__, Path(images.__file__).read_bytes())
+BLOCK = 1000  # pictures that are read between two visits to the index
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+TABLE = """CREATE TABLE IF NOT EXISTS readable
+    (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, reader TEXT NOT NULL, sha TEXT NOT NULL)"""
 
 
 def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
@@ -28,52 +37,90 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
     "not there" where it is missing. Decodes what it has not seen before, on all cores.
     """
     stamps = {path: _stamp(path) for path in files}
-    found = {path: (None, NOT_THERE) for path, stamp in stamps.items() if stamp is None}
-    paths.CACHE.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(paths.CACHE / "pictures.sqlite", timeout=60)) as table:
-        table.execute(
-            "CREATE TABLE IF NOT EXISTS pictures (path TEXT PRIMARY KEY, stamp TEXT, sha TEXT, "
-            "error TEXT)"
-        )
-        known = {}
-        for path in stamps:
-            row = table.execute(
-                "SELECT stamp, sha, error FROM pictures WHERE path = ?", (str(path.absolute()),)
-            ).fetchone()
-            if row and row[0] == stamps[path]:
-                known[path] = row[1:]
-        todo = [path for path, stamp in stamps.items() if stamp is not None and path not in known]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in paths.progress(
-                range(0, len(todo), 1000), "reading pictures, by the thousand"
-            ):
-                block = todo[start : start + 1000]
-                seen = dict(zip(block, pool.map(_look, block)))
-                table.executemany(
-                    "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)",
-                    [(str(path.absolute()), stamps[path], *seen[path]) for path in block],
-                )
-                table.commit()
-                known |= seen
-    return found | known
+    verdicts = {path: (None, why) for path, (stamp, why) in stamps.items() if stamp is None}
+    verdicts |= {path: (sha, None) for path, sha in _remembered(stamps).items()}
+    new = [path for path in stamps if path not in verdicts]
+    remembering = True
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for all threads: what Pillow finds odd, but reads
+        starts = range(0, len(new), BLOCK)
+        for start in paths.progress(starts, "reading pictures, by the thousand"):
+            block = new[start : start + BLOCK]
+            looked = dict(zip(block, pool.map(_look, block), strict=True))
+            verdicts |= looked
+            rows = [
+                (os.fsencode(path.absolute()), stamps[path][0], READER, sha)
+                for path, (sha, _) in looked.items()
+                if sha
+            ]
+            remembering = remembering and _remember(rows)
+    return verdicts
 
 
-def _stamp(path: Path) -> str | None:
-    """Size and time of the last change; None for what is not there."""
+def _stamp(path: Path) -> tuple[str | None, str | None]:
+    """(Size and times of the last change, None), or (None, why there is no file to read)."""
     try:
         about = path.stat()
-    except OSError:
-        return None
-    return f"{about.st_size} {about.st_mtime_ns}"
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name may hold a zero byte
+        return None, NOT_THERE
+    except OSError as error:
+        return None, f"{type(error).__name__}: {error.strerror}"
+    if not stat.S_ISREG(about.st_mode):
+        return None, "no file"
+    return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}", None
 
 
 def _look(path: Path) -> tuple[str | None, str | None]:
+    """(SHA-256 of a picture's bytes, None), or (None, why it cannot be read)."""
     try:
         content = path.read_bytes()
-        with Image.open(BytesIO(content)) as picture:
-            picture.load()
-    except (
-        Exception
-    ) as error:  # Pillow raises many kinds for broken files; each is named in `Pictures.skipped`
+        images.decode(content, size=8)
+    except Exception as error:  # Pillow raises many kinds; each is named in `Pictures.skipped`
         return None, f"{type(error).__name__}: {error}"
     return hashlib.sha256(content).hexdigest(), None
+
+
+def _remembered(stamps: dict[Path, tuple[str | None, str | None]]) -> dict[Path, str]:
+    """{file: SHA-256} of the files that were read before and have not changed since."""
+
+    def find(table: sqlite3.Connection) -> dict[Path, str]:
+        query = "SELECT sha FROM readable WHERE path = ? AND stamp = ? AND reader = ?"
+        rows = {
+            path: table.execute(query, (os.fsencode(path.absolute()), stamp, READER)).fetchone()
+            for path, (stamp, _) in stamps.items()
+            if stamp
+        }
+        return {path: row[0] for path, row in rows.items() if row}
+
+    return _with_index(find) or {}
+
+
+def _remember(rows: list[tuple[bytes, str, str, str]]) -> bool:
+    """Write rows into the index; False if that cannot be done."""
+    insert = "INSERT OR REPLACE INTO readable VALUES (?, ?, ?, ?)"
+    return _with_index(lambda table: table.executemany(insert, rows)) is not None
+
+
+def _with_index(work: Callable[[sqlite3.Connection], Any]) -> Any:
+    """What `work` makes of the index; None where there is none to be had.
+
+    The index only saves time. A damaged one is begun anew; one that is locked, read-only or on a
+    full disk is done without.
+    """
+    file = paths.CACHE / "pictures.sqlite"
+    for _ in range(2):
+        try:
+            paths.CACHE.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(file, timeout=5)) as table, table:
+                table.execute(TABLE)
+                return work(table)
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code & 0xFF not in DAMAGED:
+                return None
+            for ending in ("", "-journal"):  # an old journal would spoil the new index
+                with suppress(OSError):
+                    Path(f"{file}{ending}").unlink()
+        except OSError:
+            return None
+    return None

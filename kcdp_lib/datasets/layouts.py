@@ -8,32 +8,37 @@ folder are.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
+from .. import paths
 from ..errors import KCDPError
+from .folders import Names, ending, native, read_text, walk
+from .images import SUFFIXES
+from .words import is_number, note, plain_word, some
 
 SPLITS = ("train", "val", "test")
 # SER30K numbers its classes from one and does not say what the numbers mean: this is what the
 # paper's authors assume
 SER30K_CLASSES = ("surprise", "happy", "disgust", "fear", "sadness", "anger", "neutral")
 FI_CLASSES = (
-    "amusement",
-    "anger",
-    "awe",
-    "contentment",
-    "disgust",
-    "excitement",
-    "fear",
-    "sadness",
+    *("amusement", "anger", "awe", "contentment"),
+    *("disgust", "excitement", "fear", "sadness"),
 )
 EMOTION6_CLASSES = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
 CLASS_FILE = "classes.txt"  # beside SER30K's folders: its classes in their order, one a line
 EMOTION6_TEST = 5  # one picture in so many is for the test: the data set has no split of its own
+# What a reader meets where a file does not hold what it should.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
 @dataclass
@@ -41,18 +46,21 @@ class Listing:
     """What a data set says of one split.
 
     Files (which may be missing) and their words (None: no label), in the order of its own list;
-    notes are facts a reader should know.
+    rows and files that were left out, by reason; notes are facts a reader should know.
     """
 
     files: list[Path]
     words: list[str | None]
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set: the folders it is usually unpacked to, what has to lie in them, its splits, and
-    its reader (folder, split) -> Listing.
+    """A data set: where it is usually unpacked to, what lies there, its splits, and its reader.
+
+    A reader makes a `Listing` of a folder and a split. Of what is expected, a part in brackets may
+    be missing: "Annotations/[image-level/]train.json".
     """
 
     title: str
@@ -62,27 +70,106 @@ class Layout:
     read: Callable[[Path, str], Listing]
 
 
-def read_json(path: Path):
+class Unusable(ValueError):
+    """Why a row of a list cannot be used, as a clause about it."""
+
+
+def listed(
+    root: Path,
+    path: Path,
+    rows: Iterable[Any],
+    read: Callable[[Any], tuple[Sequence[str], str] | None],
+    notes: Sequence[str] = (),
+) -> Listing:
+    """The listing of a split, from the rows of its list `path`.
+
+    `read` makes of a row the names its picture may have below `root` and its word, or None for a
+    row of another split. A row it cannot read is left out, counted and named by its number.
+    KCDPError if there is no other row.
+    """
+    options, words, faults = [], [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            entry = read(row)
+            names = [relative(name) for name in entry[0]] if entry else []
+        except MALFORMED as error:
+            why = f"is not as it is published, {type(error).__name__} {error}"
+            why = str(error) if isinstance(error, Unusable) else why
+            faults.append(f"row {number} {why}")
+            continue
+        if entry:
+            options.append(names)
+            words.append(entry[1])
+    if faults and not words:
+        raise KCDPError(
+            f"No row of {path} can be used: {some(faults)}; check that the file is complete and "
+            "belongs to these classes, or download it again."
+        )
+    left_out = {"row that cannot be used": len(faults)} if faults else {}
+    about = note(f"rows of {path.name} that cannot be used", faults)
+    return Listing(locate(root, options), words, [*notes, *about], left_out)
+
+
+def relative(name: Any) -> str:
+    """A listed file's name with plain slashes. Unusable if it is none."""
+    if not isinstance(name, str) or not name.strip():
+        raise Unusable("has no file name")
+    native(name)  # a UnicodeEncodeError is a ValueError, and makes the row unusable
+    return posixpath.normpath(name.strip().replace("\\", "/")).lstrip("/")
+
+
+def locate(root: Path, options: Sequence[Sequence[str]]) -> list[Path]:
+    """The file of each row: the first of its possible names that is there.
+
+    Where none is, one that differs in case or Unicode form, else the last name as it is written.
+    """
+    places = [[root / native(name) for name in names] for names in options]
+    files = [next(filter(os.path.exists, some_places), None) for some_places in places]
+    if None not in files:
+        return files
+    known = Names(walk(root).files)
+    for row, names in enumerate(options):
+        if files[row] is None:
+            alike = [file for name in names for file in known.find(root, name)]
+            files[row] = alike[0] if len(alike) == 1 else places[row][-1]
+    return files
+
+
+def place(root: Path, name: str) -> Path:
+    """`name` below `root`, in whatever case it is written there."""
+    for part in PurePath(name).parts:
+        alike = []
+        if not os.path.exists(root / part):
+            with suppress(OSError):
+                alike = [other for other in os.listdir(root) if other.casefold() == part.casefold()]
+        root = root / (alike[0] if len(alike) == 1 else part)
+    return root
+
+
+def read_json(path: Path) -> Any:
     """The content of a JSON file; KCDPError if it is none."""
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(text)
+    except (RecursionError, ValueError) as error:
         raise KCDPError(f"{path} cannot be read as JSON ({error}); download it again.") from error
 
 
-def word_of(label: int | str, names: Sequence[str], path: Path, first: int = 0) -> str:
-    """A label's word: itself, or the name with that number, counted from `first`.
-
-    KCDPError if there is none.
-    """
-    if not str(label).lstrip("-").isdigit():
+def word_of(label: Any, names: dict[int, str]) -> str:
+    """A label's word: itself, or the name with that number. Unusable if there is none."""
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if label is None or label == "" or label != label:  # NaN is not itself
+        raise Unusable("has no label")
+    if isinstance(label, bool) or not isinstance(label, (int, float, str)):
+        raise Unusable(f"has {json.dumps(label)} for a label")
+    if not is_number(str(label)):
         return str(label)
-    if not 0 <= int(label) - first < len(names):
-        raise KCDPError(
-            f"{path} has the label {label}, but the {len(names)} classes count from {first}; check "
-            "that file and the order of the classes belong together."
+    if float(label) not in names:
+        raise Unusable(
+            f"has the label {label}, but the {len(names)} classes count from {min(names)}"
         )
-    return names[int(label) - first]
+    return names[int(float(label))]
 
 
 def emoset(root: Path, split: str) -> Listing:
@@ -90,57 +177,59 @@ def emoset(root: Path, split: str) -> Listing:
 
     `info.json` numbers the classes, nested under "emotion" or not. KCDPError for broken files.
     """
-    info = read_json(root / "info.json")
+    info = read_json(place(root, "info.json"))
     numbers = info.get("emotion", info).get("label2idx")
     if not isinstance(numbers, dict):
         raise KCDPError(f"{root / 'info.json'} has no label2idx; download it again.")
-    path, names = root / f"{split}.json", sorted(numbers, key=numbers.get)
-    items = read_json(path)
-    return Listing(
-        [root / item[-2] for item in items], [word_of(item[0], names, path) for item in items]
-    )
+    names = {int(number): word for word, number in numbers.items()}
+
+    def read(item: list) -> tuple[list[str], str]:
+        if not isinstance(item, list) or len(item) < 3:
+            raise Unusable("is no list of label, image and annotation")
+        return [item[-2]], word_of(item[0], names)
+
+    path = place(root, f"{split}.json")
+    return listed(root, path, read_json(path), read)
 
 
 def ser30k(root: Path, split: str) -> Listing:
-    """SER30K: `Annotations/image-level/<split>.json`; `anno` counts from 1.
+    """SER30K: `Annotations/<split>.json`, or `Annotations/image-level/<split>.json`.
 
-    The order of the classes is `classes.txt`, else the file's `categories`, else the one that is
-    assumed. KCDPError if `classes.txt` is not an order of them.
+    `anno` counts from 1. The order of the classes is `classes.txt`, else the file's `categories`,
+    else the one that is assumed. KCDPError if `classes.txt` is not an order of them.
     """
-    path = root / "Annotations" / "image-level" / f"{split}.json"
-    told = read_json(path)
-    if (root / CLASS_FILE).exists():
-        names, notes = (
-            (root / CLASS_FILE).read_text(encoding="utf-8").split(),
-            [f"order of the classes from {CLASS_FILE}"],
-        )
-        if sorted(names) != sorted(SER30K_CLASSES):
+    path = next(
+        filter(os.path.exists, places(root, f"Annotations/[image-level/]{split}.json")),
+        root / "Annotations" / f"{split}.json",
+    )
+    content, class_file = read_json(path), place(root, CLASS_FILE)
+    if class_file.exists():
+        words = read_text(class_file).replace(",", " ").split()
+        classes = [word for word in map(plain_word, words) if word]
+        order = f"order of the classes from {CLASS_FILE}"
+        if sorted(classes) != sorted(SER30K_CLASSES):
             raise KCDPError(
                 f"{root / CLASS_FILE} does not hold each class once; write "
                 f"{', '.join(SER30K_CLASSES)} into it in the order of their numbers, one a line."
             )
-    elif told.get("categories"):
-        rows = told["categories"]
-        names = (
-            [row["name"] for row in sorted(rows, key=lambda row: row["id"])]
-            if isinstance(rows[0], dict)
-            else list(rows)
-        )
-        notes = ["order of the classes from the annotations' categories"]
+    elif content.get("categories"):
+        classes = content["categories"]
+        if isinstance(classes[0], dict):
+            classes = [row["name"] for row in sorted(classes, key=lambda row: row["id"])]
+        order = "order of the classes from the annotations' categories"
     else:
-        names, notes = (
-            list(SER30K_CLASSES),
-            [
-                f"order of the classes assumed: {', '.join(SER30K_CLASSES)}; write another into "
-                f"{CLASS_FILE}, one a line"
-            ],
+        classes = SER30K_CLASSES
+        order = (
+            f"order of the classes assumed: {', '.join(SER30K_CLASSES)}; write another into "
+            f"{CLASS_FILE}, one a line"
         )
-    rows = told["annotations"]
-    return Listing(
-        [root / "Images" / row["topic"] / row["file_name"] for row in rows],
-        [word_of(int(row["anno"]), names, path, first=1) for row in rows],
-        notes,
-    )
+    names = dict(enumerate(classes, 1))
+
+    def read(row: dict) -> tuple[list[str], str]:
+        name = f"Images/{relative(row['topic'])}/{relative(row['file_name'])}"
+        return [name], word_of(row.get("anno"), names)
+
+    return listed(root, path, content["annotations"], read, [order])
 
 
 def fi(root: Path, split: str) -> Listing:
@@ -148,83 +237,88 @@ def fi(root: Path, split: str) -> Listing:
 
     The pictures lie in the root or under the split's name.
     """
-    path = root / f"{split}.json"
-    rows = [(name.replace("\\", "/"), number) for name, number in read_json(path)]
-    below = root / split
-    files = [below / name if (below / name).exists() else root / name for name, _ in rows]
-    return Listing(files, [word_of(number, FI_CLASSES, path) for _, number in rows])
+    path, names = place(root, f"{split}.json"), dict(enumerate(FI_CLASSES))
+
+    def read(row: list) -> tuple[list[str], str]:
+        if not isinstance(row, list) or len(row) != 2:
+            raise Unusable("is no pair of picture and number")
+        name = relative(row[0])
+        return [f"{split}/{name}", name], word_of(row[1], names)
+
+    return listed(root, path, read_json(path), read)
 
 
 def emo8(root: Path, split: str) -> Listing:
     """Emo8: `<split>/<class>/<file>`."""
-    files = sorted(
-        path
-        for path in (root / split).glob("*/*")
-        if path.is_file() and not path.name.startswith(".")
-    )
-    return Listing(files, [path.parent.name for path in files])
+    folder = place(root, split)
+    tree = walk(folder)
+    parents = [file.relative_to(folder).parts[:-1] for file in tree.files]
+    words = [parts[0] if parts else None for parts in parents]
+    return Listing(tree.files, words, tree.notes, dict(tree.left_out))
 
 
 def emotionroi(root: Path, split: str) -> Listing:
-    """EmotionROI: `training_testing_split/{training,testing}.txt` of lines `<class>/<file>`, below
-    `images`.
+    """EmotionROI: `training_testing_split/{training,testing}.txt` of lines `<class>/<file>`.
+
+    The pictures lie below `images`.
     """
-    path = root / "training_testing_split" / {"train": "training.txt", "test": "testing.txt"}[split]
-    names = [
-        line.strip().replace("\\", "/")
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
-    return Listing(
-        [root / "images" / name for name in names], [name.split("/")[0] for name in names]
-    )
+    name = {"train": "training.txt", "test": "testing.txt"}[split]
+    path = place(root, f"training_testing_split/{name}")
+
+    def read(line: str) -> tuple[list[str], str] | None:
+        if not line.strip():
+            return None
+        word, slash, _ = relative(line).partition("/")
+        if not slash:
+            raise Unusable("has no class before its file name")
+        return [f"images/{relative(line)}"], word
+
+    return listed(root, path, read_text(path).split("\n"), read)
 
 
 def emotion6(root: Path, split: str) -> Listing:
-    """Emotion6: `ground_truth.txt`, tab-separated, probabilities of six emotions in the columns 3
-    to 8 (from 0).
+    """Emotion6: `ground_truth.txt`, tab-separated, with or without a header.
 
-    The likeliest is the label; of equals the first, and a note names them.
+    Columns 3 to 8 (from 0) are probabilities of six emotions. The likeliest is the label; of equals
+    the first, and a note names them.
 
     It has no split of its own: by a hash of its name, one picture in five is for the test.
-    KCDPError for a broken line.
     """
-    path = root / "ground_truth.txt"
-    files, words, tied = [], [], []
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="\t")):
-            if number == 0 or not row:
-                continue
-            try:
-                shares = [float(value) for value in row[3:9]]
-                best = [
-                    name
-                    for name, share in zip(EMOTION6_CLASSES, shares, strict=True)
-                    if share == max(shares)
-                ]
-            except ValueError:
-                raise KCDPError(
-                    f"Line {number + 1} of {path} lacks the six probabilities of columns 3 to 8; "
-                    "download it again."
-                ) from None
-            name = row[0].strip().replace("\\", "/")
-            if (int(hashlib.sha256(name.encode()).hexdigest(), 16) % EMOTION6_TEST == 0) != (
-                split == "test"
-            ):
-                continue
-            files.append(root / "images" / name)
-            words.append(best[0])
-            if len(best) > 1:
-                tied.append(f"{name} ({' = '.join(best)})")
-    notes = (
-        [
-            f"{len(tied)} pictures with several likeliest emotions take the first: "
-            f"{', '.join(tied[:3])}{' ...' if len(tied) > 3 else ''}"
-        ]
-        if tied
-        else []
-    )
-    return Listing(files, words, notes)
+    path, tied = place(root, "ground_truth.txt"), []
+
+    def read(line: str) -> tuple[list[str], str] | None:
+        if not line.strip():
+            return None
+        row = line.split("\t")
+        name = relative(row[0])
+        number = int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16)
+        if (number % EMOTION6_TEST == 0) != (split == "test"):
+            return None
+        shares = dict(zip(EMOTION6_CLASSES, map(share_of, row[3:9]), strict=False))
+        if len(shares) < len(EMOTION6_CLASSES) or not max(shares.values()) > 0:
+            raise Unusable("lacks the six probabilities of columns 3 to 8")
+        best = [emotion for emotion, share in shares.items() if share == max(shares.values())]
+        if len(best) > 1:
+            tied.append(f"{name} ({' = '.join(best)})")
+        return [f"images/{name}"], best[0]
+
+    lines = read_text(path).split("\n")
+    if ending(PurePath(lines[0].split("\t")[0])) not in SUFFIXES:
+        lines[0] = ""  # a header
+    listing = listed(root, path, lines, read)
+    listing.notes += note("pictures with several likeliest emotions, which take the first", tied)
+    return listing
+
+
+def share_of(text: str) -> float:
+    """A probability; Unusable if it is no number."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not math.isfinite(share):
+        raise Unusable(f"has {text.strip()!r} for a probability")
+    return share
 
 
 REAL = {
@@ -237,8 +331,12 @@ REAL = {
     ),
     "ser30k": Layout(
         "SER30K",
-        ("SER30K",),
-        ("Images/", "Annotations/image-level/train.json", "Annotations/image-level/test.json"),
+        ("SER30K", "SER_Dataset"),
+        (
+            "Images/",
+            "Annotations/[image-level/]train.json",
+            "Annotations/[image-level/]test.json",
+        ),
         SPLITS,
         ser30k,
     ),
@@ -257,31 +355,37 @@ REAL = {
 }
 
 
+def places(root: Path, part: str) -> list[Path]:
+    """Where an expected part of a data set may lie: with what is in brackets, or without."""
+    names = dict.fromkeys((part.replace("[", "").replace("]", ""), re.sub(r"\[.*?\]", "", part)))
+    return [place(root, name) for name in names]
+
+
 def find_root(name: str, data_root: Path | None) -> Path:
     """The data set's own folder: one of its usual names inside `data_root`, or `data_root` itself.
 
     KCDPError says what was expected, and what of it is not there.
     """
-    layout = REAL[name]
+    layout, own = REAL[name], paths.resolve(name)
+    aside = f" (a folder of your own is written ./{name})" if os.path.isdir(own) else ""
     if data_root is None:
         raise KCDPError(
             f"{layout.title} has to be downloaded by you; set data_root to the folder that holds "
-            f"{layout.folders[0]}/."
+            f"{layout.folders[0]}/{aside}."
         )
-    root = next(
-        (
-            data_root / folder
-            for folder in dict.fromkeys((*layout.folders, name))
-            if (data_root / folder).is_dir()
-        ),
-        data_root,
-    )
-    lacking = [part for part in layout.expected if not (root / part).exists()]
-    if lacking:
+    names = dict.fromkeys((*layout.folders, name))
+    below = [place(data_root, folder) for folder in names]
+    below += [place(folder, inner) for folder in below for inner in names]  # unpacked twice over
+    roots = {
+        root: [part for part in layout.expected if not any(map(os.path.exists, places(root, part)))]
+        for root in (*filter(os.path.isdir, below), data_root)
+    }
+    root = next((root for root, lacking in roots.items() if not lacking), next(iter(roots)))
+    if roots[root]:
         raise KCDPError(
-            f"{root} is not {layout.title} as it is published: it lacks {', '.join(lacking)}; "
+            f"{root} is not {layout.title} as it is published: it lacks {', '.join(roots[root])}; "
             f"expected are {', '.join(layout.expected)}, in data_root or in its folder "
-            f"{layout.folders[0]}/."
+            f"{layout.folders[0]}/{aside}."
         )
     return root
 
@@ -302,13 +406,7 @@ def listing(name: str, split: str, data_root: Path | None) -> Listing:
         return layout.read(root, split)
     except KCDPError:
         raise
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-    ) as error:  # whatever a reader meets where rows or names are not what they should be
+    except MALFORMED as error:
         raise KCDPError(
             f"The {split} list of {layout.title} in {root} is not as it is published "
             f"({type(error).__name__}: {error}); download it again."

@@ -1,0 +1,353 @@
+"""A folder of pictures: what lies in it, and the lists that label it (chapter 01).
+
+Nothing here looks at a picture. Whatever is left out is counted, by reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..errors import KCDPError
+from .images import SUFFIXES
+from .words import NULLS, note, plain_word, some
+
+# What file managers, archivers and NAS boxes put beside pictures; names with a dot come on top.
+HIDDEN = {
+    *("@eadir", "@recycle", "@tmp", "@__thumb", "#recycle", "$recycle.bin", "__macosx"),
+    *("__pycache__", "desktop.ini", "lost+found", "system volume information"),
+    *("thumbs", "thumbs.db", "ehthumbs.db"),
+}
+Row = list[tuple[str, Any]]  # columns and values
+LISTS = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
+LIST_ENDINGS = (".jsonl", ".csv", ".tsv")
+SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing")}
+# Columns of a list, in the order in which they are asked, as `_column` writes them.
+FILE_COLUMNS = tuple(
+    "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
+)
+LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
+
+
+@dataclass
+class Tree:
+    """What a folder holds: pictures by their endings, lists of labels, and what is left out."""
+
+    files: list[Path] = field(default_factory=list)
+    lists: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
+    """All that lies below `root`, except in the folders `apart`, in the order of names.
+
+    Linked folders are followed, each once. Hidden files and folders are no part of a data set;
+    `root` itself may lie in a hidden one. A folder that cannot be opened is named in the notes.
+    """
+    tree, unreadable, unread = Tree(), [], []
+    entered = {_identity(parent) for parent in root.resolve().parents}
+    folders, links = [root], []
+    while folders or links:  # links last: what can be reached without one keeps its own name
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            identity = _identity(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            unreadable.append(f"{folder.relative_to(root).as_posix()} ({error.strerror})")
+            continue
+        if identity in entered:
+            tree.left_out["link to a folder that is read already"] += 1
+            continue
+        entered.add(identity)
+        for entry in entries:
+            path, kind = folder / entry.name, _kind(entry)
+            if path in apart:
+                continue
+            if is_hidden(entry.name):
+                tree.left_out["hidden folder" if kind == "folder" else "hidden file"] += 1
+            elif kind == "folder":
+                (links if entry.is_symlink() else folders).append(path)
+            elif kind:
+                tree.left_out[kind] += 1
+            elif ending(path) in SUFFIXES:
+                tree.files.append(path)
+            elif entry.name.casefold() in LISTS:
+                tree.lists.append(path)
+            else:
+                tree.left_out[f"ending {ending(path)}" if ending(path) else "no ending"] += 1
+                if ending(path) in LIST_ENDINGS or path.stem.casefold() == "metadata":
+                    unread.append(path.relative_to(root).as_posix())
+    if unreadable:
+        tree.left_out["unreadable folder"] = len(unreadable)
+    tree.notes += note("folders that cannot be opened", unreadable)
+    tree.notes += note(f"lists that are not called {' or '.join(LISTS)}, and not read", unread)
+    tree.files.sort()
+    tree.lists.sort()
+    return tree
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """The kind of an entry: "folder", "" for a file, or why it is neither."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return ""
+        return "broken link" if entry.is_symlink() else "neither file nor folder"
+    except OSError:  # of a file that may not be looked at, reading will tell why
+        return ""
+
+
+def is_hidden(name: str) -> bool:
+    """Is a file or folder of this name no part of a data set?"""
+    return name.startswith(".") or name.casefold() in HIDDEN
+
+
+def ending(path: PurePath) -> str:
+    """A file name's ending in lower case, ".jpg"; "" if it has none."""
+    return path.suffix.strip().lower()
+
+
+def is_split(name: str) -> bool:
+    """Is a folder of this name meant to be a part of a data set?"""
+    return name.casefold() in {"val", "valid", "validation", "dev"}.union(*SPLIT_FOLDERS.values())
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """{"train": its folder, "test": its folder} of a divided folder, {} of one that is not."""
+    try:
+        below = [name for name in os.listdir(folder) if os.path.isdir(folder / name)]
+    except OSError:
+        return {}
+    found = {}
+    for split, names in SPLIT_FOLDERS.items():
+        fitting = [name for name in below if name.casefold() in names]
+        if fitting:
+            found[split] = folder / min(fitting, key=lambda name: (name not in SPLIT_FOLDERS, name))
+    return found if len(found) == len(SPLIT_FOLDERS) else {}
+
+
+# ---------------------------------------------------------------- names
+
+
+def native(name: str) -> str:
+    """A name that was read as UTF-8, as this system's locale would have read it."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def plain_path(name: str) -> str:
+    """A path without what differs from one system to another.
+
+    Case, Unicode form, slashes, "./", outer blanks, and how bytes that are not ASCII are read.
+    ValueError for what is no text.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    text = unicodedata.normalize("NFKC", text).replace("\\", "/").casefold()
+    return posixpath.normpath("/".join(part.strip() for part in text.split("/")))
+
+
+class Names:
+    """Files by their names: as they are written, else without what differs between systems."""
+
+    def __init__(self, files: Iterable[Path]):
+        self.exact, self.plain = {}, {}
+        for file in files:
+            self.exact[file.as_posix()] = file
+            self.plain.setdefault(plain_path(file.as_posix()), []).append(file)
+
+    def find(self, folder: Path, name: str) -> list[Path]:
+        """The files that `name`, as seen from `folder`, can mean: none, one, or several."""
+        path = posixpath.join(folder.as_posix(), name)
+        return [self.exact[path]] if path in self.exact else self.plain.get(plain_path(path), [])
+
+
+# ---------------------------------------------------------------- lists
+
+
+@dataclass
+class Labels:
+    """What lists say: each file's labels, files that are not there, rows that cannot be used."""
+
+    words: dict[Path, list[str]] = field(default_factory=dict)
+    missing: list[Path] = field(default_factory=list)
+    unusable: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def read_labels(
+    lists: Sequence[Path], files: Sequence[Path], elsewhere: Sequence[Path] = ()
+) -> Labels:
+    """The labels of files, by lists in Hugging Face's convention.
+
+    `metadata.jsonl`, else `.csv` or `.tsv`, beside the pictures or in a folder above. Rows about
+    the folders `elsewhere` are passed over. KCDPError for a list that names no files or cannot be
+    read.
+    """
+    labels, names = Labels(), Names(files if lists else [])
+    passed = tuple(f"{plain_path(folder.as_posix())}/" for folder in elsewhere)
+    used = []
+    for path in lists:
+        beside = [other for other in lists if other.parent == path.parent]
+        first = min(beside, key=lambda other: LISTS.index(other.name.casefold()))
+        if path == first:
+            used.append(path)
+            _read_list(path, names, passed, labels)
+        else:
+            labels.notes.append(f"{path.name} is not read beside {first.name}")
+    covered = {path.parent for path in used}
+    unlisted = [
+        file.name
+        for file in files
+        if file not in labels.words and not covered.isdisjoint(file.parents)
+    ]
+    named = " or ".join(dict.fromkeys(path.name for path in used))
+    labels.notes += note(f"pictures that are not in {named}", unlisted)
+    labels.notes += note(f"files that are in {named} and not there", labels.missing)
+    return labels
+
+
+def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels) -> None:
+    """Add what a list says to `labels`."""
+    rows, faults = read_rows(path), []
+    for number, row in rows:
+        if row is None:
+            faults.append(f"line {number} has more fields than the header")
+            continue
+        name = next(_values(row, FILE_COLUMNS), None)
+        try:
+            name = name.strip() or None
+            files = names.find(path.parent, name)
+            place = plain_path(posixpath.join(path.parent.as_posix(), name))
+        except (AttributeError, TypeError, ValueError):  # no name, or one that is no text
+            faults.append(f"line {number} has no file_name")
+            continue
+        if files[1:]:
+            faults.append(f"line {number} ({name} may be {some(file.name for file in files)})")
+        elif files:
+            found = labels.words.setdefault(files[0], [])
+            found += filter(None, map(label_text, _values(row, LABEL_COLUMNS)))
+        elif not place.startswith(passed):
+            there = path.parent / native(name.replace("\\", "/"))
+            labels.missing += [] if os.path.exists(there) else [there]
+    if rows and len(faults) == len(rows):
+        raise KCDPError(
+            f"No row of {path} can be used: {some(faults)}; each needs a file_name, add the column."
+        )
+    if not any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or []):
+        labels.notes.append(f"{path.name} has no column label or emotion")
+    labels.unusable += len(faults)
+    labels.notes += note(f"rows of {path.name} that cannot be used", faults)
+
+
+def _values(row: Row, columns: Sequence[str]) -> Iterator[Any]:
+    """What a row holds in some columns, in the columns' order, without what is empty."""
+    for column in columns:
+        yield from (value for name, value in row if name == column and value not in (None, ""))
+
+
+def label_text(value: Any) -> str:
+    """A label as text; "" for none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value != value or plain_word(str(value)) in NULLS:  # NaN is not itself
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
+
+
+def read_rows(path: Path) -> list[tuple[int, Row | None]]:
+    """(Line, row) of all rows of a `.jsonl`, `.csv` or `.tsv` file.
+
+    A row is (column, value) pairs, columns in lower case without blanks and marks; None if it has
+    more fields than the header. KCDPError names what cannot be read.
+    """
+    text = read_text(path)
+    if path.suffix.lower() == ".jsonl":
+        rows = [
+            (number, list(_json_object(line, number, path).items()))
+            for number, line in enumerate(text.split("\n"), 1)
+            if line.strip()
+        ]
+    else:
+        rows = _table(text, path)
+    return [
+        (number, row and [(_column(name), value) for name, value in row]) for number, row in rows
+    ]
+
+
+def _column(name: str) -> str:
+    return plain_word(name).replace(" ", "")
+
+
+def _json_object(line: str, number: int, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise KCDPError(
+            f"Line {number} of {path} is not JSON; write one object a line in UTF-8, such "
+            f'as {{"file_name": "a.png", "label": "happy"}}.'
+        )
+    return content
+
+
+def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
+    """The rows of a table whose delimiter is the one under which its header names files."""
+    text = re.sub(r"\A\s*(sep=.\s*\n)?", "", text)  # Excel may name its delimiter first
+
+    def split(delimiter: str, strict: bool) -> Iterator[list[str]]:
+        lines = StringIO(text, newline="")
+        return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+    def fitness(delimiter: str) -> tuple[bool, int]:
+        header = next(split(delimiter, strict=False), [])
+        return any(_column(name) in FILE_COLUMNS for name in header), len(header)
+
+    try:
+        reader = split(max(",;\t|", key=fitness), strict=True)
+        header = next(reader, [])
+        if not header:
+            raise csv.Error("its first line is empty")
+        rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise KCDPError(
+            f"{path} cannot be read ({error}); write a line with file_name and label, then one for "
+            "each picture, in UTF-8."
+        ) from error
+    return [
+        (number, list(zip(header, row, strict=False)) if len(row) <= len(header) else None)
+        for number, row in rows
+    ]
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or UTF-16 with its mark.
+
+    Bytes that are neither stay what they are, as those of file names do. KCDPError if it cannot be
+    opened.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KCDPError(
+            f"{path} cannot be read ({error.strerror}); check that it is there and may be opened."
+        ) from error
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", "surrogateescape")
