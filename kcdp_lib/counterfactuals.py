@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kcdp_lib.config import Recipe
-from kcdp_lib.tokens import masked_mean, used_positions
+from kcdp_lib.tokens import attention_mask, masked_mean, used_positions
 
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
@@ -91,9 +91,7 @@ class CLIEA(nn.Module):
         query, key, value = pairs.unflatten(-1, (3, HEADS, width // HEADS)).permute(
             2, 0, 3, 1, 4
         )  # each [B C, heads, L + T, H / heads]
-        seen = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if valid.all() else valid[:, None, None]
-        )
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask(valid))
         pooled = masked_mean(seen.transpose(1, 2).flatten(2), valid)
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 
