@@ -106,10 +106,11 @@ class Perceive(nn.Module):
         encoded, real = self.text_encoder(ids.long()).last_hidden_state, mask[..., None]
         reach = real[1:].sum(0)
         caption, said = encoded[0], encoded[1:]
-        tokens = torch.cat([caption, (said * real[1:]).sum(0) / reach.clamp(min=1)])
+        known = (said * real[1:]).sum(0) / reach.clamp(min=1)
+        tokens = torch.cat([caption, known])[None]
         sight, similarities = self.model(
             encode_images(self.vae, pixels, self.model.recipe),
-            tokens[None],
+            tokens,
             torch.cat([mask[0], reach[:, 0]])[None] > 0,
         )
         return self.model.answer(sight, similarities)[0], similarities[0], sight.attention[0][0]
