@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kcdp_lib.config import Recipe
-from kcdp_lib.tokens import masked_mean, used_positions
+from kcdp_lib.tokens import attention_mask, masked_mean, used_positions
 
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
@@ -88,9 +88,8 @@ class CLIEA(nn.Module):
         # each [B C, heads, L + T, H / heads]
         heads = pairs.flatten(0, 1).unflatten(-1, (3, HEADS, width // HEADS))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if valid.all() else valid[:, None, None]
-        )
+        mask = attention_mask(valid)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         pooled = masked_mean(attended.transpose(1, 2).flatten(2), valid)
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 

@@ -1,19 +1,51 @@
-"""Two operations on padded token sequences, shared by the chapters."""
+"""Operations on padded token sequences, shared by the chapters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
+
+_FIXED_SHAPES = ContextVar("fixed_shapes", default=False)
+
+
+@contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """Inside, no shape depends on the values of a mask, as a model that is exported needs it.
+
+    Padding is kept and masked, which changes nothing but the time it takes.
+    """
+    before = _FIXED_SHAPES.set(True)
+    try:
+        yield
+    finally:
+        _FIXED_SHAPES.reset(before)
 
 
 def used_positions(mask: torch.Tensor) -> torch.Tensor:
     """Indices of the positions that hold a real token in some row.
 
-    bool mask [B, T] -> int64 [n], n <= T.
+    bool mask [B, T] -> int64 [n], n <= T; all T with `fixed_shapes`.
 
     What is padding in every row of a batch is never read, so dropping it before the arithmetic
     changes nothing but the time it takes.
     """
+    if _FIXED_SHAPES.get():
+        return torch.arange(mask.shape[1])
     return mask.any(dim=0).nonzero().squeeze(1)
+
+
+def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
+    """What attention over padded tokens takes as its mask: bool [B, T] -> [B, 1, 1, T].
+
+    None if no token is padding, since attention without a mask is faster; never with
+    `fixed_shapes`.
+    """
+    if not _FIXED_SHAPES.get() and valid.all():
+        return None
+    return valid[:, None, None]
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -56,9 +56,9 @@ _MEDIUM = (
     r"up|close-up|blurry|old|small|colou?rful|cartoon|flat|pencil)\s+)*"
     rf"(?:{'|'.join(_MEDIA)}|close up)\s+(?:of|showing)\s+"
 )
-_LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
-_CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
-_PHRASES = (
+LEAD = re.compile(rf"^(?:{_MEDIUM})?(?:there\s+(?:is|are|was|were)\s+)?")
+CLAUSES = re.compile(r"[.!?;:]+|\b(?:while|when|because|but)\b")
+PHRASES = (
     "on top of",
     "in front of",
     "in the middle of",
@@ -69,26 +69,27 @@ _PHRASES = (
     "outside of",
     "away from",
 )
-_PREPOSITIONS = set(_PHRASES) | set(
+PREPOSITIONS = set(PHRASES) | set(
     "with without at in on under over above below beside behind near by inside outside between "
     "among around through across along into onto from to toward towards "
     "against during before after beneath underneath past upon off for like as".split()
 )
-_DETERMINERS = set("a an the his her its their my your our some this these those".split())
-_PARTICLES = set("up down away back together out".split())
-_BE = set("is are was were be been being".split())
-_FINITE = set(
+DETERMINERS = set("a an the his her its their my your our some this these those".split())
+PARTICLES = set("up down away back together out".split())
+BE = set("is are was were be been being".split())
+FINITE = set(
     "has have had stands sits holds wears looks shows smiles runs rides plays walks eats flies "
     "lies hangs jumps cries laughs screams stares faces watches carries sleeps "
     "feels seems appears makes gets takes drinks talks sings dances waits points reads leans "
     "floats swims contains features stand sit hold wear look walk run play eat".split()
 )
-_NOUNS_IN_ING = set(
+NOUNS_IN_ING = set(
     "thing something nothing anything everything morning evening wedding ceiling building clothing "
     "wing ring king string spring earring painting sibling duckling "
     "lightning pudding stocking swing".split()
 )
-_RELATIVE = {"that", "who", "which"}
+RELATIVE = {"that", "who", "which"}
+AFTER_ED = {"by", "in", "with", "on", "to", "at", "as", "into", "around"}
 
 
 def parse_triplets(caption: str) -> list[Triplet]:
@@ -103,15 +104,15 @@ def parse_triplets(caption: str) -> list[Triplet]:
     text = " ".join(caption.lower().split())
     found: dict[Triplet, None] = {}  # a dict, as a set that keeps its order
     subject = ""
-    for clause in _CLAUSES.split(text):
-        triplets, subject = _parse_clause(_words(_LEAD.sub("", clause.strip())), subject)
+    for clause in CLAUSES.split(text):
+        triplets, subject = _parse_clause(_words(LEAD.sub("", clause.strip())), subject)
         found.update(dict.fromkeys(triplets))
     return list(found)
 
 
 def _words(clause: str) -> list[str]:
     """Words and commas; a preposition of several words is one word."""
-    for phrase in _PHRASES:
+    for phrase in PHRASES:
         clause = re.sub(rf"\b{phrase}\b", phrase.replace(" ", "_"), clause)
     return [word.replace("_", " ") for word in re.findall(r"[\w'-]+|,", clause)]
 
@@ -137,7 +138,7 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
         elif phrase and subject_now:
             triplets.append((subject_now, relation, phrase))
             is_verb = False
-        elif is_verb and subject_now and relation not in _BE:
+        elif is_verb and subject_now and relation not in BE:
             triplets.append((subject_now, "is" if _participle(relation) else "does", relation))
             is_verb = False
         chunk = []
@@ -145,32 +146,32 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
     after_joint = True  # at the start, after a comma or after "and": a verb may stand here
     for word, following in zip(words, [*words, ""][1:], strict=True):
         has_noun = bool(_strip(chunk))
-        if word in (",", "and") or (word in _RELATIVE and has_noun):
+        if word in (",", "and") or (word in RELATIVE and has_noun):
             close()
             if word == "," and relation and not (own_subject or subject):
                 relation = ""  # "in a field , a man ...": the subject is still to come
             after_joint = True
             continue
-        if word in _BE and (has_noun or after_joint):
+        if word in BE and (has_noun or after_joint):
             close()
             relation, is_verb = word, True
         elif _is_verb(
             word,
             following,
-            has_noun or after_joint or (relation in _BE and not chunk),
+            has_noun or after_joint or (relation in BE and not chunk),
             not relation or after_joint,
         ):
-            if not (relation in _BE and not chunk):
+            if not (relation in BE and not chunk):
                 close()
             relation, is_verb = word, True
         elif (
             is_verb
             and not chunk
-            and relation not in _BE
-            and (word in _PREPOSITIONS or word in _PARTICLES)
+            and relation not in BE
+            and (word in PREPOSITIONS or word in PARTICLES)
         ):
             relation = f"{relation} {word}"
-        elif word in _PREPOSITIONS:
+        elif word in PREPOSITIONS:
             close()
             relation, is_verb = ("has" if word == "with" else word), False
         else:
@@ -189,11 +190,8 @@ def _is_verb(word: str, following: str, may_be: bool, may_be_finite: bool) -> bo
     if not may_be:
         return False
     if word.endswith("ing") and len(word) > 4:
-        return word not in _NOUNS_IN_ING
-    return (word in _FINITE and may_be_finite) or (
-        word.endswith("ed")
-        and following in {"by", "in", "with", "on", "to", "at", "as", "into", "around"}
-    )
+        return word not in NOUNS_IN_ING
+    return (word in FINITE and may_be_finite) or (word.endswith("ed") and following in AFTER_ED)
 
 
 def _participle(relation: str) -> bool:
@@ -202,7 +200,7 @@ def _participle(relation: str) -> bool:
 
 def _strip(chunk: list[str]) -> str:
     """The noun phrase without determiners."""
-    return " ".join(word for word in chunk if word not in _DETERMINERS)
+    return " ".join(word for word in chunk if word not in DETERMINERS)
 
 
 # -------------------------------------------------------------------------- by a dependency parse
@@ -269,7 +267,7 @@ def _subjects(verb) -> list:
     Its own, those it describes ("a cat sitting"), or those of the verb it hangs on.
     """
     own = [noun for child in verb.children if child.dep_ in _SUBJECTS for noun in _joined(child)]
-    if own and not (verb.dep_ == "relcl" and own[0].lower_ in _RELATIVE):
+    if own and not (verb.dep_ == "relcl" and own[0].lower_ in RELATIVE):
         return _depicted(own)
     if verb.dep_ in ("relcl", "acl"):
         return _depicted(_joined(verb.head))
@@ -324,7 +322,7 @@ def _phrase(noun) -> str:
     before = [
         _phrase(child)
         for child in noun.lefts
-        if child.dep_ in _MODIFIERS and child.lower_ not in _DETERMINERS
+        if child.dep_ in _MODIFIERS and child.lower_ not in DETERMINERS
     ]
     after = [
         f"of {_phrase(inner)}" for preposition, inner in _governed(noun) if preposition == "of"

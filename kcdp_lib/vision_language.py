@@ -75,7 +75,7 @@ def _vlm_weights(preset: Preset) -> str | None:
     return str(files[0]) if preset.vlm_pretrained else None
 
 
-def _vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+def vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, 3, S, S] -> what the image tower was trained on."""
     config = vlm.model.visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], int) else config["size"][0]
@@ -93,7 +93,7 @@ def _look(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     One pass of the image tower serves captions and embeddings.
     """
-    output = vlm.model(_vlm_pixels(vlm, images))
+    output = vlm.model(vlm_pixels(vlm, images))
     return output["image_features"], output["image_embs"]
 
 

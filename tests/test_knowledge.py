@@ -37,7 +37,7 @@ def images():
 
 def greedy_by_hand(vlm, image):
     """The same decoding, one picture at a time and without leaving rows out."""
-    ids, seen = [vlm.start], vlm.model(vision_language._vlm_pixels(vlm, image[None]))
+    ids, seen = [vlm.start], vlm.model(vision_language.vlm_pixels(vlm, image[None]))
     while len(ids) < vlm.model.context_length and (len(ids) == 1 or ids[-1] != vlm.end):
         scores = vlm.model(
             None,
@@ -101,7 +101,7 @@ def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
     width = found.shape[1] // 4
     for i, image in enumerate(images):
         seen, mirrored = (
-            vlm.model(vision_language._vlm_pixels(vlm, one[None]))
+            vlm.model(vision_language.vlm_pixels(vlm, one[None]))
             for one in (image, image.flip(-1))
         )
         both = seen["image_features"][0] + mirrored["image_features"][0]

@@ -1,28 +1,35 @@
-"""The live figure: the exported graphs, the page's JavaScript and the page itself in a browser give
-what Python gives.
+"""The live figure gives what Python gives.
+
+That holds for the exported graphs, the page's JavaScript and the page itself in a browser. The
+figure's files are made here, as by the book, where they are missing or of other code or weights.
 """
 
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from _ext import live_figure
 from browser import serve
 from PIL import Image
+from sphinx.errors import ExtensionError
 
 from kcdp_book import live
 from kcdp_lib import KCDP, world
 from kcdp_lib.datasets import read_images
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import encode_texts
-from kcdp_lib.loading import stack_key
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import describe, load_foundations
+from kcdp_lib.tokens import fixed_shapes, used_positions
 from kcdp_lib.triplets import parse_triplets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +50,14 @@ SENTENCES = (
     "smile",
     "the cat's ear : it's wide",
 )
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "made")
+
+
+@pytest.fixture(scope="module")
+def made() -> None:
+    """The files are there and of this code; a minute if they are not."""
+    if not live.is_current(MODEL, LIVE):
+        live.export(MODEL, LIVE)
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +69,21 @@ def model() -> KCDP:
 
 
 @pytest.fixture(scope="module")
-def about() -> dict:
-    return json.loads((LIVE / "live.json").read_text())
+def about(made) -> dict:
+    return json.loads((LIVE / "live.json").read_text(encoding="utf-8"))
 
 
 @torch.no_grad()
-def told(model: KCDP, file) -> dict:
+def by_python(model: KCDP, file) -> dict:
     """What Python says of one picture."""
     frozen = describe(read_images([file], model.preset.image_size), model.foundations, model.recipe)
-    seen, similarities = model(frozen.latents, frozen.tokens, frozen.mask)
+    sight, similarities = model(frozen.latents, frozen.tokens, frozen.mask)
     return {
         "caption": frozen.captions[0],
         "triplets": [list(triplet) for triplet in frozen.triplets[0]],
-        "probabilities": model.answer(seen, similarities)[0].numpy(),
+        "probabilities": model.answer(sight, similarities)[0].numpy(),
         "similarities": similarities[0].numpy(),
-        "attention": seen.attention[0][0].numpy(),
+        "attention": sight.attention[0][0].numpy(),
     }
 
 
@@ -87,22 +101,87 @@ def odd(tmp_path_factory) -> Path:
 
 
 def test_the_files_are_of_this_library(model, about):
-    assert (
-        about["from"]["stack"] == stack_key(model.preset)
-        and about["from"]["world"] == world.world_key()
-    ), "run `python -m kcdp_book.live results/live book/_static/live`"
-    assert about["from"]["model"] == live.trained(MODEL)
-    assert (
-        about["words"] == json.loads(json.dumps(live.words(model)))
-        and about["rules"] == live.rules()
-    )
-    assert about["classes"] == list(model.classes) and about["side"] == model.preset.image_size
+    assert about["from"] == live.origin(MODEL)
+    assert about["words"] == json.loads(json.dumps(live.words(model)))
+    assert about["rules"] == live.rules()
+    assert about["classes"] == list(model.classes)
+    assert about["side"] == model.preset.image_size
 
 
 def test_the_files_are_small_enough(about):
-    files = [LIVE / "model.bin", LIVE / "ort" / "ort-wasm-simd-threaded.wasm.gz.bin"]
+    files = [LIVE / "model.bin", LIVE / live.WASM]
     assert about["bytes"] == [file.stat().st_size for file in files]
     assert sum(file.stat().st_size for file in LIVE.rglob("*")) <= MEGABYTES * 1e6
+
+
+@pytest.fixture
+def copy(about, tmp_path) -> Path:
+    """A folder with the figure's files that may be spoilt."""
+    for name in ("model.bin", live.STILL, *(example["file"] for example in about["examples"])):
+        (tmp_path / name).symlink_to(LIVE / name)
+    (tmp_path / "live.json").write_text(json.dumps(about), encoding="utf-8")
+    return tmp_path
+
+
+def test_files_are_kept_while_they_are_right(copy):
+    assert live.is_current(MODEL, copy)
+
+
+@pytest.mark.parametrize("kind", ("model", "stack", "world", "code"))
+def test_files_of_something_else_are_made_anew(copy, about, kind):
+    other = {**about, "from": {**about["from"], kind: "other"}}
+    (copy / "live.json").write_text(json.dumps(other), encoding="utf-8")
+    assert not live.is_current(MODEL, copy)
+
+
+@pytest.mark.parametrize("name", ("model.bin", "live.json", live.STILL))
+def test_missing_files_are_made_anew(copy, name):
+    (copy / name).unlink()
+    assert not live.is_current(MODEL, copy)
+
+
+@pytest.mark.parametrize("text", ("", "{}", "[", '{"examples": []}'))
+def test_a_broken_list_is_made_anew(copy, text):
+    (copy / "live.json").write_text(text, encoding="utf-8")
+    assert not live.is_current(MODEL, copy)
+
+
+def sphinx(kind: str = "html", model: str = "results/live") -> SimpleNamespace:
+    """What the extension reads of Sphinx."""
+    config = SimpleNamespace(live_model=model)
+    return SimpleNamespace(srcdir=ROOT, config=config, builder=SimpleNamespace(format=kind))
+
+
+@pytest.mark.parametrize(
+    "kind, current, expected", [("html", False, 1), ("html", True, 0), ("latex", False, 0)]
+)
+def test_the_book_makes_the_files_where_they_are_not_right(monkeypatch, kind, current, expected):
+    exported = []
+    monkeypatch.setattr(live, "is_current", lambda *_: current)
+    monkeypatch.setattr(live, "export", lambda *folders: exported.append(folders))
+    live_figure.make(sphinx(kind))
+    assert exported == [(MODEL, LIVE)] * expected
+
+
+def test_a_book_with_a_model_that_is_none_says_so():
+    with pytest.raises(ExtensionError, match="results does not hold a model of this version"):
+        live_figure.make(sphinx(model="results"))
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "Give the folder of a trained model and the folder to write to: "),
+        (["a", "b", "c"], "Give the folder of a trained model and the folder to write to: "),
+        (["results/live", "results"], "results does not hold ort/"),
+        (["results", "book/_static/live"], f"{ROOT / 'results'} does not hold a model"),
+    ],
+)
+def test_wrong_arguments_end_in_a_sentence(arguments, sentence):
+    command = [sys.executable, "-m", "kcdp_book.live", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith(sentence) and run.stderr.count("\n") == 1
 
 
 def test_what_is_packed_comes_back():
@@ -113,16 +192,14 @@ def test_what_is_packed_comes_back():
         live.COARSE[0] + "c": values,
         "d": np.float32([2e-7, -6e-8, 0, -0.0] * 300),
     }
-    lines, numbers = zip(*(live.packed(*tensor) for tensor in names.items()))
+    lines, numbers = zip(*(live.packed(*tensor) for tensor in names.items()), strict=True)
     back = np.split(
         live.unpacked(b"".join(numbers), lines), np.cumsum([line[1] for line in lines])[:-1]
     )
     assert [line[0] for line in lines] == ["float16", "float24", "grid", "float24"]
-    assert (
-        np.array_equal(back[0], names["a"])
-        and np.abs(back[1] / values - 1).max() < 2**-15
-        and np.abs(back[2] - values).max() <= lines[2][2] / 2 * 1.001
-    )
+    assert np.array_equal(back[0], names["a"])
+    assert np.abs(back[1] / values - 1).max() < 2**-15
+    assert np.abs(back[2] - values).max() <= lines[2][2] / 2 * 1.001
 
 
 def test_only_the_papers_recipe_is_exported(model):
@@ -140,82 +217,96 @@ def test_only_the_papers_recipe_is_exported(model):
 # ---------------------------------------------------------------- the graphs, in Python
 
 
+def test_fixed_shapes_keep_padding_and_change_no_number(model, odd):
+    images = read_images([odd], model.preset.image_size)
+    frozen = describe(images, model.foundations, model.recipe)
+    length = frozen.mask.shape[1]
+    padded = torch.nn.functional.pad(frozen.mask, (0, 5))
+    tokens = torch.nn.functional.pad(frozen.tokens, (0, 0, 0, 5))
+    with torch.no_grad():
+        _, expected = model(frozen.latents, tokens, padded)
+        with fixed_shapes():
+            assert used_positions(padded).tolist() == list(range(length + 5))
+            _, similarities = model(frozen.latents, tokens, padded)
+    assert len(used_positions(padded)) == int(padded.sum())
+    torch.testing.assert_close(similarities, expected, atol=1e-6, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def sessions(about) -> dict:
     """The three graphs, ready to run."""
     _, graphs, weights = live.unpack(LIVE)
-    found = {}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    ready = {}
     for name, graph in graphs.items():
         proto = onnx.load_from_string(graph)
         for tensor in proto.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                where = {entry.key: entry.value for entry in tensor.external_data}
-                start = int(where["offset"]) // 4
-                tensor.CopyFrom(
-                    onnx.numpy_helper.from_array(
-                        weights[start : start + int(where["length"]) // 4].reshape(
-                            tuple(tensor.dims)
-                        ),
-                        tensor.name,
-                    )
-                )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        found[name] = onnxruntime.InferenceSession(
+                tensor.CopyFrom(with_weights(tensor, weights))
+        ready[name] = onnxruntime.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    return found
+    return ready
+
+
+def with_weights(tensor: onnx.TensorProto, weights: np.ndarray) -> onnx.TensorProto:
+    """A tensor that was left out of its graph."""
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    start, count = int(where["offset"]) // 4, int(where["length"]) // 4
+    values = weights[start : start + count].reshape(tuple(tensor.dims))
+    return onnx.numpy_helper.from_array(values, tensor.name)
+
+
+def caption_of(model: KCDP, sessions: dict, pixels: np.ndarray) -> str:
+    """What the graphs say of a picture, float32 [1, 3, S, S], greedily."""
+    vlm = model.foundations.vlm
+    length = model.foundations.text_encoder.tokenizer.model_max_length
+    (image_tokens,) = sessions["look"].run(None, {"pixels": pixels})
+    ids, said = np.full((1, length - 1), vlm.model.pad_id, np.int32), [vlm.start]
+    while len(said) <= ids.shape[1] and said[-1] != vlm.end:
+        ids[0, : len(said)] = said
+        (following,) = sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})
+        said.append(int(following[len(said) - 1]))
+    return " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split())
 
 
 def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd):
-    vlm, texts = model.foundations.vlm, model.foundations.text_encoder
+    texts = model.foundations.text_encoder
     for file in [*(LIVE / example["file"] for example in about["examples"]), odd]:
-        expected, pixels = told(model, file), read_images([file], about["side"]).float().numpy()
-        (image_tokens,) = sessions["look"].run(None, {"pixels": pixels})
-        ids, said = (
-            np.full((1, texts.tokenizer.model_max_length - 1), vlm.model.pad_id, np.int32),
-            [vlm.start],
-        )
-        while len(said) <= ids.shape[1] and said[-1] != vlm.end:
-            ids[0, : len(said)] = said
-            said.append(
-                int(
-                    sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})[0][
-                        len(said) - 1
-                    ]
-                )
-            )
-        assert " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split()) == expected["caption"]
+        expected = by_python(model, file)
+        pixels = read_images([file], about["side"]).float().numpy()
+        assert caption_of(model, sessions, pixels) == expected["caption"]
         lines = [expected["caption"], *map(" ".join, expected["triplets"])]
         _, real = encode_texts(lines, texts)
-        read = texts.tokenizer(
+        encoded = texts.tokenizer(
             lines, padding="max_length", truncation=True, return_tensors="np"
         ).input_ids
-        room = np.zeros((1 + live.TRIPLETS, read.shape[1]), np.int32)
-        ids, mask = room.copy(), room.astype(np.float32)
-        ids[: len(lines)], mask[: len(lines)] = read, real.numpy()
-        for name, found in zip(
-            ("probabilities", "similarities", "attention"),
-            sessions["perceive"].run(None, {"pixels": pixels, "ids": ids, "mask": mask}),
+        ids = np.zeros((1 + live.TRIPLETS, encoded.shape[1]), np.int32)
+        mask = ids.astype(np.float32)
+        ids[: len(lines)], mask[: len(lines)] = encoded, real.numpy()
+        values = sessions["perceive"].run(None, {"pixels": pixels, "ids": ids, "mask": mask})
+        for name, computed in zip(
+            ("probabilities", "similarities", "attention"), values, strict=True
         ):
-            assert np.abs(found - expected[name]).max() < NEAR, f"{name} of {file.name}"
+            assert np.abs(computed - expected[name]).max() < NEAR, f"{name} of {file.name}"
 
 
 # ---------------------------------------------------------------- the page, in a browser
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(made, tmp_path_factory):
     """The chapter's own markup in a subfolder of a plain web server: (folder, address)."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "some" / "book").mkdir(parents=True)
     (folder / "some" / "_static").symlink_to(ROOT / "book" / "_static")
-    markup = re.search(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "live.md").read_text(), re.S)[
-        1
-    ]
+    chapter = (ROOT / "book" / "live.md").read_text(encoding="utf-8")
+    markup = re.search(r"```\{raw\} html\n(.*?)```", chapter, re.S)[1]
     (folder / "some" / "book" / "live.html").write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>live</title><body>{markup}</body></html>'
+        f'content="width=device-width"><title>live</title><body>{markup}</body></html>',
+        encoding="utf-8",
     )
     with serve(folder) as address:
         yield folder, f"{address}some/book/live.html"
@@ -257,17 +348,18 @@ def shown(page, act) -> dict:
     return page.evaluate("document.querySelector('.live-result').found")
 
 
-def same(found: dict, expected: dict) -> None:
-    assert (found["caption"], found["triplets"]) == (expected["caption"], expected["triplets"])
+def same(computed: dict, expected: dict) -> None:
+    assert computed["caption"] == expected["caption"]
+    assert computed["triplets"] == expected["triplets"]
     for name in ("probabilities", "similarities"):
-        assert np.abs(np.array(found[name]) - expected[name]).max() < NEAR, name
-    assert np.abs(np.array(found["attention"]["data"]) - expected["attention"].ravel()).max() < NEAR
+        assert np.abs(np.array(computed[name]) - expected[name]).max() < NEAR, name
+    attention = np.array(computed["attention"]["data"])
+    assert np.abs(attention - expected["attention"].ravel()).max() < NEAR
 
 
 def test_nothing_heavy_is_fetched_unasked_and_nothing_from_elsewhere(page, site):
-    assert not [url for url in page.light if url.endswith((".bin", ".mjs"))] and [
-        url for url in page.asked if url.endswith("model.bin")
-    ]
+    assert not [url for url in page.light if url.endswith((".bin", ".mjs"))]
+    assert [url for url in page.asked if url.endswith("model.bin")]
     assert all(
         url.startswith(("blob:", site[1].split("/some/")[0] + "/some/")) for url in page.asked
     )
@@ -277,23 +369,27 @@ def test_the_examples_are_seen_as_in_python(page, model, about):
     seconds = []
     for i, example in enumerate(about["examples"]):
         found = shown(page, page.locator(".live-example").nth(i).click)
-        same(found, told(model, LIVE / example["file"]))
+        same(found, by_python(model, LIVE / example["file"]))
         seconds.append(found["seconds"])
-        assert page.inner_text(".live-best .live-mark >> nth=1") == "answer" and about["classes"][
-            int(np.argmax(found["probabilities"]))
-        ] in page.inner_text(".live-verdict strong")
+        answer = about["classes"][int(np.argmax(found["probabilities"]))]
+        assert page.inner_text(".live-best .live-mark >> nth=1") == "answer"
+        assert answer in page.inner_text(".live-verdict strong")
     assert min(seconds) < SECONDS  # the best of them: on a busy machine any one may wait
     assert not page.errors
 
 
 def test_a_readers_own_picture_is_seen_as_in_python(page, model, odd):
-    same(shown(page, lambda: page.set_input_files(".live-file", odd)), told(model, odd))
+    same(shown(page, lambda: page.set_input_files(".live-file", odd)), by_python(model, odd))
 
 
 def test_a_picture_can_be_dropped(page, model, odd):
-    drop = """bytes => { const data = new DataTransfer(); data.items.add(new File([new Uint8Array(bytes)], "own.png", {type: "image/png"}));
-              document.querySelector(".live-drop").dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})); }"""
-    same(shown(page, lambda: page.evaluate(drop, list(odd.read_bytes()))), told(model, odd))
+    drop = """bytes => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], "own.png", {type: "image/png"}));
+        const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true});
+        document.querySelector(".live-drop").dispatchEvent(drop);
+    }"""
+    same(shown(page, lambda: page.evaluate(drop, list(odd.read_bytes()))), by_python(model, odd))
 
 
 def test_what_is_no_picture_is_told_in_a_sentence(page, tmp_path):
@@ -327,10 +423,9 @@ def test_keyboard_and_screen_reader(page):
 
 def test_the_map_is_pythons(page, model, about):
     found = shown(page, page.locator(".live-example").nth(2).click)
-    expected = told(model, LIVE / about["examples"][2]["file"])
-    for place in {
-        place["word"]: place for place in found["places"][::-1]
-    }.values():  # the first of words that come twice, as in Python
+    expected = by_python(model, LIVE / about["examples"][2]["file"])
+    # The first of words that come twice, as in Python.
+    for place in {place["word"]: place for place in found["places"][::-1]}.values():
         heat = page.evaluate(
             "async ([place, size]) => (await import(new URL('../_static/live/live.js', "
             "location))).heat(document.querySelector('.live-result').found.attention, place, size)",
@@ -340,13 +435,9 @@ def test_the_map_is_pythons(page, model, about):
             found["caption"], place["word"], model.foundations.text_encoder.tokenizer
         )
         assert positions.tolist() == list(range(place["first"], place["last"]))
-        assert (
-            np.abs(
-                np.array(heat).reshape(64, 64)
-                - word_attention(torch.from_numpy(expected["attention"]), positions, 64).numpy()
-            ).max()
-            < 5 * NEAR
-        )  # stretched to 0 and 1, and the error with it
+        map_ = word_attention(torch.from_numpy(expected["attention"]), positions, 64).numpy()
+        # Stretched to 0 and 1, and the error with it.
+        assert np.abs(np.array(heat).reshape(64, 64) - map_).max() < 5 * NEAR
 
 
 def test_nothing_is_wider_than_a_phone(page):
@@ -357,8 +448,9 @@ def test_nothing_is_wider_than_a_phone(page):
 
 
 def test_words_and_triplets_are_pythons(page, model):
-    """On the captions of hundreds of scenes in all domains, and on sentences that take every branch
-    of the parser.
+    """On the captions of hundreds of scenes, and on sentences that take all the parser's branches.
+
+    The scenes are of all domains.
     """
     captions = [
         world.caption(world.sample_scene(split, 1, i, domain), domain)
@@ -367,17 +459,19 @@ def test_words_and_triplets_are_pythons(page, model):
         for i in range(80)
     ]
     texts = [*dict.fromkeys(captions), *SENTENCES]
-    found = page.evaluate(
-        """async texts => { const {language} = await import(new URL('../_static/live/live.js', location)), about = await (await fetch('../_static/live/live.json')).json(), {tokenize, parse} = language(about);
-                             return texts.map(text => [tokenize(text).ids, tokenize(text).real, parse(text)]); }""",
-        texts,
-    )
+    script = """async texts => {
+        const {language} = await import(new URL('../_static/live/live.js', location));
+        const about = await (await fetch('../_static/live/live.json')).json();
+        const {tokenize, parse} = language(about);
+        return texts.map(text => [tokenize(text).ids, tokenize(text).real, parse(text)]);
+    }"""
+    found = page.evaluate(script, texts)
     read = model.foundations.text_encoder.tokenizer(
         texts, padding="max_length", truncation=True, max_length=32
     )
     assert len(texts) > 300
     for text, (ids, real, triplets), expected, mask in zip(
-        texts, found, read["input_ids"], read["attention_mask"]
+        texts, found, read["input_ids"], read["attention_mask"], strict=True
     ):
         assert ids == expected and real == sum(mask), text
         assert triplets == [list(triplet) for triplet in parse_triplets(text)], text
@@ -403,8 +497,11 @@ def test_words_and_triplets_are_pythons(page, model):
 def test_pictures_are_scaled_as_pillow_does(page, size):
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
     values[..., 3] = 255
-    script = """async ([text, width, height]) => { const data = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-                return [...(await import(new URL('../_static/live/live.js', location))).fit({data, width, height}, 64)]; }"""
+    script = """async ([text, width, height]) => {
+        const data = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+        const {fit} = await import(new URL('../_static/live/live.js', location));
+        return [...fit({data, width, height}, 64)];
+    }"""
     found = page.evaluate(script, [base64.b64encode(values.tobytes()).decode(), *size])
     assert np.array_equal(
         np.array(found).reshape(3, 64, 64),

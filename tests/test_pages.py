@@ -185,7 +185,7 @@ def test_launch_buttons_follow_the_address(book, tmp_path):
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config["repository"]["url"] = "https://github.com/someone/something"
     config["sphinx"]["local_extensions"] = dict.fromkeys(
-        config["sphinx"]["local_extensions"], str(ROOT / "book" / "_ext")
+        config["sphinx"]["local_extensions"], str(ROOT / "book")
     )  # it counts from the file's place
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     (tmp_path / "toc.yml").write_text("format: jb-book\nroot: notebooks/01_datasets\n")

@@ -1,6 +1,6 @@
 // The live figure of the page "Try it here": one picture in, and all that KCDP makes of it, computed in this page.
 //
-// Made by `python -m kcdp_lib.live`, beside this file: model.bin (three ONNX graphs and their weights) and live.json (words, rules, classes).
+// Made by `python -m kcdp_book.live`, beside this file: model.bin (three ONNX graphs and their weights) and live.json (words, rules, classes).
 // The graphs are run by onnxruntime-web (ort/), on one thread, so that any web server will do. What is no tensor is done here: the tokenizer,
 // the triplets' parser and Pillow's resampling, by the tables of live.json and number for number as in Python (tests/test_live.py).
 
@@ -179,7 +179,7 @@ async function download(name, told) {
 
 const unzip = async blob => new Uint8Array(await new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
 
-/** Weights from their packed bytes (kcdp_lib/live.py, `packed`), as the bytes of float32. */
+/** Weights from their packed bytes (kcdp_book/live.py, `packed`), as the bytes of float32. */
 export function unpack(bytes, tensors) {
   const total = tensors.reduce((sum, [, count]) => sum + count, 0), floats = new Float32Array(total), bits = new Uint32Array(floats.buffer);
   let at = 0, byte = 0;
