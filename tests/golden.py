@@ -583,12 +583,13 @@ def _left_out(folder: Folder) -> list[str]:
         for file in folder.path.rglob("*")
         if file.is_file()
     )
-    return left + [
-        f"{file} "
-        f"({'code: never run, tests/golden/weights_rule.py is the rule' if file.endswith(('.py', '.pyc')) else 'not part of the layout'})"
+    code = "code: never run, tests/golden/weights_rule.py is the rule"
+    reasons = {
+        file: code if file.endswith((".py", ".pyc")) else "not part of the layout"
         for file in files
         if file not in known
-    ]
+    }
+    return left + [f"{file} ({reason})" for file, reason in reasons.items()]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -517,13 +517,18 @@ def test_maps_computed_once_are_those_of_the_moment(world, monkeypatch):
     rows = torch.tensor([5, 0, 17])
     picked = baselines.select(frozen, rows)
     assert (
-        all(torch.equal(some[:], map_[:][rows]) for some, map_ in zip(picked.maps, frozen.maps))
+        all(
+            torch.equal(some[:], map_[:][rows])
+            for some, map_ in zip(picked.maps, frozen.maps, strict=True)
+        )
         and torch.equal(picked.embeddings[:], frozen.embeddings[rows])
         and len(picked) == 3
     )
     monkeypatch.setattr(baselines, "load_kadap", None)
     again = baselines.frozen_for("full", pictures, settings, "cpu")
-    assert all(torch.equal(one[:], other[:]) for one, other in zip(again.maps, frozen.maps))
+    assert all(
+        torch.equal(one[:], other[:]) for one, other in zip(again.maps, frozen.maps, strict=True)
+    )
 
 
 def test_experts_vlm_and_alignment_answer_together(world):
@@ -709,7 +714,9 @@ def test_dials_of_a_run_reach_its_pictures(monkeypatch):
         [pictures.key for pictures in load_all(Config(preset="blank", dials=dials))]
         for dials in ("", "style_gap=0.5", "spurious=1")
     )
-    changed = [[one != other for one, other in zip(plain, keys)] for keys in (near, trap)]
+    changed = [
+        [one != other for one, other in zip(plain, keys, strict=True)] for keys in (near, trap)
+    ]
     assert changed == [[False, True, False, True], [True, False, True, False]], (
         "source, target, source's test, target's test"
     )

@@ -62,7 +62,9 @@ def test_shipped_cards_are_what_the_records_give(path):
 
 
 @pytest.mark.parametrize(
-    "path, kind", [*zip(shipped.SHIPPED, (ModelCard, DatasetCard))], ids=("miniatures", "world")
+    "path, kind",
+    [*zip(shipped.SHIPPED, (ModelCard, DatasetCard), strict=True)],
+    ids=("miniatures", "world"),
 )
 def test_the_hubs_reader_understands_them(path, kind):
     assert read(path.read_text(encoding="utf-8"), kind).text.strip().startswith("<!-- the card -->")
@@ -70,7 +72,7 @@ def test_the_hubs_reader_understands_them(path, kind):
 
 def test_every_score_of_the_cards_stands_in_a_record():
     """Not by the generator: every decimal of a table of scores is looked for in the files."""
-    for path, records in zip(shipped.SHIPPED, RECORDS):
+    for path, records in zip(shipped.SHIPPED, RECORDS, strict=True):
         known = {
             str(value) for record in records for value in numbers(json.loads(record.read_text()))
         }

@@ -59,8 +59,8 @@ def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
         }
     )
     rows = []
-    for k, m in zip(tokens, mask):
-        for p, n in zip(prompt_tokens, prompt_mask):
+    for k, m in zip(tokens, mask, strict=True):
+        for p, n in zip(prompt_tokens, prompt_mask, strict=True):
             sequence = torch.cat([p[n], k[m]])[None]
             rows.append(attention(sequence, sequence, sequence)[0].mean(1)[0])
     return torch.stack(rows).unflatten(0, (len(tokens), -1))
@@ -334,7 +334,8 @@ def test_voices_together_are_a_geometric_mean():
     )
     for i in range(2):
         mean = [
-            (max(p, 1e-6) * max(q, 1e-6)) ** 0.5 for p, q in zip(one[i].tolist(), other[i].tolist())
+            (max(p, 1e-6) * max(q, 1e-6)) ** 0.5
+            for p, q in zip(one[i].tolist(), other[i].tolist(), strict=True)
         ]
         torch.testing.assert_close(
             together(one, other)[i], torch.tensor([x / sum(mean) for x in mean])
@@ -458,6 +459,6 @@ def test_similarities_are_noted_as_their_probabilities():
         one.update(torch.arange(5), similarities, 0.8),
         other.note(torch.arange(5), similarity_probs(similarities), 0.8),
     )
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(updated, noted)) and torch.equal(
-        one.memory, other.memory
-    )
+    assert all(
+        torch.equal(mine, theirs) for mine, theirs in zip(updated, noted, strict=True)
+    ) and torch.equal(one.memory, other.memory)

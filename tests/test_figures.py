@@ -224,7 +224,10 @@ def test_word_maps_tint_by_the_words_own_mean():
         },
     ]
     figure = figures.word_maps(rows)
-    panels = {(row, axes.get_title()): axes for row, axes in zip((0, 0, 0, 1, 1, 1), figure.axes)}
+    panels = {
+        (row, axes.get_title()): axes
+        for row, axes in zip((0, 0, 0, 1, 1, 1), figure.axes, strict=True)
+    }
     flat, warm = (panels[0, title].images[0].get_array() for title in ("“flat”", "“hot”"))
     assert np.ptp(flat, axis=-1).max() < 0.02 and np.allclose(
         flat, panels[1, "“flat”"].images[0].get_array()
@@ -368,7 +371,8 @@ def test_the_whole_method_is_a_row_from_picture_to_answer():
     for axes, values, best in ((asked, [-0.5, -0.25, -0.4], 1), (answer, [0.1, 0.2, 0.7], 2)):
         dots = axes.collections[1]
         assert (
-            np.allclose(dots.get_offsets(), list(zip(values, range(3)))) and axes.yaxis_inverted()
+            np.allclose(dots.get_offsets(), list(zip(values, range(3), strict=True)))
+            and axes.yaxis_inverted()
         )
         assert [
             i
@@ -396,7 +400,7 @@ def test_redrawn_shades_what_was_set_and_colours_what_was_answered():
         "do(awe)",
     ] and pictures[0].get_ylabel() == "photos"
     assert [axes.texts[0].get_text() for axes in pictures] == ["a photo of a cat"] * 3
-    for place, (axes, other) in enumerate(zip(answers, below)):
+    for place, (axes, other) in enumerate(zip(answers, below, strict=True)):
         assert widths(axes) == probs[place].tolist()
         assert (
             coloured(axes, figures.SOURCE)

@@ -226,8 +226,11 @@ def mixture(moe, v):
     values, indices = moe["gating"]["gate"](v).softmax(-1).topk(2)
     logits = torch.stack(
         [
-            sum(g * moe["experts"][e]["net"](row) for g, e in zip(gates, chosen.tolist()))
-            for row, gates, chosen in zip(v, values, indices)
+            sum(
+                g * moe["experts"][e]["net"](row)
+                for g, e in zip(gates, chosen.tolist(), strict=True)
+            )
+            for row, gates, chosen in zip(v, values, indices, strict=True)
         ]
     )
     sums = values.sum(0)[:, None].repeat(1, 6)
@@ -271,7 +274,7 @@ def released_step(model, inputs, prompts, attached):
         plain, maps = plain_maps(
             model["unet"], inputs[f"latents_{d}"].double(), inputs[f"context_{d}"], attached
         )
-        levels = list(model["fpn"](dict(zip("0123", maps))).values())
+        levels = list(model["fpn"](dict(zip("0123", maps, strict=True))).values())
         v = torch.cat([level.mean((2, 3)) for level in levels], 1)
         seen = (
             mixture(model["cls_head"]["moe"], v)
@@ -405,7 +408,7 @@ def second(one_thread, tmp_path_factory):
         "units": units,
         "grads": {
             f"{which}/{name}": column[name]
-            for which, column in zip(golden.COLUMNS, columns)
+            for which, column in zip(golden.COLUMNS, columns, strict=True)
             for name in some
         },
     }

@@ -101,8 +101,7 @@ def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
     width = found.shape[1] // 4
     for i, image in enumerate(images):
         seen, mirrored = (
-            vlm.model(vision_language.vlm_pixels(vlm, one[None]))
-            for one in (image, image.flip(-1))
+            vlm.model(vision_language.vlm_pixels(vlm, one[None])) for one in (image, image.flip(-1))
         )
         both = seen["image_features"][0] + mirrored["image_features"][0]
         torch.testing.assert_close(
@@ -304,7 +303,7 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
 
 @pytest.fixture
 def pictures(tmp_path, images, monkeypatch):
-    """Five pictures without files, a fresh cache, and a reader that counts how often it is asked."""
+    """Five pictures without files, a fresh cache, and a reader that counts its calls."""
     calls = []
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
@@ -416,10 +415,18 @@ paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
 precompute.shards.SHARD = 16
 precompute.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
 precompute.load_vlm = precompute.load_vae = precompute.load_text_encoder = lambda *told: None
-precompute.see_and_say = lambda vlm, writer, images: (torch.ones(len(images), 768), ["a cat is crying"] * len(images), torch.ones(len(images), 4 * 768))
+precompute.see_and_say = lambda vlm, writer, images: (
+    torch.ones(len(images), 768),
+    ["a cat is crying"] * len(images),
+    torch.ones(len(images), 4 * 768),
+)
 precompute.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
-precompute.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool))
-some = SimpleNamespace(name="many", split="train", keys=[str(i) for i in range(count)], files=[paths.Path(str(i)) for i in range(count)])
+precompute.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(
+    torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool)
+)
+names = [str(i) for i in range(count)]
+files = [paths.Path(name) for name in names]
+some = SimpleNamespace(name="many", split="train", keys=names, files=files)
 frozen = precompute.freeze(some, PRESETS["tiny"], RECIPES["paper"])
 assert frozen.tokens[torch.arange(0, count, 16)].sum() == count / 16 * 154 * 768
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

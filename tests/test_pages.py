@@ -25,9 +25,17 @@ SECONDS = 3  # for a page to be readable; alone on the machine it takes a fracti
 GRAVE = ("serious", "critical")
 
 LOOK = """() => ({
-    images: [...document.images].map(image => ({name: image.currentSrc, width: image.naturalWidth, alt: image.getAttribute("alt")})),
-    formulas: [...document.querySelectorAll(".math")].map(formula => ({drawn: !!formula.querySelector("mjx-container svg"), wrong: !!formula.querySelector('[data-mjx-error], [mathcolor="red"]'), text: formula.textContent.slice(0, 80)})),
-    prose: [...document.querySelectorAll("article p, article li, article td, article figcaption")].filter(of => !of.querySelector("pre")).map(of => {
+    images: [...document.images].map(image => ({
+        name: image.currentSrc, width: image.naturalWidth, alt: image.getAttribute("alt")
+    })),
+    formulas: [...document.querySelectorAll(".math")].map(formula => ({
+        drawn: !!formula.querySelector("mjx-container svg"),
+        wrong: !!formula.querySelector('[data-mjx-error], [mathcolor="red"]'),
+        text: formula.textContent.slice(0, 80)
+    })),
+    prose: [...document.querySelectorAll(
+        "article p, article li, article td, article figcaption"
+    )].filter(of => !of.querySelector("pre")).map(of => {
         const copy = of.cloneNode(true);
         copy.querySelectorAll("code, mjx-container").forEach(inner => inner.remove());
         return copy.textContent;

@@ -120,10 +120,10 @@ def test_a_judge_of_domains_learns_and_what_it_sees_unlearns(experts, name, done
     ) / 2
     judged = torch.autograd.grad(by_hand, [*peer.parameters(), *places])
     torch.testing.assert_close(loss, by_hand.detach())
-    for weight, expected in zip(peer.parameters(), judged):
+    for weight, expected in zip(peer.parameters(), judged, strict=True):
         torch.testing.assert_close(weight.grad, expected)
     strength = 2 / (1 + math.exp(-10 * done)) - 1
-    for seen, gradient in zip((source, target), judged[-2:]):
+    for seen, gradient in zip((source, target), judged[-2:], strict=True):
         if name == "cdan":
             gradient = torch.einsum(
                 "bzc,bc->bz", gradient.unflatten(1, (-1, C)), seen.logits.softmax(-1)
@@ -182,7 +182,8 @@ def test_two_classifiers_part_and_what_they_see_brings_them_together(experts):
                     peer.other(z[i]).softmax(-1),
                 )
                 for i in range(M)
-            )
+            ),
+            strict=True,
         )
     )
     differ = sum((own[i, c] - other[i, c]).abs() for i in range(M) for c in range(C)) / (M * C)
@@ -194,7 +195,7 @@ def test_two_classifiers_part_and_what_they_see_brings_them_together(experts):
     torch.testing.assert_close(
         grads[0], expected[0]
     )  # going down this gradient brings them together
-    for mine, gradient in zip(grads[1:3], expected[1:3]):
+    for mine, gradient in zip(grads[1:3], expected[1:3], strict=True):
         torch.testing.assert_close(mine, -gradient)  # and down this one apart
     torch.testing.assert_close(
         grads[3], torch.autograd.grad(taught, peer.other.weight)[0] - expected[3]
@@ -424,7 +425,7 @@ def test_criteria_do_not_depend_on_the_order_of_the_pictures():
         criteria(answers, [0.1, 0.2, 0.3, 0.4]),
         criteria([probs[::-1] for probs in answers], [0.1, 0.2, 0.3, 0.4]),
     )
-    for mine, theirs in zip(one, other):
+    for mine, theirs in zip(one, other, strict=True):
         assert (
             set(mine) == set(CRITERIA)
             and mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
@@ -467,7 +468,7 @@ def settings(one_thread):
 
 @pytest.fixture(scope="module")
 def frozen(settings):
-    """Source and target: random maps, words and embeddings of the sizes that the blank models have."""
+    """Source and target: random maps, words and embeddings of the blank models' sizes."""
     kadap, random = (
         load_kadap(blank_preset(), replace(settings.switches, embeddings=False), 64),
         torch.Generator().manual_seed(0),

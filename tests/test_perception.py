@@ -97,7 +97,7 @@ def test_maps_are_the_plain_unets(batch):
     with torch.no_grad():
         plain(latents, 1, tokens, encoder_attention_mask=mask)
         maps, _ = load_kadap(blank_preset(), PAPER, T).look(*batch)
-    for mine, name in zip(maps, ("fine", "upper", "lower", "coarse")):
+    for mine, name in zip(maps, ("fine", "upper", "lower", "coarse"), strict=True):
         torch.testing.assert_close(mine[:, : kept[name].shape[1]], kept[name], atol=1e-4, rtol=0)
 
 
@@ -258,7 +258,7 @@ def test_merged_lora_computes_the_same(kadap, batch):
         )
         seen, expected = merged(*batch), kadap(*batch)
         torch.testing.assert_close(seen.logits, expected.logits, atol=1e-4, rtol=0)
-        for mine, theirs, unadapted in zip(seen.maps, expected.maps, plain.maps):
+        for mine, theirs, unadapted in zip(seen.maps, expected.maps, plain.maps, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
             assert (mine - unadapted).abs().max() > 1e-3  # the adapters do something
         merged.unet.unfuse_lora()
@@ -275,11 +275,13 @@ def test_bfloat16_agrees_with_float32(kadap, batch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = kadap(*batch)
     assert half.maps[0].dtype == half.logits.dtype == torch.bfloat16
-    for mine, theirs in zip([half.logits, half.v, *half.maps], [full.logits, full.v, *full.maps]):
+    for mine, theirs in zip(
+        [half.logits, half.v, *half.maps], [full.logits, full.v, *full.maps], strict=True
+    ):
         torch.testing.assert_close(
             mine.float(), theirs, atol=0.05 * theirs.abs().max().item(), rtol=0
         )
-    for mine, theirs in zip(half.attention, full.attention):
+    for mine, theirs in zip(half.attention, full.attention, strict=True):
         torch.testing.assert_close(
             mine.sum(1).float(), torch.ones_like(theirs.sum(1)), atol=2**-8, rtol=0
         )
@@ -322,7 +324,7 @@ def test_experts_equal_a_loop_over_pictures_and_chosen_experts():
                     (weights[0][e] @ x[i] + weights[1][e]).relu() @ experts.second[e]
                     + experts.bias[e]
                 )
-                for s, e in zip(share, top)
+                for s, e in zip(share, top, strict=True)
             )
             torch.testing.assert_close(logits[i], expected, atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(experts.classify(z, gates), logits)
@@ -528,11 +530,11 @@ def test_without_attention_maps_their_channels_are_zero_and_all_else_stays(kadap
             for eye in ("diffusion", "no_attention")
         )
     channels = kadap.unet.config.block_out_channels
-    for of_whole, of_part, width in zip(whole[0], part[0], channels):
+    for of_whole, of_part, width in zip(whole[0], part[0], channels, strict=True):
         assert torch.equal(of_part[:, :width], of_whole[:, :width]) and not of_part[:, width:].any()
     assert all(
         of.shape == other.shape and not of.any() and other.any()
-        for of, other in zip(part[1], whole[1])
+        for of, other in zip(part[1], whole[1], strict=True)
     )
 
 

@@ -158,7 +158,7 @@ def one_and_two(folder):
 def test_two_processes_have_the_losses_of_one(one_and_two):
     one, two = (run["history"] for run in one_and_two)
     assert len(one) == len(two) == 4 and any(row["target_loss"] is not None for row in one)
-    for alone, shared in zip(one, two):
+    for alone, shared in zip(one, two, strict=True):
         for name in LOSSES:
             assert (alone[name] is None) == (shared[name] is None), (alone["step"], name)
             near = 1e-5 if alone["step"] else 1e-6
@@ -196,19 +196,27 @@ from kcdp_lib import adapt, paths, processes
 from kcdp_lib.adapt import training
 from kcdp_lib.config import PRESETS, Config, Preset, pick_device
 preset, config, where = json.loads(sys.argv[1])
-PRESETS["blank"], config, paths.CACHE = Preset(**preset), Config(**config), paths.Path(where, "cache")
+PRESETS["blank"], config = Preset(**preset), Config(**config)
+paths.CACHE = paths.Path(where, "cache")
 pick_device("cpu")
 source, target, *_ = adapt.load_all(config)
-frozen = [adapt.baselines.frozen_for("full", pictures, config, "cpu") for pictures in (source, target)]
+frozen = [
+    adapt.baselines.frozen_for("full", pictures, config, "cpu") for pictures in (source, target)
+]
 torch.manual_seed(0)
 model, accelerator = adapt.KCDP(config.sizes, config.switches), processes.accelerator("no", "cpu")
 labeller = training.PseudoLabeller(len(target), 6, config.switches)
-row = training.source_step(model, frozen[0], torch.as_tensor(source.labels), torch.arange(7), config, accelerator)
-row |= training.target_step(model, labeller, frozen[1], torch.arange(5), 0.9, config, accelerator, 5 / 7)
+labels = torch.as_tensor(source.labels)
+row = training.source_step(model, frozen[0], labels, torch.arange(7), config, accelerator)
+row |= training.target_step(
+    model, labeller, frozen[1], torch.arange(5), 0.9, config, accelerator, 5 / 7
+)
 processes.average_gradients(list(model.parameters()))
 if PartialState().is_main_process:
     count = PartialState().num_processes
-    save_file({name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"memory": labeller.memory}, f"{where}/{count}.safetensors", {"row": json.dumps(row)})
+    left = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    left["memory"] = labeller.memory
+    save_file(left, f"{where}/{count}.safetensors", {"row": json.dumps(row)})
 """
 
 
@@ -591,7 +599,8 @@ from kcdp_lib import KCDPError, adapt, paths
 from kcdp_lib.adapt.__main__ import read_config
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 config = read_config(paths.Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))    # no file grows beyond: what a full disk does to a writer
+# No file grows beyond: what a full disk does to a writer.
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
     adapt(config)
 except KCDPError as error:

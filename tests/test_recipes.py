@@ -329,7 +329,8 @@ def test_cutting_the_attention_changes_the_gradient_alone(take):
     """
     paper, cut = take("paper"), take("paper, attention_gradient=False")
     assert torch.equal(paper.seen.logits, cut.seen.logits) and paper.total == cut.total
-    name = "kadap.unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.lora_B.default.weight"
+    attention = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
+    name = f"kadap.unet.{attention}.to_q.lora_B.default.weight"
     assert not torch.equal(*(dict(step.model.named_parameters())[name] for step in (paper, cut)))
 
 

@@ -20,12 +20,15 @@ def parse(text: str) -> Doc:
     """
     rows = [line.split() for line in text.strip().splitlines()]
     heads = [int(head) - 1 if head != "0" else i for i, (*_, head) in enumerate(rows)]
-    words, tags, labels, _ = zip(*rows)
+    words, tags, labels, _ = zip(*rows, strict=True)
     return Doc(
         spacy.blank("en").vocab,
         list(words),
         pos=list(tags),
-        deps=[label if head != i else "ROOT" for i, (label, head) in enumerate(zip(labels, heads))],
+        deps=[
+            label if head != i else "ROOT"
+            for i, (label, head) in enumerate(zip(labels, heads, strict=True))
+        ],
         heads=heads,
     )
 

@@ -514,7 +514,7 @@ def test_metadata_holds_every_cause(tmp_path, monkeypatch):
 
 
 def test_the_recorded_key_is_that_of_the_pictures():
-    """Renaming and moving code is free; who changes pictures raises the version and records them."""
+    """Renaming and moving code is free; whoever changes pictures raises the version."""
     recorded = json.loads(store.REFERENCE.read_text())
     assert recorded == {"version": store.VERSION, "pictures": store.reference_hash()}, (
         "the pictures changed: raise VERSION in world/store.py, run `python -m kcdp_lib.world`"
