@@ -635,7 +635,9 @@ def test_shot_leaves_its_last_layer_as_the_source_did(learn, frozen):
             name,
             replace(frozen[1][:2], maps=[map_[:2] for map_ in frozen[1].maps]),
             name,
-            after_epoch=lambda model, epoch: states.append(trainable_state_dict(model)),
+            after_epoch=lambda model, epoch, states=states: states.append(
+                trainable_state_dict(model)
+            ),
         )
         moved = differ(*states, "experts")
         assert (
