@@ -44,7 +44,8 @@ from kcdp_book.results import FOLDER
 from kcdp_lib import datasets, knowledge, paths, precompute, processes, vision_language
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.adapt.record import commit, peak_memory
+from kcdp_lib.adapt.record import peak_memory
+from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS

@@ -59,8 +59,8 @@ from kcdp_lib.adapt.baselines import (
 )
 from kcdp_lib.adapt.model import evaluate, settle
 from kcdp_lib.adapt.peers import PEERS
-from kcdp_lib.adapt.record import commit
 from kcdp_lib.adapt.run import load_all
+from kcdp_lib.checkout import commit
 from kcdp_lib.command import command
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together

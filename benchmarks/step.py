@@ -20,8 +20,8 @@ import torch
 
 from kcdp_lib import datasets, paths, processes
 from kcdp_lib.adapt.model import KCDP
-from kcdp_lib.adapt.record import commit
 from kcdp_lib.adapt.training import source_step, target_step
+from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, RECIPES, Config
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS

@@ -28,7 +28,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from kcdp_book import results
-from kcdp_lib.adapt.record import commit
+from kcdp_lib.checkout import commit
 from kcdp_lib.paths import ROOT, atomic_write
 
 CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")

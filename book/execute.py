@@ -26,7 +26,7 @@ import papermill
 import torch
 from fingerprint import ROOT, fingerprint, stale
 
-from kcdp_lib.adapt.record import commit
+from kcdp_lib.checkout import commit
 from kcdp_lib.command import command
 from kcdp_lib.machine import processors
 

@@ -26,7 +26,7 @@ from kcdp_lib.figures import (
     STYLE,
     TARGET,
     Figure,
-    plain_text,
+    plain_caption,
     share_matrix,
 )
 from kcdp_lib.figures import bars as bars
@@ -737,9 +737,8 @@ def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
                 ],
             )
             for place, prompt in enumerate(prompts):
-                lines = textwrap.fill(f"{prompt} {plain_text(card['caption'])}", 60).removeprefix(
-                    prompt
-                )
+                said = f"{prompt} {plain_caption(card['caption'])}"
+                lines = textwrap.fill(said, 60).removeprefix(prompt)
                 texts.text(
                     1,
                     place,
@@ -806,7 +805,7 @@ def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
                 picture.text(
                     0.5,
                     0.31,
-                    textwrap.fill(plain_text(row["captions"][place]), 23),
+                    textwrap.fill(plain_caption(row["captions"][place]), 23),
                     transform=picture.transAxes,
                     ha="center",
                     va="top",

@@ -30,6 +30,7 @@ from torch import nn
 from kcdp_lib import datasets, figures, triplets, world
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import Answers, cards
+from kcdp_lib.command import command
 from kcdp_lib.config import PRESETS
 from kcdp_lib.datasets import EMOTIONS, Pictures
 from kcdp_lib.errors import KCDPError
@@ -472,7 +473,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with command():
         main(sys.argv[1:])
-    except KCDPError as error:
-        sys.exit(str(error))

@@ -1,14 +1,24 @@
-"""The card of a run's model, in the Hugging Face hub's form (chapter "Cards")."""
+"""The card of a run's model, in the Hugging Face hub's form (chapter "Cards").
+
+Texts are Jinja templates, beside the code that fills them.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import CardData
+from jinja2 import Environment, StrictUndefined
 
 from kcdp_lib.config import PRESETS, Config, of_hub
+from kcdp_lib.errors import printable
+from kcdp_lib.paths import PACKAGE
 
+LONGEST_NAME = 80  # letters of a user's name in a card
 TAGS = ["emotion-recognition", "domain-adaptation", "stickers", "kcdp"]
 SHOWN = {
     "macro_f1": ("f1", "macro-F1"),
@@ -25,19 +35,29 @@ NOT_FOR_PEOPLE = (
 )
 
 
-def written(data: CardData, text: str) -> str:
-    """A card: its fields as YAML between two rules, then its text.
+def rendered(template: Path, data: CardData, **values: Any) -> str:
+    """A card: its fields as YAML between two rules, then the template's text with the values.
 
     The mark between them is where the book's page begins to include it.
     """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True)
+    environment.globals |= {"table": table, "PAPER": PAPER, "NOT_FOR_PEOPLE": NOT_FOR_PEOPLE}
+    text = environment.from_string(template.read_text(encoding="utf-8")).render(**values)
     return f"---\n{data}\n---\n\n<!-- the card -->\n\n{text.strip()}\n"
 
 
-def table(head: tuple, rows: list[tuple]) -> str:
+def table(head: Sequence, rows: Sequence[Sequence]) -> str:
     """A Markdown table."""
     return "\n".join(
         "| " + " | ".join(map(str, row)) + " |" for row in [head, ("---",) * len(head), *rows]
     )
+
+
+def plain_markdown(text: str) -> str:
+    """Any text on one line of Markdown that shows it as it is, also within a table."""
+    text = " ".join(printable(text).split())
+    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    return re.sub(r"[]\\`*_{}\[<>#|~&$^]", r"\\\g<0>", text)
 
 
 def of_run(config: Config, found: dict, commit: str | None) -> str:
@@ -45,21 +65,9 @@ def of_run(config: Config, found: dict, commit: str | None) -> str:
 
     Names of folders are cut to their last part: a card is made to be shown.
     """
-    source, target = Path(config.source).name, Path(config.target).name
+    source, target = map(printable, config.names)
     scores = found["target"].get("test")
     stands_on = [hub for hub, _ in of_hub(PRESETS[config.preset]).values()]
-    measured = scores and [
-        EvalResult(
-            "image-classification",
-            target,
-            target,
-            kind,
-            round(scores[name], 6),
-            dataset_split="test",
-            metric_name=ours,
-        )
-        for name, (kind, ours) in SHOWN.items()
-    ]
     data = ModelCardData(
         model_name=f"kcdp-{source}-{target}",
         license="creativeml-openrail-m" if stands_on else "apache-2.0",
@@ -67,61 +75,36 @@ def of_run(config: Config, found: dict, commit: str | None) -> str:
         pipeline_tag="image-classification",
         tags=TAGS,
         base_model=stands_on or None,
-        eval_results=measured or None,
+        eval_results=eval_results(target, scores) if scores else None,
     )
-    lines = (
-        table(
-            ("Score", "On the target's test pictures", "95% interval"),
-            [
-                (
-                    ours,
-                    f"{scores[name]:.3f}",
-                    "[{:.3f}, {:.3f}]".format(*scores[f"{name}_interval"]),
-                )
-                for name, (_, ours) in SHOWN.items()
-            ],
-        )
-        if scores
-        else "The target has no labels: nothing was scored."
-    )
-    seen = (
-        "no picture of the target"
-        if config.setting == "uc"
-        else f"{found['target']['pictures']} pictures of {target} without their labels"
-    )
-    tested = (
-        " The test pictures are among them (transductive)."
-        if found["target"]["transductive"]
-        else ""
-    )
-    return written(
+    return rendered(
+        PACKAGE / "card.md.jinja",
         data,
-        f"""
-# KCDP from {source} to {target}
-
-A model that tells which of {len(config.classes)} emotions a picture is taken to express ({", ".join(config.classes)}), by the method of {PAPER}.
-Only what was trained is here: `model.safetensors`. `config.json` names the frozen models it stands on, preset `{config.preset}`, recipe `{config.recipe}`.
-
-```python
-import kcdp_lib
-
-model = kcdp_lib.KCDP.from_pretrained(FOLDER)
-model.predict(["picture.png"]).labels
-```
-
-## Training
-
-Taught by {found["source"]["pictures"]} labelled pictures of {source}; {seen} were seen.{tested} {config.run_epochs} epochs, seed {config.seed}, commit {commit or "unknown"}.
-
-## Evaluation
-
-{lines}
-
-Baselines on the same features, and everything else that was measured, are in the run's `metrics.json`.
-
-## Use and limits
-
-For stickers, drawings and photos as works of somebody. {NOT_FOR_PEOPLE}
-The licence is that of what it stands on; those of the pictures it was taught by may ask for more.
-""",
+        source=plain_markdown(source),
+        target=plain_markdown(target),
+        found=found,
+        config=config,
+        commit=commit or "unknown",
+        scores=score_rows(scores) if scores else None,
     )
+
+
+def eval_results(target: str, scores: dict) -> list[EvalResult]:
+    """The scores on the target as the hub lists them."""
+    return [
+        EvalResult(
+            *("image-classification", target, target, kind, round(scores[name], 6)),
+            dataset_split="test",
+            metric_name=ours,
+        )
+        for name, (kind, ours) in SHOWN.items()
+    ]
+
+
+def score_rows(scores: dict) -> list[tuple[str, str, str]]:
+    """Name, value and 95% interval of the scores that a card shows."""
+    rows = []
+    for name, (_, ours) in SHOWN.items():
+        low, high = scores[f"{name}_interval"]
+        rows.append((ours, f"{scores[name]:.3f}", f"[{low:.3f}, {high:.3f}]"))
+    return rows

@@ -9,17 +9,28 @@ and `released` run through the same lines.
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from datetime import timedelta
+from datetime import date, timedelta
+from difflib import get_close_matches
+from functools import cache
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
 
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import TINY, at_revision, resolve
+from kcdp_lib.paths import TINY, at_revision, resolve, sha
+from kcdp_lib.world import BENCHMARK
 from kcdp_lib.world.causes import TAXONOMIES, read_dials
+
+LONGEST_NAME = 120  # bytes of a run's folder, after "05_adapt-": file systems take 255
 
 
 def of_stage(*stages: str, model: bool = False, default: Any = MISSING) -> Any:
@@ -326,10 +337,7 @@ class Recipe:
         """KCDPError for a value that a switch does not have: none may fall into an `else`."""
         for name, values in switch_values().items():
             if getattr(self, name) not in values:
-                raise KCDPError(
-                    f"{name}={getattr(self, name)!r} is not known; choose one of "
-                    f"{', '.join(map(str, values))}."
-                )
+                raise KCDPError(_not_known(name, getattr(self, name), values))
 
     @property
     def looks_once(self) -> bool:
@@ -403,88 +411,127 @@ def read_recipe(text: str) -> Recipe:
     for change in changes:
         switch, value = (part.strip() for part in change.partition("=")[::2])
         _one_of("switch of the recipe", switch, switches)
+        if switch in changed:
+            raise KCDPError(f"recipe={text!r} sets {switch} twice; write it once.")
         values = {str(known): known for known in switches[switch]}
         _one_of(switch, value, values)
         changed[switch] = values[value]
     return replace(RECIPES[name], name=str(text), **changed)
 
 
-SETTINGS = ("da", "uc")
-PRECISIONS = ("no", "bf16", "fp16")
+# ---------------------------------------------------------------- the parameters of one run
+
+
+def _whole(value: Any) -> Any:
+    """A whole number of any kind (NumPy's, 3.0) as an int; everything else as it is."""
+    if isinstance(value, bool | np.bool_ | str):
+        return value
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError):
+        return int(value) if isinstance(value, Real) and float(value).is_integer() else value
+
+
+def _place(value: Any) -> str:
+    """A path as a text; a name alone becomes "./name", since a `Path` is never a domain's name."""
+    if isinstance(value, os.PathLike) and isinstance(value := os.fspath(value), str):
+        value = os.path.join(os.curdir, value) if os.path.basename(value) == value else value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError
+    return str(value)
+
+
+# What a parameter may be, and how a sentence calls it.
+Seed = Annotated[
+    *(int, BeforeValidator(_whole), Field(ge=0, le=2**32 - 1, strict=True)),
+    "a whole number, 0 or more and at most 4294967295",
+]
+Count = Annotated[
+    *(int, BeforeValidator(_whole), Field(ge=1, le=1_000_000, strict=True)),
+    "a whole number, 1 or more and at most 1000000",
+]
+Domain = Annotated[
+    *(str, PlainValidator(_place)),
+    f"one of {', '.join(BENCHMARK)}, noto, or a folder of pictures",
+]
+Folder = Annotated[str, PlainValidator(_place), "a folder"]
+Text = Annotated[str, Field(strict=True), "a text"]
+Switch = Annotated[
+    bool, BeforeValidator(lambda value: value.item() if isinstance(value, np.bool_) else value),
+    Field(strict=True),
+]  # fmt: skip
+# YAML reads the word no as False
+Precision = Annotated[
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
+Device = Annotated[str, BeforeValidator(str), "a device"]  # torch.device, too
 
 
 @dataclass
 class Config:
     """Parameters of one run, the same ones as in the tagged cell of `05_adapt.ipynb`.
 
-    `check()` before use.
+    A value of a wrong kind is refused at once, by a KCDPError of one sentence. `check()` before
+    use: it looks at what is there.
     """
 
     # a domain by name, or a folder of pictures; pictures enter a key by their content
-    source: str = of_stage(default="photos")
-    target: str = of_stage(default="stickers")
+    source: Domain = of_stage(default="photos")
+    target: Domain = of_stage(default="stickers")
     # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, without
     setting: Literal["da", "uc"] = of_stage(default="da")
-    preset: str = of_stage(default="tiny")
+    preset: Text = of_stage(default="tiny")
     # or "released" or "best", or one of them with switches set: "paper, balance=rank_std"
-    recipe: str = of_stage(default="paper")
+    recipe: Text = of_stage(default="paper")
     # "eight": EmoSet's
     taxonomy: Literal["six", "eight"] = of_stage("training", default="six")
     # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
-    dials: str = of_stage(default="")
-    seed: int = of_stage("training", default=0)
+    dials: Text = of_stage(default="")
+    seed: Seed = of_stage("training", default=0)
     # None: the preset's
-    epochs: int | None = of_stage("training", default=None)
+    epochs: Count | None = of_stage("training", default=None)
     # of the networks, "no" is float32; None: bf16 on a GPU that has it, else float32
-    precision: Literal["no", "bf16", "fp16"] | None = of_stage("training", default=None)
+    precision: Precision | None = of_stage("training", default=None)
     # pieces in which a process takes its share of a batch: more need less memory
-    accumulation: int = of_stage("training", default=1)
+    accumulation: Count = of_stage("training", default=1)
     # compute the UNet's activations twice in place of keeping them: less memory, more time
-    checkpointing: bool = of_stage(default=False)
+    checkpointing: Switch = of_stage(default=False)
     # folder of downloaded data sets
-    data_root: str | None = of_stage(default=None)
+    data_root: Folder | None = of_stage(default=None)
     # folder of downloaded models, each below it as ORG/NAME; None: the hub's cache
-    models: str | None = of_stage(default=None)
+    models: Folder | None = of_stage(default=None)
     # None: runs/05_adapt-<target>
-    out_dir: str | None = of_stage(default=None)
+    out_dir: Folder | None = of_stage(default=None)
     # None: CUDA if there is one, else CPU
-    device: str | None = of_stage(default=None)
+    device: Device | None = of_stage(default=None)
+
+    def __post_init__(self):
+        """Bring every value into its plain form: a str, int, bool or None.
+
+        KCDPError for one that has none.
+        """
+        for name, (kind, adapter) in _kinds().items():
+            value = getattr(self, name)
+            try:
+                setattr(self, name, adapter.validate_python(value))
+            except ValidationError:
+                raise KCDPError(_refusal(name, value, kind)) from None
 
     def check(self) -> Config:
-        """Return self, or raise KCDPError with a sentence naming the parameter that is wrong and
-        what it may be (chapter 05).
+        """Return self, or raise a KCDPError that names the parameter and what it may be.
+
+        Looks whether names are known, folders are there and the device can be used (chapter 05).
         """
-        _one_of("setting", self.setting, SETTINGS)
+        self.__post_init__()  # a value may have been set since
         _one_of("preset", self.preset, PRESETS)
         read_recipe(self.recipe)
-        _one_of("taxonomy", self.taxonomy, TAXONOMIES)
         read_dials(self.dials)
-        if self.data_root is not None and not resolve(self.data_root).is_dir():
-            raise KCDPError(
-                f"data_root={self.data_root!r} is not a folder; give the folder that holds the "
-                "data sets, or leave it out."
-            )
-        if self.models is not None and not resolve(self.models).is_dir():
-            raise KCDPError(
-                f"models={self.models!r} is not a folder; give the folder that holds the "
-                "downloaded models, each below it as ORG/NAME, or leave it out."
-            )
+        _folder("data_root", self.data_root, "data sets")
+        _folder("models", self.models, "downloaded models, each below it as ORG/NAME")
         _domain("source", self.source, self.data_root)
         _domain("target", self.target, self.data_root)
-        if not _is_count(self.seed, 0):
-            raise KCDPError(f"seed={self.seed!r} must be a whole number, 0 or more.")
-        if self.epochs is not None and not _is_count(self.epochs, 1):
-            raise KCDPError(
-                f"epochs={self.epochs!r} must be a whole number, 1 or more, or be left out."
-            )
-        if not _is_count(self.accumulation, 1):
-            raise KCDPError(
-                f"accumulation={self.accumulation!r} must be a whole number, 1 or more."
-            )
         if self.device is not None:
-            _device(self.device)
-        if self.precision is not None:
-            _one_of("precision", self.precision, PRECISIONS)
+            check_device(self.device)
         if self.precision == "fp16" and not pick_device(self.device).startswith("cuda"):
             raise KCDPError(
                 "precision='fp16' needs a CUDA GPU; leave it out, or choose no or bf16."
@@ -512,27 +559,57 @@ class Config:
         return self.epochs or self.sizes.epochs
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Source and target without the folders they lie in."""
+        source, target = (Path(place).absolute().name for place in (self.source, self.target))
+        return source or "root", target or "root"
+
+    @property
     def run_dir(self) -> Path:
-        """Where the run writes: `out_dir`, or a folder of runs/ named by the target and by what
-        else is not at its default.
+        """Where the run writes.
+
+        `out_dir`, or a folder of runs/ named by the target and by what else is not at its default.
+        A name too long for a file system is cut, and ends in its hash.
         """
         if self.out_dir is not None:
             return resolve(self.out_dir)
-        names = [Path(self.target).absolute().name]
-        names += (
-            [f"from-{Path(self.source).absolute().name}"] if self.source != Config.source else []
-        )
-        names += [
+        source, target = self.names
+        parts = [target] + [f"from-{source}"] * (self.source != Config.source)
+        parts += [
             re.sub(r"[^\w.=]+", "-", getattr(self, name))
             for name in ("setting", "preset", "recipe", "taxonomy", "dials")
             if getattr(self, name) != getattr(Config, name)
         ]
-        names += [f"seed{self.seed}"] if self.seed != Config.seed else []
-        return resolve(f"runs/05_adapt-{'-'.join(names)}")
+        parts += [f"seed{self.seed}"] * (self.seed != Config.seed)
+        return resolve(f"runs/05_adapt-{_cut('-'.join(parts))}")
 
     def as_dict(self) -> dict:
         """Plain values, in the order of the parameters."""
         return asdict(self)
+
+
+def _cut(name: str) -> str:
+    """A name no longer than `LONGEST_NAME`: what is longer ends in a hash of the whole."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[: LONGEST_NAME - 9].decode(errors='ignore')}-{sha(encoded)[:8]}"
+
+
+def with_parameters(config: Config, parameters: Mapping[str, Any], where: str = "") -> Config:
+    """The Config with some parameters set; KCDPError for a name that is none.
+
+    where: half a sentence on where the names were found, such as " in run.yaml".
+    """
+    known = [parameter.name for parameter in fields(Config)]
+    for name in parameters:
+        if name not in known:
+            near = nearest(name, known)
+            meant = f", perhaps {near!r} was meant" if near else ""
+            raise KCDPError(
+                f"{name!r}{where} is no parameter{meant}; choose among {', '.join(known)}."
+            )
+    return replace(config, **parameters)
 
 
 def pick_device(name: str | None = None) -> str:
@@ -543,21 +620,17 @@ def pick_device(name: str | None = None) -> str:
     """
     import torch
 
-    if (
-        "LOCAL_RANK" in os.environ
-    ):  # this process is one of several; one of them may caption for hours while the others wait
+    if "LOCAL_RANK" in os.environ:  # this process is one of several
         from accelerate import PartialState
 
-        return str(
-            PartialState(
-                cpu=name == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=2)
-            ).device
-        )
+        on_cpu = name == "cpu" or not torch.cuda.is_available()
+        # one of them may caption for hours while the others wait
+        return str(PartialState(cpu=on_cpu, timeout=timedelta(days=2)).device)
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_precision(name: str | None, device: str) -> str:
-    """One of PRECISIONS: the one asked for, else "bf16" on a GPU that computes in it.
+    """The precision asked for ("no", "bf16" or "fp16"), else "bf16" on a GPU that computes in it.
 
     On a CPU it gains little at the miniature's size.
     """
@@ -569,48 +642,104 @@ def pick_precision(name: str | None, device: str) -> str:
     return name or ("bf16" if fast else "no")
 
 
-def _is_count(value, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+@cache
+def _kinds() -> dict[str, tuple[Any, TypeAdapter]]:
+    """What each parameter may be, by its name: the annotation, and what holds a value to it."""
+    kinds = get_type_hints(Config, include_extras=True)
+    return {name: (kind, TypeAdapter(kind)) for name, kind in kinds.items()}
 
 
-def _one_of(parameter: str, value, known) -> None:
-    if value not in tuple(known):
-        raise KCDPError(f"{parameter}={value!r} is not known; choose one of {', '.join(known)}.")
+def takes_text(name: str) -> bool:
+    """Is a parameter a text, of whatever kind, and no number or switch?"""
+    return name in _kinds() and _parts(_kinds()[name][0])[0] not in (int, bool)
 
 
-def _domain(parameter: str, value, data_root: str | None) -> None:
-    from kcdp_lib.datasets import (
-        DOMAINS,
-    )  # here, because the data sets need torch and a Config should not
+def _parts(kind: Any) -> tuple:
+    """What an annotation is made of, apart from a None that it allows."""
+    optional = type(None) in get_args(kind)
+    return get_args(get_args(kind)[0] if optional else kind)
+
+
+def _refusal(name: str, value: Any, kind: Any) -> str:
+    """A sentence about a value that is not of its kind."""
+    if known := [one for one in _values(kind) if one is not None]:
+        return _not_known(name, value, known)
+    base, *_, expected = _parts(kind)
+    hint = ""
+    if base is str and isinstance(value, Real | date):
+        hint = ", in quotation marks (papermill: -r)"
+    elif base is int and isinstance(value, str):
+        hint = ", without quotation marks"
+    left_out = ", or be left out" * (type(None) in get_args(kind))
+    return f"{name}={_quoted(value)} must be {expected}{hint}{left_out}."
+
+
+def _quoted(value: Any) -> str:
+    """A value as Python writes it, short enough to be quoted in a sentence."""
+    written = repr(value).replace("\n", " ")
+    return written if len(written) <= 100 else f"{written[:96]} ..."
+
+
+def _one_of(parameter: str, value: Any, known: Collection) -> None:
+    """KCDPError where a word is not among those that are known."""
+    if not isinstance(value, str) or value not in tuple(known):
+        raise KCDPError(_not_known(parameter, value, known))
+
+
+def _not_known(parameter: str, value: Any, known: Collection) -> str:
+    """A sentence about a word that is not known, with the one that was probably meant."""
+    choice = ", ".join(map(str, known))
+    meant = f", perhaps {near!r} was meant" if (near := nearest(value, known)) else ""
+    return f"{parameter}={_quoted(value)} is not known{meant}; choose one of {choice}."
+
+
+def nearest(value: Any, known: Collection) -> str | None:
+    """The known word that one was probably meant by; None if there is none like it."""
+    words = {str(word).casefold(): str(word) for word in known}
+    return words.get(next(iter(get_close_matches(str(value).strip().casefold(), words, 1)), None))
+
+
+def _folder(parameter: str, value: str | None, holds: str) -> None:
+    """KCDPError where a folder is named that is not there."""
+    if value is not None and not os.path.isdir(resolve(value)):
+        raise KCDPError(
+            f"{parameter}={_quoted(value)} is not a folder; give the folder that holds the "
+            f"{holds}, or leave it out."
+        )
+
+
+def _domain(parameter: str, value: str, data_root: str | None) -> None:
+    """KCDPError where a name is neither a domain's nor that of a folder that is there."""
+    # here, because the data sets need torch and a Config should not
+    from kcdp_lib.datasets import DOMAINS
     from kcdp_lib.datasets.layouts import REAL, find_root
 
-    if not isinstance(value, str) or not value:
-        raise KCDPError(
-            f"{parameter}={value!r} must be one of {', '.join(DOMAINS)}, or a folder of pictures."
-        )
     if value in REAL:
         find_root(value, data_root and resolve(data_root))
         return
     folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
-    if value not in DOMAINS and not any(folder.is_dir() for folder in folders):
+    if value not in DOMAINS and not any(map(os.path.isdir, folders)):
+        near = nearest(value, (*DOMAINS, *REAL))
+        meant = f", perhaps {near!r} was meant" if near else ""
         raise KCDPError(
-            f"{parameter}={value!r} is not known and no such folder exists; choose one of "
-            f"{', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a folder of "
-            "pictures."
+            f"{parameter}={_quoted(value)} is not known and no such folder exists{meant}; choose "
+            f"one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a "
+            "folder of pictures."
         )
 
 
-def _device(name: str) -> None:
+def check_device(name: str) -> None:
+    """KCDPError where a device, as torch writes it, cannot be used on this machine."""
     import torch
 
     try:
-        usable = torch.device(name).type == "cpu" or (
-            torch.device(name).type == "cuda" and torch.cuda.is_available()
-        )
+        device = torch.device(name)
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        usable = device.type == "cpu" or device.type == "cuda" and (device.index or 0) < count
     except (RuntimeError, TypeError):
-        usable = False
+        usable, count = False, 0
     if not usable:
         raise KCDPError(
-            f"device={name!r} is not usable here; leave it out to have one picked, or choose "
-            f"cpu{' or cuda' if torch.cuda.is_available() else ''}."
+            f"device={_quoted(name)} is not usable here; leave it out to have one picked, or "
+            f"choose cpu{' or cuda' if count else ''}."
         )

@@ -7,13 +7,19 @@ and PDF text.
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import matplotlib.figure
 import numpy as np
 import seaborn as sns
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import PercentFormatter
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that figures are alike on all machines
+NAME_LENGTH, CAPTION_LENGTH = 32, 240  # letters of users' names and of captions in figures
 
 STYLE = {
     **sns.axes_style("whitegrid"),
@@ -25,7 +31,8 @@ STYLE = {
     "axes.spines.right": False,
     "grid.color": "#e6e6e6",
     "axes.edgecolor": "#999999",
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
+    "text.usetex": False,
 }
 COLOURS = sns.color_palette("colorblind")
 SOURCE, TARGET, GREY = COLOURS[0], COLOURS[1], (0.62, 0.62, 0.62)
@@ -52,8 +59,9 @@ NAMES = {
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows as PNG without pyplot, and so without its list of open
-    figures.
+    """A figure that a notebook shows as PNG.
+
+    Without pyplot, and so without its list of open figures.
     """
 
     def _repr_png_(self) -> bytes:
@@ -61,8 +69,9 @@ class Figure(matplotlib.figure.Figure):
 
 
 def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
-    """The figure as PNG bytes, without a date or version inside, so that equal figures are equal
-    files.
+    """The figure as PNG bytes.
+
+    Without a date or version inside, so that equal figures are equal files.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -76,7 +85,7 @@ def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
     return buffer.getvalue()
 
 
-def learning_curves(history: Sequence[Mapping], target_name: str = "target") -> Figure:
+def learning_curves(history: Sequence[Mapping]) -> Figure:
     """Losses, source accuracy and pseudo-label coverage by optimizer step.
 
     `history`: one mapping of numbers a step.
@@ -92,7 +101,7 @@ def learning_curves(history: Sequence[Mapping], target_name: str = "target") -> 
         losses.legend(frameon=False)
         _curve(fit, steps, history, "source_accuracy", SOURCE, "source batch")
         fit.set(title="Accuracy on source batches", xlabel="optimizer step", ylim=(0, 1.02))
-        _curve(pseudo, steps, history, "coverage", TARGET, target_name)
+        _curve(pseudo, steps, history, "coverage", TARGET, "target")
         pseudo.set(
             title="Target pictures with a pseudo-label", xlabel="optimizer step", ylim=(0, 1.02)
         )
@@ -108,9 +117,8 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
-        for axes, (title, table) in zip(
-            np.atleast_1d(figure.subplots(1, len(counts))), counts.items()
-        ):
+        panels = np.atleast_1d(figure.subplots(1, len(counts)))
+        for axes, (title, table) in zip(panels, counts.items(), strict=True):
             table = np.asarray(table)
             share_matrix(axes, table, classes, rotation=35)
             axes.set(title=f"{title} (n = {table.sum()})", xlabel="predicted", ylabel="true")
@@ -144,8 +152,9 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
 
 
 def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """A horizontal bar with its 95% interval for each entry of `scores` (name -> what
-    `metrics.scores` returned).
+    """A horizontal bar with its 95% interval for each entry of `scores`.
+
+    Name -> what `metrics.scores` returned.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
@@ -165,7 +174,7 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
             elinewidth=1.2,
             capsize=3,
         )
-        for name, value, top in zip(names, values, high):
+        for name, value, top in zip(names, values, high, strict=True):
             axes.text(max(value, top) + 0.012, name, f"{value:.2f}", va="center", fontsize=9)
         axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
         axes.invert_yaxis()
@@ -183,10 +192,8 @@ def contact_sheet(
     with matplotlib.rc_context(
         {**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}
     ):
-        rows, lines = (
-            -(-len(images) // columns),
-            max((title.count("\n") + 1 for title in titles), default=0),
-        )
+        rows = -(-len(images) // columns)
+        lines = max((title.count("\n") + 1 for title in titles), default=0)
         figure = Figure(
             figsize=(columns * size, rows * (size + 0.16 * lines + 0.08 * bool(lines))),
             layout="constrained",
@@ -194,16 +201,15 @@ def contact_sheet(
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid:
             axes.set_axis_off()
-        for axes, image in zip(grid, images):
+        for axes, image in zip(grid, images, strict=False):  # the last row may not be full
             axes.imshow(np.asarray(image).transpose(1, 2, 0))
-        for axes, title in zip(grid, titles):
-            axes.set_title(title)
+        for axes, title in zip(grid, titles, strict=False):
+            axes.set_title("\n".join(map(plain_text, title.split("\n"))))
         return figure
 
 
 def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
-    """One card a picture: the picture, where one word of its caption attends, and what was said and
-    predicted.
+    """One card a picture: what is seen, said and predicted, and where one word attends.
 
     A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if
     unknown), `word` and `attention` [H, W] in [0, 1].
@@ -224,7 +230,7 @@ def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
         ).reshape(-1, 3)
         for axes in grid.ravel():
             axes.set_axis_off()
-        for (picture, map_, text), card in zip(grid, cards):
+        for (picture, map_, text), card in zip(grid, cards, strict=False):
             _attended(picture, map_, card)
             _describe(text, card)
         return figure
@@ -242,21 +248,20 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlesize": 10}):
         figure = Figure(figsize=(9.5, 2.4 * len(cards)), layout="constrained")
         grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.05, 1, 0.95, 0.95])
-        for (picture, text, map_, asked, answer), (name, card) in zip(grid, cards.items()):
+        for row, (name, card) in zip(grid, cards.items(), strict=True):
+            picture, text, map_, asked, answer = row
             _attended(picture, map_, card)
             for axes in (picture, text, map_):
                 axes.set_axis_off()
                 axes.set_anchor("NW")
             picture.set_title(name)
-            said = [
-                textwrap.fill(plain_text(card["caption"]), 27),
-                *(textwrap.fill(f"({', '.join(triplet)})", 27) for triplet in card["triplets"][:4]),
-            ]
+            triplets = [f"({', '.join(triplet)})" for triplet in card["triplets"][:4]]
+            said = [plain_caption(card["caption"]), *map(plain_text, triplets)]
             text.set_title("what is said of it")
             text.text(
                 0,
                 0.97,
-                "\n\n".join(said),
+                "\n\n".join(textwrap.fill(part, 27) for part in said),
                 va="top",
                 fontsize=9.5,
                 linespacing=1.25,
@@ -273,9 +278,8 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
 def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -> None:
     """A dot on a stem for each class, the highest coloured."""
     colours = [TARGET if value == max(values) else GREY for value in values]
-    axes.hlines(
-        range(len(classes)), -2, values, color=colours, linewidth=3
-    )  # from beyond the left edge: cosines have no zero to start from
+    # from beyond the left edge: cosines have no zero to start from
+    axes.hlines(range(len(classes)), -2, values, color=colours, linewidth=3)
     axes.scatter(values, range(len(classes)), color=colours, s=45, zorder=3)
     axes.set(
         yticks=range(len(classes)),
@@ -304,7 +308,8 @@ def _attended(picture, map_, card: Mapping) -> None:
         extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5),
         interpolation="bilinear",
     )
-    map_.set_title(f"“{card['word'][:20]}”" if card["word"] else "", style="italic")
+    word = plain_text(card["word"], 20)
+    map_.set_title(f"“{word}”" if word else "", style="italic")
 
 
 def _curve(
@@ -314,7 +319,11 @@ def _curve(
 
     Steps without a value (None) are skipped.
     """
-    pairs = [(step, row[key]) for step, row in zip(steps, history) if row.get(key) is not None]
+    pairs = [
+        (step, row[key])
+        for step, row in zip(steps, history, strict=True)
+        if row.get(key) is not None
+    ]
     if not pairs:
         return
     x, y = np.array(pairs, dtype=float).T
@@ -329,7 +338,7 @@ def _curve(
 def _describe(axes, card: Mapping) -> None:
     """Predicted and true emotion, then the caption, beside a picture."""
     right = card["label"] is None or card["label"] == card["predicted"]
-    caption = card["caption"].removesuffix(".").strip().replace(" ,", ",")
+    caption = plain_caption(card["caption"])
     colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
     lines = [
         (
@@ -345,13 +354,36 @@ def _describe(axes, card: Mapping) -> None:
         (0.58, textwrap.fill(caption, 28), {"fontsize": 8, "linespacing": 1.3}),
     ]
     for height, line, look in lines:
-        axes.text(
-            0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look
-        )  # long text must not shrink the pictures
+        # not in the layout: long text must not shrink the pictures
+        axes.text(0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look)
 
 
-def plain_text(caption: str) -> str:
-    """A caption without the tokenizer's spaces before punctuation, safe from matplotlib's
-    mathematics.
+def side_titles(source: str, target: str) -> tuple[str, str]:
+    """What source and target are called in a figure: by their names, or by their roles as well.
+
+    The roles stand there where the names are alike.
     """
-    return caption.removesuffix(".").strip().replace(" ,", ",").replace("$", r"\$")
+    source, target = plain_text(source, NAME_LENGTH), plain_text(target, NAME_LENGTH)
+    return (f"source: {source}", f"target: {target}") if source == target else (source, target)
+
+
+def plain_caption(caption: str) -> str:
+    """A caption as `plain_text`, without the tokenizer's spaces before punctuation."""
+    return plain_text(caption.removesuffix(".").strip().replace(" ,", ","), CAPTION_LENGTH)
+
+
+def plain_text(text: str, length: int = CAPTION_LENGTH) -> str:
+    """Any text as letters of the figures' font on one line, safe from matplotlib's mathematics.
+
+    What the font does not have becomes a box; a long text is cut.
+    """
+    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+    text = "".join(letter if ord(letter) in _letters() else "\N{WHITE SQUARE}" for letter in text)
+    cut = text if len(text) <= length else text[: length - 1] + "…"
+    return cut.replace("$", r"\$")
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """The code points that the figures' font has."""
+    return frozenset(get_font(findfont(FONT)).get_charmap())

@@ -10,28 +10,45 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from kcdp_lib.errors import KCDPError
+
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd()
-CACHE = Path(
-    os.environ.get("KCDP_CACHE")
-    or (ROOT / ".cache" if (ROOT / "pyproject.toml").exists() else Path.home() / ".cache" / "kcdp")
-)
 TINY = PACKAGE / "models" / "tiny"
+FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in its folder
+DISK_ERRORS = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EEXIST ENAMETOOLONG".split()
+    if hasattr(errno, name)  # Windows has no quota
+}
 
 
 def resolve(path: str | Path) -> Path:
-    """Absolute path of `path`: as seen from the working directory if it exists there, else from the
-    checkout's root.
+    """Absolute path of `path`.
+
+    As seen from the working directory if it exists there, else from the checkout's root.
     """
     path = Path(os.path.expanduser(path))  # pathlib's own fails for a user that is not there
     if path.is_absolute() or os.path.exists(path):
         return path.absolute()
     return ROOT / path
+
+
+def _cache() -> Path:
+    """The folder of all that is kept between runs: KCDP_CACHE, or one of the checkout's own."""
+    named = os.environ.get("KCDP_CACHE", "").strip()
+    if named:
+        return resolve(named)
+    in_checkout = (ROOT / "pyproject.toml").exists()
+    return ROOT / ".cache" if in_checkout else Path.home() / ".cache" / "kcdp"
+
+
+CACHE = _cache()
 
 
 def at_revision(name: str) -> tuple[str, str | None]:
@@ -53,21 +70,18 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 
 def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all, without a second copy of them in
-    memory.
+    """Write tensors to a safetensors file, whole or not at all, without a second copy in memory.
 
     OSError where the disk is full, as of any other file.
     """
-    from safetensors import (
-        SafetensorError,
-    )  # here, because a Config needs paths and should not need torch
+    # here, because a Config needs paths and should not need torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with _replaced(path) as part:
         try:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata
-            )
+            save_file(whole, part, metadata)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
@@ -78,15 +92,45 @@ def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = Non
 def _replaced(path: Path):
     """A name beside `path` to write to.
 
-    What was written there takes the place of `path`, or nothing does.
+    What was written there takes the place of `path`, or nothing does. An OSError names `path`: that
+    of a full disk names no file by itself.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
-    finally:
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def explained(folder: Path):
+    """Turn an OSError of writing to `folder`, or to the cache, into a KCDPError of one sentence.
+
+    Which of the two it was is seen by the path in the error. Other errors pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename or folder))
+        cached = path.is_relative_to(CACHE)
+        ours = cached or path.is_relative_to(folder) or folder.is_relative_to(path)
+        if not ours or (error.errno not in DISK_ERRORS and not error.filename):
+            raise
+        where = f"{path}, in the cache," if cached else path
+        remedy = (
+            "free some space there, or set KCDP_CACHE to another folder"
+            if cached
+            else f"free some space ({FREE_BYTES // 10**6} MB are enough for preset tiny) or choose "
+            "another out_dir"
+        )
+        raise KCDPError(f"{where} cannot be written ({error.strerror}): {remedy}.") from error
 
 
 def sha(*parts: bytes | str) -> str:

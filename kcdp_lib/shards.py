@@ -1,5 +1,6 @@
-"""What is computed once of many pictures, kept in pieces on disk and read by row (chapter 02, "Once
-for each picture").
+"""What is computed once of many pictures, kept in pieces on disk and read by row.
+
+Chapter 02, "Once for each picture".
 
 A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed
 it. Several processes, on one machine or many, compute different shards of a set; a killed process
@@ -10,6 +11,7 @@ more memory than one of 1,000.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,17 +62,16 @@ class Rows:
         places = self.index[rows]
         if not places.ndim:
             return self[places[None]][0]
-        found = torch.zeros(len(places), *self.shape[1:], dtype=self.parts[0].dtype)
+        picked = torch.zeros(len(places), *self.shape[1:], dtype=self.parts[0].dtype)
         owners = torch.bucketize(places, self.ends, right=True)
         for owner in owners.unique().tolist():
             mine = owners == owner
-            piece = self.parts[owner][places[mine] - (self.ends[owner] - len(self.parts[owner]))]
-            found[mine] = (
-                piece
-                if not self.columns
-                else found[mine].index_copy_(1, self.columns[owner], piece)
-            )
-        return found
+            start = self.ends[owner] - len(self.parts[owner])
+            piece = self.parts[owner][places[mine] - start]
+            if self.columns:
+                piece = picked[mine].index_copy_(1, self.columns[owner], piece)
+            picked[mine] = piece
+        return picked
 
     def select(self, rows: torch.Tensor) -> Rows:
         """Some rows, int64 [n], in that order, without reading them."""
@@ -78,8 +79,9 @@ class Rows:
 
 
 class Shard(NamedTuple):
-    """What one file holds: tensors by name, mapped and not yet read, and a text or list for each
-    picture.
+    """What one file holds: tensors by name, mapped and not yet read, and texts.
+
+    A text or a list for each picture.
     """
 
     tensors: dict[str, torch.Tensor]  # [n, ...] each
@@ -94,18 +96,19 @@ def shard_path(name: str) -> Path:
 def compute(
     names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Tensor], list]]
 ) -> list[Shard]:
-    """All shards, in the order of their names. make(i) computes the tensors [n, ...] and texts of
-    the i-th and is called for those that are not there.
+    """All shards, in the order of their names.
 
-    Under `accelerate launch` the processes share the work and wait for each other; the cache has to
-    lie where all of them see it, else KCDPError. A damaged shard is named in a warning and made
-    anew.
+    make(i) computes the tensors [n, ...] and texts of the i-th and is called for those that are not
+    there. Under `accelerate launch` the processes share the work and wait for each other; the cache
+    has to lie where all of them see it. A damaged shard is named in a warning and made anew.
+    KCDPError where another process's shard is not seen, and where the cache cannot be written.
     """
     everyone = PartialState()
     for i in range(everyone.process_index, len(names), everyone.num_processes):
         if read(shard_path(names[i])) is None:
             tensors, texts = make(i)
-            paths.atomic_save(shard_path(names[i]), tensors, {"texts": json.dumps(texts)})
+            with paths.explained(paths.CACHE):
+                paths.atomic_save(shard_path(names[i]), tensors, {"texts": json.dumps(texts)})
     everyone.wait_for_everyone()
     shards = [read(shard_path(name)) for name in names]
     if None in shards:
@@ -118,7 +121,7 @@ def compute(
 
 def read(path: Path) -> Shard | None:
     """A shard, if it is there and whole."""
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         with safe_open(path, "pt") as file:

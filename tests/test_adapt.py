@@ -6,7 +6,11 @@ What is learnt does not matter here, what is read, kept and repeated does.
 import dataclasses
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,12 +25,13 @@ from kcdp_lib import (
     Config,
     KCDPError,
     config,
+    figures,
     knowledge,
     paths,
     processes,
     vision_language,
 )
-from kcdp_lib.adapt import adapt, baselines, load_all, peers, record, training
+from kcdp_lib.adapt import adapt, baselines, folder, load_all, peers, record, training
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.datasets import SIZES, load
 from kcdp_lib.perception import trainable_state_dict
@@ -42,7 +47,7 @@ BASELINES = {
     "image_and_text",
     "zero_shot_vlm",
 }
-DRAW = record.draw  # the real one, see `own_cache`
+DRAW = record.drawings  # the real one, see `own_cache`
 SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_recall", "confusion"}
 
 
@@ -105,7 +110,7 @@ def own_cache(world, finished, monkeypatch):
     """Nothing is read from or left in the user's cache, and no figure is drawn but those of the run
     `finished`, to save time.
     """
-    monkeypatch.setattr(record, "draw", lambda *args: {})
+    monkeypatch.setattr(record, "drawings", lambda *args: {})
     monkeypatch.setattr(paths, "CACHE", world / "cache")
     monkeypatch.setenv("KCDP_QUIET", "1")
 
@@ -473,7 +478,7 @@ def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe
 
     Figures are drawn, too.
     """
-    monkeypatch.setattr(record, "draw", DRAW)
+    monkeypatch.setattr(record, "drawings", DRAW)
     results = run(world, recipe, recipe=recipe, epochs=1)
     rows, model = predictions(world / recipe), KCDP.from_pretrained(world / recipe / "model")
     said = model.predict([row["file"] for row in rows])
@@ -671,7 +676,7 @@ def test_a_probe_of_standardised_domains_survives_another_scale():
 
 
 def test_a_run_in_eight_classes(world, monkeypatch):
-    monkeypatch.setattr(record, "draw", DRAW)
+    monkeypatch.setattr(record, "drawings", DRAW)
     image_folder(world / "source8", 3, 60_000, EIGHT)
     image_folder(world / "target8", 1, 70_000, EIGHT)
     results = run(
@@ -923,3 +928,199 @@ def test_content_word_is_found_among_the_tokens(world):
     ids = tokenizer("a sticker of a cat , crying big tears .")["input_ids"]
     assert tokenizer.decode([ids[i] for i in positions]).strip() == "tears"
     assert record.content_word("", [], tokenizer)[0] == ""
+
+
+# ---------------------------------------------------------------- the run's own folder
+
+
+def own_files(folder) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def used(finished, tmp_path):
+    """The folder of a finished run, with files that are not the run's and one half written."""
+    folder = shutil.copytree(finished[1], tmp_path / "used")
+    (folder / "metrics.json.part17").write_text("{")
+    for name in ("notes.txt", "figures/mine.png", "model/notes.md"):
+        (folder / name).write_text("mine")
+    return folder
+
+
+def test_a_second_run_leaves_nothing_of_the_first(world, used):
+    before = own_files(used)
+    assert "figures/baselines.png" in before
+    results = adapt(
+        source=str(world / "source"),
+        target=str(world / "bare"),
+        preset="blank",
+        epochs=1,
+        out_dir=str(used),
+    )
+    after = own_files(used)
+    assert set(after) == {
+        *("metrics.json", "predictions.jsonl", "notes.txt", "figures/mine.png", "model/notes.md"),
+        *(f"model/{name}" for name in ("model.safetensors", "config.json", "history.json")),
+        "model/README.md",
+    }, "no figure of the first, no lock, no checkpoint"
+    assert json.loads(after["metrics.json"]) == results
+    kept = {name for name in after if before[name] == after[name]}
+    assert kept - {"model/config.json"} == {"notes.txt", "figures/mine.png", "model/notes.md"}
+
+
+def test_bad_data_leave_an_earlier_run_as_it_is(world, used):
+    before = own_files(used)
+    with pytest.raises(KCDPError, match="fewer than two emotions"):
+        adapt(source=str(world / "bare"), target=str(world / "target"), out_dir=str(used))
+    assert own_files(used) == before
+
+
+def test_a_run_that_fails_does_not_look_finished(world, used, monkeypatch):
+    def broken(*args, **parameters):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(training, "source_step", broken)
+    with pytest.raises(RuntimeError, match="no memory"):
+        adapt(
+            source=str(world / "source"),
+            target=str(world / "target"),
+            preset="blank",
+            seed=17,
+            out_dir=str(used),
+        )
+    assert set(own_files(used)) == {"notes.txt", "figures/mine.png", "model/notes.md"}
+
+
+def test_the_numbers_are_there_before_the_first_figure(world, tmp_path, monkeypatch):
+    """A figure that fails costs a warning, and the others are drawn."""
+    seen = []
+
+    def broken():
+        seen.extend(own_files(tmp_path))
+        raise ValueError("no such glyph")
+
+    drawn = {"method": broken, "confusion": lambda: figures.confusion({"a": [[1]]}, ["joy"])}
+    monkeypatch.setattr(record, "drawings", lambda *args: drawn)
+    with pytest.warns(UserWarning, match=r"method.png is left out \(no such glyph\); all numbers"):
+        results = run(world, tmp_path, epochs=1)
+    assert {"metrics.json", "predictions.jsonl", "model/model.safetensors"} <= set(seen)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == results
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["confusion.png"]
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(world, tmp_path):
+    with folder.owned(tmp_path):
+        before = own_files(tmp_path)
+        with pytest.raises(
+            KCDPError, match="Another run is writing to .*; wait .* another out_dir"
+        ):
+            run(world, tmp_path)
+        with folder.owned(world):
+            pass
+        assert own_files(tmp_path) == before
+    with folder.owned(tmp_path):
+        pass
+    assert not own_files(tmp_path)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from kcdp_lib.adapt.folder import owned
+with owned(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_lock_goes_with_a_killed_run(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=paths.ROOT,
+    )
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(KCDPError, match="Another run"), folder.owned(tmp_path):
+        pass
+    holder.kill()
+    holder.communicate()
+    with folder.owned(tmp_path):
+        assert (tmp_path / folder.LOCK).exists()
+
+
+def test_folders_of_one_name_have_a_panel_each(world, finished, tmp_path, monkeypatch):
+    """And a name that looks like mathematics, with a letter no font has, costs nothing."""
+    monkeypatch.setattr(record, "drawings", DRAW)
+    shown = {}
+    monkeypatch.setattr(
+        record.figures, "whole_method", lambda cards, classes: shown.update(cards) or sheet()
+    )
+    name = "a$x^2$ 图\x02" + (os.fsdecode(b"\xff") if sys.platform == "linux" else "")
+
+    def sheet():
+        return figures.contact_sheet(np.zeros((1, 3, 4, 4), np.uint8))
+
+    places = {}
+    for side in ("source", "target"):
+        places[side] = tmp_path / side / name
+        places[side].parent.mkdir()
+        shutil.copytree(world / side, places[side])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        results = run(world, tmp_path / "out", epochs=1, **places)
+    assert [title.split(":")[0] for title in shown] == ["source", "target"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
+    assert results["config"]["target"] == str(places["target"])
+    assert all(paths.Path(row["file"]).exists() for row in predictions(tmp_path / "out"))
+    assert len(list((tmp_path / "out" / "figures").iterdir())) == 5
+    assert r"a\$x\^2\$" in (tmp_path / "out" / "model" / "README.md").read_text()
+
+
+# ---------------------------------------------------------------- damaged caches
+
+
+def test_a_damaged_baseline_is_made_anew(world, tmp_path, monkeypatch):
+    shutil.copytree(world / "cache", tmp_path / "cache")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    for path in (tmp_path / "cache" / "baselines").glob("*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="baselines.* is damaged .* and is made anew"):
+        results = run(world, "again")
+    assert set(results["baselines"]) == BASELINES
+
+
+def test_a_cache_that_cannot_be_written_is_named(world, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    with pytest.raises(KCDPError, match="cache/frozen/.*, in the cache, .* set KCDP_CACHE to"):
+        baselines.shards.compute(["a"], lambda i: ({"x": torch.zeros(1)}, []))
+    with pytest.raises(KCDPError, match="in the cache, .* set KCDP_CACHE to another folder"):
+        load("photos", "train")
+
+
+def test_predict_takes_any_iterable_of_pictures(world, finished):
+    model = KCDP.from_pretrained(finished[1] / "model", device=torch.device("cpu"))
+    files = sorted((world / "bare").glob("*.png"))
+    expected = model.predict(files).labels
+    for images in (
+        (path for path in files),
+        map(str, files),
+        dict.fromkeys(files).keys(),
+        np.array(list(map(str, files))),
+        [Image.open(path) for path in files],
+    ):
+        assert model.predict(images).labels == expected
+    assert sorted(model.predict(set(files)).labels) == sorted(expected)
+
+
+def test_predict_refuses_before_a_model_is_loaded(world, finished):
+    model = KCDP.from_pretrained(finished[1] / "model")
+    for images in (None, [5], [world / "nowhere.png"], [Image.new("RGB", (0, 5))]):
+        with pytest.raises(KCDPError):
+            model.predict(images)
+    assert model.foundations is None

@@ -7,10 +7,14 @@ loads what it has spoilt), and a part of the sentence. Damage that is survived (
 missing or broken, a class without pictures, a damaged cache) is tested with the parts themselves.
 """
 
+import io
+import itertools
 import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +27,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kcdp_lib import KCDPError, config, datasets, paths, precompute
+from kcdp_lib.adapt import adapt
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.config import PRESETS, RECIPES, Config, switch_values
 from kcdp_lib.knowledge import load_text_encoder
@@ -275,8 +280,80 @@ ROWS = [
         parameters(dials="style_gap"),
         "style_gap='' must be a number from 0 to 1",
     ),
+    (
+        "target is a path to nothing",
+        parameters(target=Path("stickers")),
+        "target='./stickers' is not known and no such folder exists",
+    ),
+    ("target with a zero byte", parameters(target="a\0b"), "target='a.*b' must be one of photos"),
+    (
+        "target with a blank before it",
+        parameters(target=" stickers"),
+        "target=' stickers' is not known .*, perhaps 'stickers' was meant; choose",
+    ),
+    ("target is several", parameters(target=["photos"]), r"target=\['photos'\] must be one of"),
+    ("target in bytes", parameters(target=b"photos"), "target=b'photos' must be one of photos"),
+    (
+        "preset in capitals",
+        parameters(preset="Tiny"),
+        "preset='Tiny' is not known, perhaps 'tiny' was meant; choose one of tiny",
+    ),
+    ("preset none", parameters(preset=None), r"preset=None must be a text\."),
+    (
+        "setting in capitals",
+        parameters(setting="UC"),
+        "setting='UC' is not known, perhaps 'uc' was meant; choose one of da, uc",
+    ),
+    (
+        "switch twice",
+        parameters(recipe="paper, balance=load, balance=rank_std"),
+        "sets balance twice; write it once",
+    ),
+    ("precision true", parameters(precision=True), "precision=True is not known; choose one of no"),
+    (
+        "out_dir a number",
+        parameters(out_dir=2024),
+        "out_dir=2024 must be a folder, in quotation marks .*, or be left out",
+    ),
+    (
+        "out_dir a date",
+        parameters(out_dir=date(2024, 5, 1)),
+        "out_dir=datetime.date.* must be a folder, in quotation marks",
+    ),
+    ("out_dir empty", parameters(out_dir=""), "out_dir='' must be a folder, or be left out"),
+    ("data_root blank", parameters(data_root="  "), "data_root='  ' must be a folder, or be left"),
+    (
+        "data_root too long",
+        parameters(data_root="x" * 5000),
+        r"data_root='x+ \.\.\. is not a folder; give the folder",
+    ),
+    ("checkpointing a text", parameters(checkpointing="no"), "checkpointing='no' is not known"),
+    ("checkpointing a number", parameters(checkpointing=1), "checkpointing=1 is not known; choose"),
+    ("dials a number", parameters(dials=0.5), "dials=0.5 must be a text, in quotation marks"),
+    ("dial not a number", parameters(dials="style_gap=nan"), "style_gap=nan must be a number"),
+    ("accumulation none", parameters(accumulation=None), "accumulation=None must be a whole"),
+    (
+        "parameter misspelt",
+        lambda root: adapt(Config(), taget="noto"),
+        "'taget' is no parameter, perhaps 'target' was meant; choose among source, target",
+    ),
+    ("no Config", lambda root: adapt("stickers"), "adapt is given a str; give a Config, or"),
+    ("seed true", parameters(seed=True), "seed=True must be a whole number"),
+    ("seed not a number", parameters(seed=float("nan")), "seed=nan must be a whole number"),
+    ("seed endless", parameters(seed=float("inf")), "seed=inf must be a whole number"),
+    (
+        "seed too large",
+        parameters(seed=2**32),
+        "must be a whole number, 0 or more and at most 4294",
+    ),
+    ("seed an array", parameters(seed=np.zeros((40, 40))), r"seed=array.* \.\.\. must be a whole"),
+    ("epochs too many", parameters(epochs=10**9), "must be a whole number, 1 or more and at most"),
     ("seed negative", parameters(seed=-1), "seed=-1 must be a whole number"),
-    ("seed is text", parameters(seed="0"), "seed='0' must be a whole number"),
+    (
+        "seed is text",
+        parameters(seed="0"),
+        "seed='0' must be a whole number, .*, without quotation marks",
+    ),
     ("epochs none", parameters(epochs=0), "epochs=0 must be a whole number, 1 or more"),
     ("epochs and a half", parameters(epochs=1.5), "epochs=1.5 must be a whole number"),
     ("device", parameters(device="tpu9"), "device='tpu9' is not usable here; leave it out"),
@@ -815,6 +892,21 @@ ROWS = [
         "The saved weights belong to another model .*; load them with the preset and recipe",
     ),
     (
+        "saved model's classes a number",
+        trained(about(classes=6)),
+        "does not hold a model of this version .*; give the model/ folder",
+    ),
+    (
+        "saved model on a device that is not there",
+        lambda root: KCDP.from_pretrained(root, device="cuda:99"),
+        "device='cuda:99' is not usable here; leave it out",
+    ),
+    (
+        "no folder of a saved model",
+        lambda root: KCDP.from_pretrained(None),
+        "does not hold a model",
+    ),
+    (
         "saved model's config a list",
         trained(text("config.json", "[]")),
         "does not hold a model of this version",
@@ -829,10 +921,22 @@ ROWS = [
         lambda root: model().predict("a.png"),
         "predict takes several pictures at once; give a list",
     ),
-    (
-        "no pictures to predict",
-        lambda root: model().predict([]),
-        "There is no picture to predict; give a list",
+    *(
+        (f"{what} to predict", lambda root, images=images: model().predict(images), sentence)
+        for what, images, sentence in (
+            ("no pictures", [], "There is no picture to predict; give a list"),
+            ("a generator of nothing", iter(()), "There is no picture to predict; give a list"),
+            ("nothing", None, "predict takes several pictures at once; give a list"),
+            ("a number", 5, "predict takes several pictures at once; give a list"),
+            ("bytes", b"a.png", "predict takes several pictures at once; give a list"),
+            ("an open file", io.BytesIO(b"x"), "predict takes several pictures at once; give a"),
+            ("a tensor of one number", torch.tensor(3), "predict takes several pictures at once"),
+            ("a picture's array", np.zeros((8, 8, 3), np.uint8), "not as ndarray; Image.fromarray"),
+            ("a picture's tensor", torch.zeros(3, 8, 8), "not as Tensor; Image.fromarray makes"),
+            ("numbers without end", itertools.count(), "not as int; Image.fromarray makes one"),
+            ("files in bytes", [b"x"], "A picture is given by its path .*, not as bytes"),
+            ("an empty picture", [Image.new("RGB", (0, 0))], "Picture 0 has no pixels; leave it"),
+        )
     ),
     (
         "a broken picture to predict",

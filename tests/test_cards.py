@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from markdown_it import MarkdownIt
 
 from kcdp_book import cards as shipped
 from kcdp_book import results
@@ -128,3 +129,22 @@ def test_a_runs_card_holds_its_scores_and_what_it_stands_on():
 def test_a_runs_card_shows_no_folder_of_this_machine(tmp_path):
     text = cards.of_run(replace(Config(), target=str(tmp_path / "mine")), FOUND, None)
     assert "mine" in text and str(tmp_path) not in text
+
+
+def test_a_folders_name_is_no_markup(tmp_path):
+    """Neither in a heading nor in a table, and the hub's reader gets it as it is."""
+    name = "a|b_c_ `d` <e> $f$ [g](h)"
+    card = read(cards.of_run(replace(Config(), target=str(tmp_path / name)), FOUND, None))
+    assert card.data.model_name == f"kcdp-photos-{name}"
+    tokens = MarkdownIt().enable("table").parse(card.text)
+    heading = next(token for token in tokens if token.type == "inline")
+    assert {token.type for token in heading.children} <= {"text", "text_special"}
+    assert heading.children and "".join(t.content for t in heading.children).endswith(name)
+    assert cards.plain_markdown("one\ntwo \udcff") == r"one\\ntwo \\udcff"
+    assert len(cards.plain_markdown("l" * 300)) == 80
+
+
+def test_a_table_keeps_its_columns_whatever_a_name_holds():
+    text = cards.table(("Name", "Pictures"), [(cards.plain_markdown("a|b\n|"), 3)])
+    tokens = MarkdownIt().enable("table").parse(text)
+    assert sum(token.type == "td_open" for token in tokens) == 2

@@ -1,15 +1,26 @@
 """Figures show the numbers they were given."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 
 from kcdp_book import figures, regions
 from kcdp_lib import world
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.figures import whole_method
+from kcdp_lib.figures import (
+    bars,
+    confusion,
+    contact_sheet,
+    plain_text,
+    prediction_sheet,
+    side_titles,
+    whole_method,
+)
 from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import Dials, causes
 from kcdp_lib.world.events import WIDE
@@ -637,3 +648,59 @@ def test_planes_show_every_picture_by_domain_and_by_class():
     assert [dots.get_offsets().tolist() for dots in below.collections] == [
         xy[rows].tolist() for rows in ([0, 2, 4], [5], [1, 3], [6, 7])
     ]
+
+
+# ---------------------------------------------------------------- users' texts
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("my_pictures", "my_pictures"),
+        ("a$x^2$", r"a\$x^2\$"),
+        ("two\nlines\t\x02", "two lines"),
+        ("图 🙂 \udcff", "□ □ □"),
+        (r"\frac{1}{2} <b>", r"\frac{1}{2} <b>"),
+        ("l" * 200, "l" * 31 + "…"),
+    ],
+)
+def test_a_users_name_is_plain_text(text, shown):
+    assert plain_text(text, 32) == shown
+
+
+def test_texts_of_users_are_no_markup_in_any_figure():
+    """Whatever they hold, nothing is warned of and nothing set as mathematics."""
+    wild = "$\\frac{$ _^ {x} <b> & # % ~ \x02 \n 图 🙂 \udcff"
+    name = plain_text(wild, 32)
+    card = {
+        "image": np.zeros((3, 8, 8), np.uint8),
+        "attention": np.zeros((8, 8)),
+        "caption": wild + " ,",
+        "word": wild,
+        "triplets": [(wild, wild, wild)],
+        "predicted": "joy",
+        "probability": 0.5,
+        "label": "joy",
+        "similarities": [0.1, 0.2],
+        "probs": [0.5, 0.5],
+    }
+    scores = {"kcdp": {"macro_f1": 0.5, "macro_f1_interval": [0.4, 0.6]}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in (
+            whole_method({name: card}, ["joy", "rage"]),
+            prediction_sheet([card]),
+            confusion({f"{name}, test": [[1, 0], [0, 1]]}, ["joy", "rage"]),
+            bars(scores, title=f"{name} → {name}"),
+            contact_sheet(np.zeros((1, 3, 8, 8), np.uint8), [f"joy: {wild}"]),
+        ):
+            assert figures.png(figure).startswith(b"\x89PNG")
+            texts = [text for text in figure.findobj(Text) if "frac" in text.get_text()]
+            assert texts and not any(is_math_text(text.get_text()) for text in texts)
+
+
+def test_sides_of_one_name_are_called_by_their_roles():
+    assert side_titles("photos", "stickers") == ("photos", "stickers")
+    assert side_titles("images", "images") == ("source: images", "target: images")
+    assert side_titles("a\x02", "a") == ("source: a", "target: a")
+    assert side_titles("l" * 99 + "a", "l" * 99 + "b")[0].startswith("source: lll")

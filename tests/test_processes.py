@@ -405,12 +405,44 @@ def test_the_file_is_the_notebooks_parameters(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("target: noto\nseed: 3\nprecision: bf16\ndata_root: null\n")
     assert read_config(path) == Config(target="noto", seed=3, precision="bf16")
+    path.write_text("")
+    assert read_config(path) == Config()
+
+
+@pytest.mark.parametrize(
+    "text, parameter, value",
+    [
+        ("precision: no", "precision", "no"),
+        ("out_dir: 2024", "out_dir", "2024"),
+        ("out_dir: 007", "out_dir", "007"),
+        ("out_dir: 2024-05-01", "out_dir", "2024-05-01"),
+        ("data_root: 2024-02-30", "data_root", "2024-02-30"),
+        ("source: yes", "source", "yes"),
+        ("models: ~", "models", None),
+        ("models: 'null'", "models", "null"),
+        ("checkpointing: yes", "checkpointing", True),
+        ("seed: 1_000", "seed", 1000),
+        ("epochs: 2.0", "epochs", 2),
+    ],
+)
+def test_a_text_in_the_file_is_taken_as_it_is_written(tmp_path, text, parameter, value):
+    (tmp_path / "run.yaml").write_text(text)
+    assert getattr(read_config(tmp_path / "run.yaml"), parameter) == value
 
 
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("targte: noto", "'targte' in .* is no parameter; write one a line"),
+        (
+            "targte: noto",
+            "'targte' in .*run.yaml is no parameter, perhaps 'target' was meant; choose among",
+        ),
+        ("seed: 1\nseed: 2", "'seed' is set twice in .*; write it once"),
+        ("seed: '1'", "seed='1' must be a whole number, .* without quotation marks"),
+        ("checkpointing: 'no'", "checkpointing='no' is not known; choose one of True, False"),
+        ("target: [noto, photos]", r"target=\['noto', 'photos'\] must be one of photos"),
+        ("seed: 1\n---\nseed: 2", "cannot be read as YAML .*; write one parameter a line"),
+        ("out_dir: \x07", "cannot be read as YAML"),
         ("- noto", "holds no parameters"),
         ("a: [", "cannot be read as YAML"),
         (None, "cannot be read as YAML .*No such file"),
@@ -484,7 +516,7 @@ def test_the_check_names_all_that_is_missing(tmp_path, monkeypatch):
     )
     (sentence,), ready = preflight(Config(preset="sd14"))
     assert not ready and sentence.startswith(
-        "preset='sd14' is not known; choose one of tiny, sd15, sd15-instructblip"
+        "preset='sd14' is not known, perhaps 'sd15' was meant; choose one of tiny, sd15, "
     )
 
 
@@ -623,7 +655,8 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(
-        r"\S+ cannot be written \(.*\): free some space .* or choose another out_dir\.\n",
+        r"\S+, in the cache, cannot be written \(.*\): free some space there, or set KCDP_CACHE "
+        r"to another folder\.\n",
         ran.stdout,
     ) and not list(tmp_path.rglob("*.part*"))
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "frozen").iterdir())

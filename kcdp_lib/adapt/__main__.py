@@ -1,24 +1,27 @@
-"""`python -m kcdp_lib.adapt RUN_DIR`: print the scores of a finished run, as `make adapt` does at its end.
+"""Print or make a run.
 
-`accelerate launch -m kcdp_lib.adapt --config FILE`: make the run that notebook 05 makes, in as many
-  processes as there are; FILE is YAML, the notebook's parameters by name (papermill takes it as `-f
-  FILE`).
+`python -m kcdp_lib.adapt RUN_DIR` prints the scores of a finished run, as `make adapt` does at its
+end.
+
+`python -m kcdp_lib.adapt --config FILE` makes the run that notebook 05 makes; FILE is YAML, the
+notebook's parameters by name (papermill takes it as `-f FILE`). Under `accelerate launch` it is
+made in as many processes as there are.
+
 With `--check` it is not made: what is missing is named, or what it will cost is measured in some
-  minutes and printed.
+minutes and printed.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
-from accelerate import PartialState
 
-from kcdp_lib.adapt import adapt
-from kcdp_lib.adapt.preflight import preflight
-from kcdp_lib.config import Config
+from kcdp_lib.command import command
+from kcdp_lib.config import Config, takes_text, with_parameters
 from kcdp_lib.errors import KCDPError, first_line
 
 
@@ -27,95 +30,145 @@ def table(metrics: dict) -> str:
 
     A sentence where the target has no labels.
     """
-    pseudo, lines = metrics["pseudo_labels"], []
-    if "test" in metrics["target"]:
-        lines.append(
-            f"{'on ' + str(metrics['target']['test']['n']) + ' labelled target pictures':<34}{'macro-F1':>9} "
-            f" {'95% interval':<15}{'balanced accuracy':>17}"
-        )
-        for name, entry in {"KCDP": metrics["target"]["test"], **metrics["baselines"]}.items():
-            low, high = entry["macro_f1_interval"]
-            lines.append(
-                f"{name.replace('_', ' '):<34}{entry['macro_f1']:>9.3f}  "
-                f"{f'[{low:.3f}, {high:.3f}]':<15}{entry['balanced_accuracy']:>17.3f}"
-            )
-    else:
-        lines.append(
-            "The target has no labels, so there is nothing to score; predictions.jsonl has the "
-            "predictions."
-        )
+    pseudo, provenance = metrics["pseudo_labels"], metrics["provenance"]
+    lines = score_lines(metrics)
     if pseudo["n"]:
         checked = "" if pseudo["accuracy"] is None else f", {pseudo['accuracy']:.0%} of them right"
         lines.append(
             f"pseudo-labels for {pseudo['coverage']:.0%} of {pseudo['n']} target pictures{checked}"
         )
-    seconds = metrics["provenance"]["wall_seconds"]
-    lines.append(
-        f"{seconds / 60:.1f} minutes, {metrics['provenance']['peak_memory_bytes'] / 1e9:.1f} GB of "
-        "memory"
-    )
+    lines += data_lines(metrics["data"])
+    minutes, gigabytes = provenance["wall_seconds"] / 60, provenance["peak_memory_bytes"] / 1e9
+    lines.append(f"{minutes:.1f} minutes, {gigabytes:.1f} GB of memory")
     return "\n".join(lines)
+
+
+def score_lines(metrics: dict) -> list[str]:
+    """KCDP's scores on the target and, below them, those of its baselines."""
+    scores = metrics["target"].get("test")
+    if not scores:
+        return [
+            "The target has no labels, so there is nothing to score; predictions.jsonl has the "
+            "predictions."
+        ]
+    about = f"on {scores['n']} labelled target pictures"
+    lines = [f"{about:<34}{'macro-F1':>9}  {'95% interval':<15}{'balanced accuracy':>17}"]
+    for name, entry in {"KCDP": scores, **metrics["baselines"]}.items():
+        interval = "[{:.3f}, {:.3f}]".format(*entry["macro_f1_interval"])
+        lines.append(
+            f"{name.replace('_', ' '):<34}{entry['macro_f1']:>9.3f}  "
+            f"{interval:<15}{entry['balanced_accuracy']:>17.3f}"
+        )
+    return lines
+
+
+def data_lines(data: dict) -> list[str]:
+    """What was left out of source and target, by reason, and what a reader should know of them."""
+    lines = []
+    for side, splits in data.items():
+        for split, counts in splits.items():
+            if reasons := counts["left_out"]:
+                left_out = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+                lines.append(f"{side}, {split}: left out {left_out}")
+            lines += [f"{side}: {note}" for note in counts["notes"]]
+    return list(dict.fromkeys(lines))
+
+
+def finished_table(folder: Path) -> str:
+    """The table of a finished run.
+
+    KCDPError where the folder holds none, or one of another version.
+    """
+    try:
+        return table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        why = first_line(error)
+    except (LookupError, TypeError, AttributeError):
+        why = "its metrics.json is of another version"
+    raise KCDPError(
+        f"{folder} does not hold a finished run ({why}); give the folder of one, or make it by "
+        "--config FILE."
+    )
 
 
 def read_config(path: Path) -> Config:
     """The parameters in a YAML file.
 
-    KCDPError for a file that cannot be read and for a name that is no parameter.
+    A text is taken as it is written: YAML would read `precision: no` as False and
+    `out_dir: 2024-05-01` as a date. KCDPError for a file that cannot be read, and for a name that
+    is no parameter or comes twice.
     """
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        entries = list(yaml_entries(path.read_bytes()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise KCDPError(
             f"{path} cannot be read as YAML ({first_line(error)}); write one parameter a line, "
             'such as "target: stickers".'
         ) from error
-    known = [field.name for field in fields(Config)]
-    if not isinstance(told, dict) or (unknown := [name for name in told if name not in known]):
-        wrong = (
-            f"{unknown[0]!r} in {path} is no parameter"
-            if isinstance(told, dict)
-            else f"{path} holds no parameters"
-        )
-        raise KCDPError(
-            f'{wrong}; write one a line, such as "target: stickers", of {", ".join(known)}.'
-        )
-    return Config(**told)
+    parameters: dict[str, Any] = {}
+    for name, written, value in entries:
+        if name in parameters:
+            raise KCDPError(f"{name!r} is set twice in {path}; write it once.")
+        parameters[name] = value if value is None or not takes_text(name) else written
+    return with_parameters(Config(), parameters, f" in {path}")
 
 
+def yaml_entries(content: bytes) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value as it is written, and value as YAML reads it, of every entry of a mapping.
+
+    ValueError where it is none; an empty file has no entries.
+    """
+    loader = yaml.SafeLoader(content)
+    document = loader.get_single_node()
+    if document is None:
+        return
+    if not isinstance(document, yaml.MappingNode):
+        raise ValueError("it holds no parameters")
+    for key, node in document.value:
+        written = node.value if isinstance(node, yaml.ScalarNode) else None
+        is_date = node.tag == "tag:yaml.org,2002:timestamp"  # 2024-02-30 would be an error
+        value = written if is_date else loader.construct_object(node, deep=True)
+        yield str(key.value), value if written is None else written, value
+
+
+# torch is imported in `main`, and only to make a run: printing one takes no time.
 def main() -> None:
-    """Print a run, or make it and then print it; a KCDPError ends it with its sentence."""
-    words = argparse.ArgumentParser(
+    """Print a run, or make it and then print it."""
+    parser = argparse.ArgumentParser(
         prog="python -m kcdp_lib.adapt",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words.add_argument("run_dir", nargs="?", type=Path, help="a finished run, to print")
-    words.add_argument("--config", type=Path, metavar="FILE", help="parameters of a run to make")
-    words.add_argument(
+    parser.add_argument("run_dir", nargs="?", type=Path, help="a finished run, to print")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="parameters of a run to make")
+    parser.add_argument(
         "--check",
         action="store_true",
         help="do not make the run, say what is missing or what it will cost",
     )
-    told = words.parse_args()
-    if (told.run_dir is None) == (told.config is None):
-        words.error("give the folder of a finished run, or --config FILE to make one.")
-    if told.check and not told.config:
-        words.error("--check needs --config FILE.")
-    try:
-        if told.check:
-            lines, ready = preflight(read_config(told.config))
-            print("\n".join(lines))
-            sys.exit(None if ready else "Not everything is there: see above.")
-        metrics = (
-            adapt(read_config(told.config))
-            if told.config
-            else json.loads((told.run_dir / "metrics.json").read_text())
-        )
-    except KCDPError as error:
-        sys.exit(str(error))
-    if PartialState().is_main_process:
-        print(table(metrics))
+    given = parser.parse_args()
+    if (given.run_dir is None) == (given.config is None):
+        parser.error("give the folder of a finished run, or --config FILE to make one.")
+    if given.check and not given.config:
+        parser.error("--check needs --config FILE.")
+    if given.run_dir:
+        print(finished_table(given.run_dir))
+    elif given.check:
+        from kcdp_lib.adapt.preflight import preflight
+
+        lines, is_ready = preflight(read_config(given.config))
+        print("\n".join(lines))
+        sys.exit(None if is_ready else "Not everything is there: see above.")
+    else:
+        from accelerate import PartialState
+
+        from kcdp_lib.adapt.run import adapt
+
+        metrics = adapt(read_config(given.config))
+        if PartialState().is_main_process:
+            print(table(metrics))
 
 
 if __name__ == "__main__":
-    main()
+    with command():
+        main()

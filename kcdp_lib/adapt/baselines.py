@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -87,9 +89,12 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
     folder = paths.CACHE / "baselines" / training_key(config, variant, source, None, device)
     state = PartialState()
     state.wait_for_everyone()  # so that all see the same: there, or not there
-    if (folder / "history.json").exists():
-        history = json.loads((folder / "history.json").read_text())
-        return Trained(KCDP.from_pretrained(folder, device, config.models), history, None)
+    if os.path.exists(folder / "history.json"):
+        try:
+            history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+            return Trained(KCDP.from_pretrained(folder, device, config.models), history, None)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{folder} is damaged ({error}) and is made anew.", stacklevel=2)
     checkpoint = folder / "checkpoint.safetensors"
     trained = learn(config, variant, source, None, checkpoint, device)
     if state.is_main_process:

@@ -6,7 +6,8 @@ Saved and loaded without pickle.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, assert_never
@@ -25,6 +26,7 @@ from kcdp_lib.config import (
     PRESETS,
     Preset,
     Recipe,
+    check_device,
     in_folder,
     pick_device,
     pick_precision,
@@ -32,7 +34,7 @@ from kcdp_lib.config import (
 )
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
-from kcdp_lib.errors import KCDPError
+from kcdp_lib.errors import KCDPError, first_line
 from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_save, atomic_write, resolve
@@ -203,25 +205,16 @@ class KCDP(nn.Module):
             case unknown:
                 assert_never(unknown)
 
-    def predict(self, images: Sequence[Image.Image | str | Path]) -> Prediction:
-        """Emotions, captions and triplets of PIL images or paths.
+    def predict(self, images: Iterable[Image.Image | str | os.PathLike]) -> Prediction:
+        """Emotions, captions and triplets of PIL images or paths, in any iterable.
 
         Needs nothing but the pictures, of any size and mode (chapter 05).
 
-        KCDPError for an empty list or a single picture, and naming the first picture that cannot be
-        read.
+        KCDPError where there is no picture or a single one that is no list, and naming the first
+        that cannot be read.
         """
-        if isinstance(images, (str, Path, Image.Image)):  # a string would be read letter by letter
-            raise KCDPError(
-                "predict takes several pictures at once; give a list of PIL images or paths, also "
-                "for one."
-            )
-        if self.foundations is None:
-            self.foundations = load_foundations(self.preset, self.device)
-        if not len(images):
-            raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
-        size = self.preset.batch_size
-        parts = [self._predict(list(images[i : i + size])) for i in range(0, len(images), size)]
+        pictures, size = as_list(images), self.preset.batch_size
+        parts = [self._predict(pictures[i : i + size]) for i in range(0, len(pictures), size)]
         batches, captions, triplets = zip(*parts, strict=True)
         probs = np.concatenate(batches)
         labels = [self.classes[i] for i in probs.argmax(1)]
@@ -229,9 +222,10 @@ class KCDP(nn.Module):
 
     def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
         """Probabilities, captions and triplets of one batch."""
-        frozen = describe(
-            datasets.read_images(images, self.preset.image_size), self.foundations, self.recipe
-        )
+        pixels = datasets.read_images(images, self.preset.image_size)
+        if self.foundations is None:
+            self.foundations = load_foundations(self.preset, self.device)
+        frozen = describe(pixels, self.foundations, self.recipe)
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
         return evaluate(self, frozen), frozen.captions, frozen.triplets
@@ -257,18 +251,20 @@ class KCDP(nn.Module):
 
         KCDPError if the folder does not hold one, and for other frozen models than the run's.
         """
-        folder = resolve(folder)
+        if device is not None:
+            check_device(str(device))
         try:
-            about = json.loads((folder / "config.json").read_text())
+            folder = resolve(folder)
+            about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             state = load_file(folder / "model.safetensors")
             preset, recipe = PRESETS[about["preset"]], read_recipe(about["recipe"])
-            classes, stack = about["classes"], about["stack"]
+            classes, stack = [*about["classes"]], about["stack"]
             # The first models were saved without "aligned": they are KCDP's own.
             knowledge, aligned = about["knowledge"], about.get("aligned", True)
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError, KCDPError) as error:
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise KCDPError(
-                f"{folder} does not hold a model of this version ({error}); give the model/ folder "
-                "that adapt() wrote."
+                f"{folder} does not hold a model of this version ({first_line(error)}); give the "
+                "model/ folder that adapt() wrote."
             ) from error
         preset = in_folder(preset, models)
         if stack != stack_key(preset):
@@ -277,9 +273,39 @@ class KCDP(nn.Module):
                 "run adapt() again, give `models` as its run did, or bring back the weights it "
                 "was trained on."
             )
-        model = cls(preset, recipe, pick_device(device), classes, knowledge, aligned)
+        device = pick_device(device and str(device))
+        model = cls(preset, recipe, device, classes, knowledge, aligned)
         load_trainable(model, state)
         return model.eval()
+
+
+def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
+    """The pictures given to `predict`, of any iterable; KCDPError for anything else.
+
+    Looked at one by one, so that an endless iterable of something else ends, too.
+    """
+    # a text would be read letter by letter, a file line by line
+    is_alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
+    try:
+        several = iter(None if is_alone or hasattr(images, "read") else images)
+    except TypeError:
+        raise KCDPError(
+            "predict takes several pictures at once; give a list of PIL images or paths, also for "
+            "one."
+        ) from None
+    pictures = []
+    for picture in several:
+        if not isinstance(picture, str | os.PathLike | Image.Image):
+            raise KCDPError(
+                f"A picture is given by its path or as a PIL image, not as "
+                f"{type(picture).__name__}; Image.fromarray makes one from an array."
+            )
+        if isinstance(picture, Image.Image) and not all(picture.size):
+            raise KCDPError(f"Picture {len(pictures)} has no pixels; leave it out.")
+        pictures.append(picture)
+    if not pictures:
+        raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
+    return pictures
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:

@@ -1,7 +1,6 @@
-"""Before a long run: what is missing, and what the run will cost, by a short measurement (chapter
-"Full size").
+"""Before a long run: what is missing, and what the run will cost, by a short measurement.
 
-`python -m kcdp_lib.adapt --config FILE --check` prints it.
+Chapter "Full size". `python -m kcdp_lib.adapt --config FILE --check` prints it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ from kcdp_lib.adapt.training import (
     target_step,
     update,
 )
-from kcdp_lib.config import PRESETS, Config, pick_device
+from kcdp_lib.config import PRESETS, Config, Preset, pick_device
+from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import load_text_encoder
 from kcdp_lib.latents import load_vae
@@ -46,12 +46,22 @@ def preflight(config: Config) -> tuple[list[str], bool]:
     Nothing is trained that is kept, nothing written but the index of pictures. Hours are those of
     one process on this machine: several share them.
     """
-    wrong = _sentence(
-        config.check
-    )  # a parameter, or the folder of a data set: the weights are looked for all the same
+    # a parameter, or the folder of a data set: the weights are looked for all the same
+    wrong = _sentence(config.check)
     if config.preset not in PRESETS:
         return [wrong], False
-    preset, device = config.sizes, pick_device(config.device)
+    missing = missing_weights(config.sizes)
+    sets: list = []
+    wrong = wrong or _sentence(lambda: sets.extend(load_all(config)))
+    missing += [f"data and parameters: {wrong}"] if wrong else []
+    if missing:
+        return missing, False
+    lines, has_room = cost(config, sets, pick_device(config.device))
+    return ["weights: all there", f"data: {'; '.join(map(_about, sets))}", *lines], has_room
+
+
+def missing_weights(preset: Preset) -> list[str]:
+    """A line for each model of the preset that cannot be loaded."""
     loaders = {
         "UNet": lambda: load_unet(preset),
         "VAE": lambda: load_vae(preset),
@@ -60,55 +70,42 @@ def preflight(config: Config) -> tuple[list[str], bool]:
         "parser": lambda: load_parser(preset.parser),
         **({"writer": lambda: load_writer(preset.writer)} if preset.writer else {}),
     }
-    missing = [
-        f"{name}: {sentence}" for name, load in loaders.items() if (sentence := _sentence(load))
-    ]
-    found: list = []
-    wrong = wrong or _sentence(lambda: found.extend(load_all(config)))
-    missing += [f"data and parameters: {wrong}"] if wrong else []
-    if missing:
-        return missing, False
-    source, target, *tests = found
-    pictures = sum(len(some) for some in found)
-    lines = [
-        "weights: all there",
-        "data: "
-        + "; ".join(
-            f"{some.name} {some.split} {len(some)}"
-            + (f", {len(some.skipped)} not readable" if some.skipped else "")
-            for some in found
-        ),
-    ]
+    sentences = {name: _sentence(load) for name, load in loaders.items()}
+    return [f"{name}: {sentence}" for name, sentence in sentences.items() if sentence]
 
-    once, batches = freeze_some(config, found, device)
-    needed, free = (
-        pictures * statistics.mean(map(bytes_a_picture, batches)),
-        shutil.disk_usage(_existing(paths.CACHE)).free,
-    )
-    lines.append(
-        f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free"
-    )
 
+def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], bool]:
+    """Lines on disk, memory and hours, and whether the disk has room enough."""
+    pictures = sum(map(len, sets))
+    once, batches = freeze_some(config, sets, device)
+    needed = pictures * statistics.mean(map(bytes_a_picture, batches))
+    free = shutil.disk_usage(_existing(paths.CACHE)).free
     step, peak = train_some(config, *batches, device)
-    steps = steps_per_epoch(int((source.labels >= 0).sum()), config) * config.run_epochs
+    of_gpu = ""
+    if device.startswith("cuda"):
+        total = torch.cuda.get_device_properties(device).total_memory
+        of_gpu = f" of the GPU's {total / 1e9:.1f} GB"
+    steps = steps_per_epoch(int((sets[0].labels >= 0).sum()), config) * config.run_epochs
     trainings = 1 + 2 * 0.5  # KCDP, and two baselines that see one domain of the two
-    total = (
-        torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else None
-    )
-    lines.append(
-        f"memory: {peak / 1e9:.1f} GB" + (f" of the GPU's {total / 1e9:.1f} GB" if total else "")
-    )
-    lines.append(
+    lines = [
+        f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free",
+        f"memory: {peak / 1e9:.1f} GB{of_gpu}",
         f"hours: {pictures * once / 3600:.2f} for captions, tokens and latents of {pictures} "
         f"pictures ({once:.3g} s each), once; "
         f"{trainings * steps * step / 3600:.2f} for KCDP and its baselines ({steps} steps of "
-        f"{step:.3g} s, by the median of {STEPS}, and half as much for each of two baselines)"
-    )
+        f"{step:.3g} s, by the median of {STEPS}, and half as much for each of two baselines)",
+    ]
     if needed > free:
         lines.append(
             "There is not enough room on the disk: set KCDP_CACHE to a folder on a larger one."
         )
     return lines, needed <= free
+
+
+def _about(pictures: Pictures) -> str:
+    """A set of pictures in half a line."""
+    unread = f", {len(pictures.skipped)} not readable" if pictures.skipped else ""
+    return f"{pictures.name} {pictures.split} {len(pictures)}{unread}"
 
 
 def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Frozen]]:
@@ -125,9 +122,9 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
         if config.switches.looks_once
         else None
     )
-    files = [
-        file for several in zip(*(some.files for some in sets if len(some))) for file in several
-    ] or sets[0].files
+    # as many as the smallest set has of each
+    in_turn = zip(*(some.files for some in sets if len(some)), strict=False)
+    files = [file for several in in_turn for file in several]
     files = (files * (2 * preset.batch_size))[: 2 * preset.batch_size]
     described = []
     for batch in (files[: preset.batch_size], files[preset.batch_size :]):
@@ -147,8 +144,9 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
 
 
 def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> tuple[float, int]:
-    """Median seconds of a step on a source and a target batch of one size, all pseudo-labels kept,
-    and the peak of memory in bytes.
+    """Median seconds of a step, and the peak of memory in bytes.
+
+    On a source and a target batch of one size, with all pseudo-labels kept.
     """
     rows = torch.arange(len(source))
     model, optimizer, accelerator = set_up(config, device)

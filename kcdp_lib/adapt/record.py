@@ -1,5 +1,6 @@
-"""What a run leaves behind: metrics.json, predictions.jsonl, model/ with its card, and figures/
-(chapter 05).
+"""What a run leaves behind (chapter 05).
+
+metrics.json, predictions.jsonl, model/ with its card, and figures/.
 
 Here, when everything is trained, the target's labels are read for the first time.
 """
@@ -11,12 +12,12 @@ import importlib.metadata
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,20 @@ from kcdp_lib import cards as hub_cards
 from kcdp_lib import datasets, figures, metrics
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.training import Trained
+from kcdp_lib.checkout import commit
 from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.errors import KCDPError
+from kcdp_lib.errors import first_line
 from kcdp_lib.knowledge import Triplet, load_text_encoder
-from kcdp_lib.paths import ROOT, atomic_write
+from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import Frozen, freeze
 
-FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in out_dir
+# their versions stand beside the numbers
+PACKAGES = (
+    *("torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch"),
+    *("scikit-learn", "numpy"),
+)
 
 
 @dataclass
@@ -126,53 +132,81 @@ def write_run(
     pseudo: np.ndarray,
     results: dict,
 ) -> None:
-    """Write model/, predictions.jsonl and figures/ into `out`.
+    """Write model/ and predictions.jsonl into `out`.
 
     Pseudo [N] are the pseudo-labels of the target's training pictures (-1: none).
     """
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
     atomic_write(out / "model" / "README.md", hub_cards.of_run(config, results, commit()))
-    atomic_write(
-        out / "predictions.jsonl",
-        "".join(
-            json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)
-        ),
-    )
-    for title, figure in draw(config, trained, answers, results).items():
-        atomic_write(out / "figures" / f"{title}.png", figures.png(figure))
+    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)]
+    # a file name that is not UTF-8 is escaped as JSON has it, and can be opened when read back
+    atomic_write(out / "predictions.jsonl", "".join(rows).encode("utf-8", "backslashreplace"))
 
 
-def draw(
+def write_figures(
+    out: Path,
+    config: Config,
+    trained: Trained,
+    answers: dict[str, Answers | None],
+    results: dict,
+) -> None:
+    """Draw the run's figures into figures/.
+
+    One that cannot be drawn or written costs a warning: all numbers are on disk before.
+    """
+    for name, draw in drawings(config, trained, answers, results).items():
+        try:
+            with explained(out):
+                atomic_write(out / "figures" / f"{name}.png", figures.png(draw()))
+        except Exception as error:  # matplotlib, fonts, a disk that is full by now
+            warnings.warn(
+                f"The figure {name}.png is left out ({first_line(error)}); all numbers are in "
+                f"{out / 'metrics.json'}.",
+                stacklevel=2,
+            )
+
+
+def drawings(
     config: Config, trained: Trained, answers: dict[str, Answers | None], results: dict
-) -> dict[str, figures.Figure]:
-    """The run's figures by file name; those that need labels only where there are labels."""
-    source, name = Path(config.source).name, answers["train"].pictures.name
-    found = cards(trained.model, answers["target"] or answers["train"])
-    rows = (
-        {name: found}
-        if answers["source"] is None
-        else {source: cards(trained.model, answers["source"], domain="source"), name: found}
-    )
-    drawn = {
-        "learning_curves": figures.learning_curves(trained.history, name),
-        "predictions": figures.prediction_sheet(found),
-        "method": figures.whole_method(
-            {title: first_right(of) for title, of in rows.items()}, config.classes
-        ),
+) -> dict[str, Callable[[], figures.Figure]]:
+    """What draws each of the run's figures, by its file name.
+
+    Those that need labels only where there are labels.
+    """
+    titles = dict(zip(("source", "target"), figures.side_titles(*config.names), strict=True))
+    sides = {"source": answers["source"], "target": answers["target"] or answers["train"]}
+
+    @cache
+    def side_cards(side: str) -> list[dict]:
+        return cards(trained.model, sides[side], domain=side)
+
+    def method() -> figures.Figure:
+        shown = {titles[side]: first_right(side_cards(side)) for side in sides if sides[side]}
+        return figures.whole_method(shown, config.classes)
+
+    def confusion() -> figures.Figure:
+        tables = {
+            f"{titles[side]}, test": results[side]["test"]["confusion"]
+            for side in sides
+            if "test" in results[side]
+        }
+        return figures.confusion(tables, config.classes)
+
+    def baselines() -> figures.Figure:
+        scores = {"kcdp": results["target"]["test"], **results["baselines"]}
+        return figures.bars(scores, title=f"{titles['source']} → {titles['target']}")
+
+    draw: dict[str, Callable[[], figures.Figure]] = {
+        "learning_curves": lambda: figures.learning_curves(trained.history),
+        "predictions": lambda: figures.prediction_sheet(side_cards("target")),
+        "method": method,
     }
-    tables = {
-        f"{title}, test": results[part]["test"]["confusion"]
-        for part, title in (("source", source), ("target", name))
-        if "test" in results[part]
-    }
-    if tables:
-        drawn["confusion"] = figures.confusion(tables, config.classes)
+    if "test" in results["source"] or "test" in results["target"]:
+        draw["confusion"] = confusion
     if "test" in results["target"]:
-        drawn["baselines"] = figures.bars(
-            {"kcdp": results["target"]["test"], **results["baselines"]}, title=f"{source} → {name}"
-        )
-    return drawn
+        draw["baselines"] = baselines
+    return draw
 
 
 def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> Iterator[dict]:
@@ -183,14 +217,15 @@ def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> I
     pseudo [N] (-1: none) belongs to the N training pictures.
     """
     both, classes = in_both_splits(answers), answers["train"].pictures.classes
-    for key, row, label in zip(answers["train"].pictures.keys, _rows(answers["train"]), pseudo):
+    train, target = answers["train"], answers["target"]
+    for key, row, label in zip(train.pictures.keys, _rows(train), pseudo, strict=True):
         yield {
             **row,
             "pseudo_label": classes[label] if label >= 0 else None,
             "split": "train+test" if key in both else "train",
         }
-    if answers["target"]:
-        for key, row in zip(answers["target"].pictures.keys, _rows(answers["target"])):
+    if target:
+        for key, row in zip(target.pictures.keys, _rows(target), strict=True):
             if key not in both:
                 yield {**row, "pseudo_label": None, "split": "test"}
 
@@ -206,15 +241,15 @@ def in_both_splits(answers: dict[str, Answers | None]) -> set[str]:
 
 
 def _rows(said: Answers) -> Iterator[dict]:
-    classes = said.pictures.classes
-    for i, (file, label, probs) in enumerate(
-        zip(said.pictures.files, said.pictures.labels, said.probs)
-    ):
+    """What is known of each picture of a set, in their order."""
+    classes, labels = said.pictures.classes, said.pictures.labels
+    for i, (file, probs) in enumerate(zip(said.pictures.files, said.probs, strict=True)):
+        by_class = zip(classes, probs, strict=True)
         yield {
             "file": _short(file),
-            "label": classes[label] if label >= 0 else None,
+            "label": classes[labels[i]] if labels[i] >= 0 else None,
             "predicted": classes[probs.argmax()],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(classes, probs)},
+            "probabilities": {name: round(float(p), 6) for name, p in by_class},
             "caption": said.frozen.captions[i],
             "triplets": [list(triplet) for triplet in said.frozen.triplets[i]],
         }
@@ -237,15 +272,15 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
     """
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
-    seen, similarities = model(
-        *gather(replace(said.frozen, maps=None), rows, model.device), domain=domain
-    )  # where maps were computed before, their attention was not kept
+    # where maps were computed before, their attention was not kept
+    frozen = replace(said.frozen, maps=None)
+    seen, similarities = model(*gather(frozen, rows, model.device), domain=domain)
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
-    found = []
-    for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu()):
+    shown = []
+    for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu(), strict=True):
         word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
         label, best = said.pictures.labels[i], said.probs[i].argmax()
-        found.append(
+        shown.append(
             {
                 "image": image.numpy(),
                 "caption": said.frozen.captions[i],
@@ -259,21 +294,23 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
                 "attention": word_attention(attention, positions, image.shape[-1]).numpy(),
             }
         )
-    return found
+    return shown
 
 
-def first_right(found: list[dict]) -> dict:
+def first_right(shown: list[dict]) -> dict:
     """The first card whose prediction is its label.
 
     To show how a right answer comes about, not how often. The first of all where none is, or where
     no label is known.
     """
-    return next((card for card in found if card["label"] == card["predicted"]), found[0])
+    return next((card for card in shown if card["label"] == card["predicted"]), shown[0])
 
 
 def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
-    """The word that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the
-    caption's longest; and its token positions in k, int64 [n].
+    """A word that says much of a caption, and its token positions in k, int64 [n].
+
+    The one that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the
+    caption's longest.
     """
     words = caption.split()
     named = [
@@ -286,30 +323,20 @@ def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[
 
 
 def provenance(config: Config, device: str, started: float) -> dict:
-    """Where the numbers come from, and what they cost, in seconds since `started` (as `time.time`
-    counts) and bytes.
+    """Where the numbers come from, and what they cost.
+
+    In bytes, and in seconds since `started` (as `time.time` counts).
     """
-    packages = (
-        "torch",
-        "torchvision",
-        "diffusers",
-        "transformers",
-        "peft",
-        "open_clip_torch",
-        "scikit-learn",
-        "numpy",
-    )
     on_gpu = torch.device(device).type == "cuda"
+    cpu = f"cpu, {torch.get_num_threads()} threads"
     return {
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         "seed": config.seed,
-        "device": torch.cuda.get_device_name(device)
-        if on_gpu
-        else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if on_gpu else cpu,
         "processes": PartialState().num_processes,
         "precision": pick_precision(config.precision, device),
         "out_dir": str(config.run_dir),
@@ -330,60 +357,16 @@ def peak_memory(device: str) -> int:
         return psutil.Process().memory_info().peak_wset
     import resource  # here, because Windows has none
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-
-
-def commit() -> str | None:
-    """The checkout's commit, with "+changes" where files differ from it.
-
-    None outside a checkout.
-    """
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def check_writable(out: Path) -> None:
     """Find out before the training, not after it, that the run's folder cannot be written.
 
-    OSError, which `explained` turns into a sentence.
+    OSError, which `paths.explained` turns into a sentence.
     """
     atomic_write(out / ".writable", "")
     (out / ".writable").unlink()
     if shutil.disk_usage(out).free < FREE_BYTES:
         raise OSError(errno.ENOSPC, "no space left on device", str(out))
-
-
-@contextmanager
-def explained(out: Path):
-    """Turn the OSError of a full, read-only or unusable disk into a KCDPError of one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EIO,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
-            raise
-        raise KCDPError(
-            f"{error.filename or out} cannot be written ({error.strerror}): free some space "
-            f"({FREE_BYTES // 10**6} MB are enough for preset tiny) or choose another out_dir."
-        ) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
@@ -12,74 +13,99 @@ from accelerate.utils import broadcast_object_list
 
 from kcdp_lib import datasets, world
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
+from kcdp_lib.adapt.folder import clear, owned
 from kcdp_lib.adapt.record import (
     answer,
     check_writable,
-    explained,
     provenance,
     summarise,
+    write_figures,
     write_run,
 )
-from kcdp_lib.config import Config, pick_device
+from kcdp_lib.adapt.training import Trained
+from kcdp_lib.config import Config, pick_device, with_parameters
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import atomic_write, resolve
+from kcdp_lib.paths import atomic_write, explained, resolve
 
 
 def adapt(config: Config | None = None, **parameters) -> dict:
-    """Adapt to the target, compare with the baselines and return the metrics (chapter 05, eq-total).
+    """Adapt to the target, compare with the baselines and return the metrics.
 
-    The run's folder receives the metrics, the predictions, the model and the figures.
+    Chapter 05, eq-total. The run's folder receives the model, the predictions, the metrics and,
+    last, the figures; what an earlier run left there goes when the training begins.
 
     What is returned is what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds,
     bytes. Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run
     that was killed goes on where it was a few minutes before. Under `accelerate launch` the
     processes do it together, and each returns the same. Raises KCDPError with one sentence for bad
-    input and for a folder that cannot be written.
+    input, for a folder that cannot be written and for one that another run is writing to.
     """
-    config = replace(config or Config(), **parameters).check()
-    started, out, device = time.time(), config.run_dir, pick_device(config.device)
-    state = PartialState()
+    if not isinstance(config, Config | None):
+        raise KCDPError(
+            f"adapt is given a {type(config).__name__}; give a Config, or parameters by name, such "
+            'as adapt(target="noto").'
+        )
+    config, started = with_parameters(config or Config(), parameters).check(), time.time()
+    out, device = config.run_dir, pick_device(config.device)
+    is_main = PartialState().is_main_process
+    results = {}
     with explained(out):
-        if state.is_main_process:
+        if is_main:
             check_writable(out)
-        source, target, source_test, target_test = load_all(config)
-        checkpoint = out / "checkpoint.safetensors"
-        trained = (
-            learn(config, "full", source, target, checkpoint, device)
-            if config.setting == "da"
-            else baseline(config, "source_only", source, device)
-        )
-        answers = {
-            name: answer(
-                trained.model, pictures, config, device, "source" if name == "source" else "target"
-            )
-            for name, pictures in (
-                ("source", source_test),
-                ("target", target_test),
-                ("train", target),
-            )
-        }
-        pseudo = (
-            trained.pseudo_labels if trained.pseudo_labels is not None else np.full(len(target), -1)
-        )
-        others = (
-            baseline_probs(config, source, target_test, device)
-            if (target_test.labels >= 0).any()
-            else {}
-        )
-        results = {}
-        if state.is_main_process:
-            results = summarise(config, answers, pseudo, others, source)
-            write_run(out, config, trained, answers, pseudo, results)
-            results = {
-                "config": results.pop("config"),
-                "provenance": provenance(config, device, started),
-                **results,
-            }
-            atomic_write(out / "metrics.json", json.dumps(results, indent=2) + "\n")
-            checkpoint.unlink(missing_ok=True)
+        with owned(out) if is_main else nullcontext():
+            results = _run(config, out, device, started)
     return broadcast_object_list([results])[0]
+
+
+def _run(config: Config, out: Path, device: str, started: float) -> dict:
+    """The run itself, in a folder that is its own.
+
+    Returns what metrics.json holds, or {} in all processes but the main one.
+    """
+    is_main = PartialState().is_main_process
+    source, target, source_test, target_test = load_all(config)
+    if is_main:
+        clear(out)
+    checkpoint = out / "checkpoint.safetensors"
+    trained = _train(config, source, target, checkpoint, device)
+    sets = {"source": source_test, "target": target_test, "train": target}
+    answers = {
+        name: answer(
+            trained.model, pictures, config, device, "source" if name == "source" else "target"
+        )
+        for name, pictures in sets.items()
+    }
+    is_scored = (target_test.labels >= 0).any()
+    others = baseline_probs(config, source, target_test, device) if is_scored else {}
+    if not is_main:
+        return {}
+    pseudo = trained.pseudo_labels
+    pseudo = np.full(len(target), -1) if pseudo is None else pseudo
+    results = summarise(config, answers, pseudo, others, source)
+    write_run(out, config, trained, answers, pseudo, results)
+    results = {
+        "config": results.pop("config"),
+        "provenance": provenance(config, device, started),
+        **results,
+        "data": {
+            "source": {"train": source.counts(), "test": source_test.counts()},
+            "target": {"train": target.counts(), "test": target_test.counts()},
+        },
+    }
+    atomic_write(out / "metrics.json", json.dumps(results, indent=2) + "\n")
+    write_figures(out, config, trained, answers, results)
+    checkpoint.unlink(missing_ok=True)
+    return results
+
+
+def _train(
+    config: Config, source: Pictures, target: Pictures, checkpoint: Path, device: str
+) -> Trained:
+    """KCDP on both domains, or in the universal setting, which sees no target, on the source."""
+    if config.setting == "uc":
+        return baseline(config, "source_only", source, device)
+    return learn(config, "full", source, target, checkpoint, device)
 
 
 def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from kcdp_lib import paths
+from kcdp_lib.command import command
 from kcdp_lib.pretrain import corpus, stack, train
 
 # In the order of starting, the longest first. A stage begins when a core is free and what it needs
@@ -64,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with command():
+        main()

@@ -3,8 +3,10 @@
 To be run after a change that is meant to change pictures; `VERSION` in `store` is raised first.
 """
 
+from kcdp_lib.command import command
 from kcdp_lib.world.store import record_reference, world_key
 
 if __name__ == "__main__":
-    record_reference()
-    print(world_key())
+    with command():
+        record_reference()
+        print(world_key())

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
@@ -88,21 +89,48 @@ def build(
     Returns their folder: PNGs of `size` pixels a side, named by index, and `metadata.jsonl`.
 
     The folder appears only when it is complete. The same arguments give the same bytes on every
-    run, whatever `workers` is. Raises KCDPError for an unknown domain or split, and for a dial out
-    of its range.
+    run, whatever `workers` is. Raises KCDPError for an unknown domain or split, for a dial out of
+    its range, and where the cache cannot be written.
     """
     dials = dials.check().felt_by(domain)
     about = {"domain": domain, "split": split, "seed": seed, "size": size, **asdict(dials)}
     name = f"{domain}-{split}-{seed}-{size}-{count}-{paths.sha(json.dumps(about))[:8]}"
     folder = paths.CACHE / "world" / f"{world_key()}-{_drawing_code()[:8]}" / name
-    if (folder / "metadata.jsonl").exists():
+    if _is_whole(folder, count):
         return folder
     sample_scene(split, seed, 0, domain, dials)  # bad names are told before a folder is made
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
-    part.mkdir(parents=True, exist_ok=True)
     draw = partial(
         draw_file, domain=domain, split=split, seed=seed, size=size, dials=dials, folder=part
     )
+    with paths.explained(paths.CACHE):
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            _draw_all(draw, domain, count, part, workers)
+            if folder.is_dir() and not _is_whole(folder, count):
+                warnings.warn(f"{folder} is damaged and is made anew.", stacklevel=2)
+                shutil.rmtree(folder)
+            os.replace(part, folder)
+        except OSError:
+            if not _is_whole(folder, count):
+                raise  # else another process was faster: its pictures are the same
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _is_whole(folder: Path, count: int) -> bool:
+    """Does a folder hold `count` pictures and as many lines about them, none of them empty?"""
+    try:
+        sizes = [entry.stat().st_size for entry in os.scandir(folder)]
+        lines = (folder / "metadata.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return False
+    return lines == count == len(sizes) - 1 and all(sizes)
+
+
+def _draw_all(draw: Callable, domain: str, count: int, part: Path, workers: int | None) -> None:
+    """Draw the pictures 0 to `count` by draw(index), and write the lines that it returns."""
     # fork: the workers need nothing of torch, and importing it anew would cost more than the
     # drawing
     context = get_context("fork" if sys.platform == "linux" else "spawn")
@@ -111,15 +139,9 @@ def build(
         ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool,
         (part / "metadata.jsonl").open("w") as lines,
     ):
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # Python 3.12 warns of fork beside threads
+        # Python 3.12 warns of fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)
         blocks = (range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
         drawn = (line for block in blocks for line in pool.map(draw, block, chunksize=8))
         for line in paths.progress(drawn, f"drawing {domain}", count):
             lines.write(line + "\n")
-    try:
-        os.replace(part, folder)
-    except OSError:  # another process was faster: its pictures are the same
-        shutil.rmtree(part)
-    return folder
