@@ -64,9 +64,14 @@ def at_revision(name: str) -> tuple[str, str | None]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write `content` so that a killed run leaves the old file or the new one, never half of it."""
+    """Write `content` so that a killed run leaves the old file or the new one, never half of it.
+
+    In text, the bytes of file names that are not UTF-8 are escaped, as JSON escapes them.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
     with _replaced(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(content)
 
 
 def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:

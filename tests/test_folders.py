@@ -225,10 +225,12 @@ def test_a_divided_folder(root, train, test):
 def test_train_without_test_does_not_divide_a_folder_and_is_told(root):
     fill(root, "train/happy/a.png", "validation/sad/b.png")
     assert len(labels(root)) == 2
-    assert "train, validation read as one: only train/ beside test/ divides" in notes(root)
+    assert notes(root) == (
+        "folders read as one, since only train/ beside test/ divides (2): train, validation"
+    )
     fill(root / "turned", "happy/train/a.png", "happy/test/b.png", first=9)
     assert set(labels(root / "turned").values()) == {"happy"}
-    assert "test, train read as one" in notes(root / "turned")
+    assert "divides (2): test, train" in notes(root / "turned")
 
 
 def test_pictures_in_train_and_test_are_told(root, tmp_path):

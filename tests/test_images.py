@@ -1,5 +1,6 @@
 """Chapter 01: what a picture's file becomes, and what is remembered of it."""
 
+import json
 import os
 import sqlite3
 import struct
@@ -437,6 +438,12 @@ def test_a_name_that_is_not_utf_8_is_a_name(tmp_path):
     pictures = datasets.load(tmp_path, "train")
     assert pictures.classes[pictures.labels[pictures.files.index(odd)]] == "sadness"
     assert all(note.isascii() for note in pictures.notes) and "\\udcf6" in pictures.notes[0]
+
+
+def test_a_record_of_such_a_name_is_json(tmp_path):
+    name = os.fsdecode(b"fr\xf6hlich.png") if sys.platform == "linux" else "fr\udcf6hlich.png"
+    datasets.paths.atomic_write(tmp_path / "a.json", json.dumps([name], ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [name]
 
 
 SCRIPT = """

@@ -21,7 +21,7 @@ from .. import paths, world
 from ..errors import KCDPError, printable
 from ..world import SIX as EMOTIONS  # the six classes, and their order everywhere
 from ..world import TAXONOMIES, Dials
-from .folders import is_split, read_labels, split_folders, walk
+from .folders import read_labels, split_folders, survey
 from .images import read_images, square
 from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
@@ -210,40 +210,17 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     """
     divided = split_folders(folder)
     root = divided.get(split, folder)
-    tree = walk(root)
+    tree = survey(folder, divided, split)
     elsewhere = [other for other in divided.values() if other != root]
-    if divided:
-        around = walk(folder, apart=divided.values())
-        tree.lists = [path for path in around.lists if path.parent == folder] + tree.lists
-        tree.left_out += around.left_out + Counter({"beside train/ and test/": len(around.files)})
-        tree.notes += around.notes
     labels = read_labels(tree.lists, tree.files, elsewhere)
-    if labels.unusable:
-        tree.left_out["row that cannot be used"] = labels.unusable
-
-    parents = [file.relative_to(root).parts[:-1] for file in tree.files]
-    listed = [labels.words.get(file, []) for file in tree.files]
-    used = {word for some_words in (*parents, *listed) for word in some_words}
-    table = vocabulary(taxonomy, used)
-    words, doubts = [], defaultdict(list)
-    for file, texts, above in zip(tree.files, listed, parents, strict=True):
-        word, doubt = pick_word(texts, above, table)
-        words.append(word)
-        if doubt:
-            doubts[doubt].append(file.relative_to(root).as_posix())
-
+    words, table, doubts = pick_words(tree.files, root, labels.words, taxonomy)
     pictures = from_files(tree.files, words, name, split, taxonomy, table)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
     pictures.left_out = dict(tree.left_out)
-    pictures.notes += tree.notes + labels.notes
-    halves = {folder for above in parents for folder in above if is_split(folder)}
-    if halves and not divided:
-        pictures.notes.append(
-            f"{', '.join(sorted(halves))} read as one: only train/ beside test/ divides a folder"
-        )
-    for doubt, files in doubts.items():
-        pictures.notes += note(f"pictures that {doubt}", files)
+    if labels.unusable:
+        pictures.left_out["row that cannot be used"] = labels.unusable
+    pictures.notes += tree.notes + labels.notes + doubts
     if not len(pictures):
         about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
         about += [f"{reason} ({count})" for reason, count in pictures.left_out.items()]
@@ -251,12 +228,32 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
             f"There are no pictures in {'; '.join([str(root), *about])}; give a folder with PNG, "
             "JPEG, WebP, GIF, BMP, TIFF or AVIF files, in class folders or not."
         )
-    if split == "test" and not divided:
-        labelled = np.flatnonzero(pictures.labels >= 0)
-        if len(labelled) < len(pictures):
-            pictures.left_out["no label, so not in the test"] = len(pictures) - len(labelled)
-        pictures = pictures.select(labelled)
-    return pictures
+    if divided or split != "test":
+        return pictures
+    labelled = np.flatnonzero(pictures.labels >= 0)
+    if len(labelled) < len(pictures):
+        pictures.left_out["no label, so not in the test"] = len(pictures) - len(labelled)
+    return pictures.select(labelled)
+
+
+def pick_words(
+    files: Sequence[Path], root: Path, listed: Mapping[Path, Sequence[str]], taxonomy: str
+) -> tuple[list[str | None], dict[str, int], list[str]]:
+    """Each file's word, the `vocabulary` of all words that are about, and notes on doubtful ones.
+
+    listed: what lists say of files.
+    """
+    folders = [file.relative_to(root).parts[:-1] for file in files]
+    texts = [listed.get(file, []) for file in files]
+    table = vocabulary(taxonomy, {word for words in (*folders, *texts) for word in words})
+    words, doubts = [], defaultdict(list)
+    for file, said, above in zip(files, texts, folders, strict=True):
+        word, doubt = pick_word(said, above, table)
+        words.append(word)
+        if doubt:
+            doubts[doubt].append(file.relative_to(root).as_posix())
+    about = [note(f"pictures that {doubt}", names) for doubt, names in doubts.items()]
+    return words, table, [line for lines in about for line in lines]
 
 
 def pick_word(

@@ -32,6 +32,7 @@ Row = list[tuple[str, Any]]  # columns and values
 LISTS = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 LIST_ENDINGS = (".jsonl", ".csv", ".tsv")
 SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing")}
+SPLIT_WORDS = {"val", "valid", "validation", "dev"}.union(*SPLIT_FOLDERS.values())
 # Columns of a list, in the order in which they are asked, as `_column` writes them.
 FILE_COLUMNS = tuple(
     "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
@@ -124,11 +125,6 @@ def ending(path: PurePath) -> str:
     return path.suffix.strip().lower()
 
 
-def is_split(name: str) -> bool:
-    """Is a folder of this name meant to be a part of a data set?"""
-    return name.casefold() in {"val", "valid", "validation", "dev"}.union(*SPLIT_FOLDERS.values())
-
-
 def split_folders(folder: Path) -> dict[str, Path]:
     """{"train": its folder, "test": its folder} of a divided folder, {} of one that is not."""
     try:
@@ -141,6 +137,21 @@ def split_folders(folder: Path) -> dict[str, Path]:
         if fitting:
             found[split] = folder / min(fitting, key=lambda name: (name not in SPLIT_FOLDERS, name))
     return found if len(found) == len(SPLIT_FOLDERS) else {}
+
+
+def survey(folder: Path, divided: dict[str, Path], split: str) -> Tree:
+    """What a split of a folder holds, and what is left out beside its `split_folders`."""
+    tree = walk(divided.get(split, folder))
+    if divided:
+        beside = walk(folder, apart=divided.values())
+        tree.lists = [path for path in beside.lists if path.parent == folder] + tree.lists
+        tree.left_out += beside.left_out + Counter({"beside train/ and test/": len(beside.files)})
+        tree.notes += beside.notes
+        return tree
+    parts = {part for file in tree.files for part in file.relative_to(folder).parts[:-1]}
+    halves = sorted(part for part in parts if part.casefold() in SPLIT_WORDS)
+    tree.notes += note("folders read as one, since only train/ beside test/ divides", halves)
+    return tree
 
 
 # ---------------------------------------------------------------- names
