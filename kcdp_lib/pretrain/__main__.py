@@ -7,7 +7,6 @@ what it is trained on.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from .. import paths
+from ..machine import processors
 from . import corpus, stack, train
 
 # in the order of starting, the longest first; a stage begins when a core is free and what it needs
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=NEEDS, help="run this stage alone (used internally)")
     args = parser.parse_args()
     if args.stage:
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        torch.set_num_threads(max(1, processors() // 2))
         train.STAGES[args.stage](
             args.work, args.out, "cuda" if torch.cuda.is_available() else "cpu"
         )
