@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how OpenMP's threads wait
@@ -25,6 +26,19 @@ def processors() -> int:
 def _bound() -> int:
     """Processors that this process is bound to; all of them where a system binds none."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(function: Callable, items: Iterable, workers: int | None = None) -> Iterator:
+    """What function(item) returns, for each item in order, by as many processes as processors.
+
+    The processes start anew on every system: nothing is forked, and a script that calls this needs
+    no `if __name__ == "__main__"`. function and items must be picklable.
+    """
+    from joblib import Parallel, delayed  # here, because few runs need it
+
+    # Large arrays would be written to a folder of joblib's own.
+    parallel = Parallel(workers or processors(), return_as="generator", max_nbytes=None)
+    return parallel(delayed(function)(item) for item in items)
 
 
 def quota(root: Path = Path("/")) -> float | None:

@@ -80,32 +80,13 @@ def test_drawing_more_pictures_takes_no_more_memory(tmp_path, monkeypatch):
     """
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(store, "draw_file", lambda index, **_: "x" * 500)
-    monkeypatch.setattr(store, "ProcessPoolExecutor", InPlace)
     peaks = []
     for count in (2_000, 100_000):
         tracemalloc.start()
-        world.build("photos", "train", count, seed=count)
+        world.build("photos", "train", count, seed=count, workers=1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
-
-
-class InPlace:
-    """A pool of one worker that is this process, and hands on results a block at a time as the real
-    one does.
-    """
-
-    def __init__(self, *args, **kw):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return False
-
-    def map(self, function, items, chunksize=1):
-        return iter(list(map(function.func, items)))
 
 
 @pytest.mark.parametrize("size", (32, 64, 128, 512))

@@ -7,7 +7,6 @@ what it is trained on.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
+from kcdp_lib.machine import processors
 from kcdp_lib.pretrain import corpus, stack, train
 
 # In the order of starting, the longest first. A stage begins when a core is free and what it needs
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=NEEDS, help="run this stage alone (used internally)")
     args = parser.parse_args()
     if args.stage:
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        torch.set_num_threads(max(1, processors() // 2))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         train.STAGES[args.stage](args.work, args.out, device)
         return

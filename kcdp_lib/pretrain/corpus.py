@@ -3,25 +3,18 @@
 The built-in world's, from a split no benchmark uses.
 """
 
-import multiprocessing
 import os
 from pathlib import Path
 
 import numpy as np
 
-from kcdp_lib import paths, world
+from kcdp_lib import machine, paths, world
 from kcdp_lib.keys import code_key
 from kcdp_lib.pretrain import texts
 
 SEED = 0
 # Pictures of each domain.
-SHARES = {
-    "photos": 10000,
-    "stickers": 9000,
-    "sketches": 9000,
-    "paintings": 9000,
-    "icons": 3000,
-}
+SHARES = {"photos": 10000, "stickers": 9000, "sketches": 9000, "paintings": 9000, "icons": 3000}
 # Every emotion as often as any other, in every domain: what has been looked at for pre-training
 # need not be what a domain is made of
 DIALS = world.Dials(prior_shift=0.0)
@@ -60,10 +53,9 @@ def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
         pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (len(todo), size, size, 3))
-        with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-            drawn = pool.imap(draw, todo, chunksize=64)
-            for i, picture in enumerate(paths.progress(drawn, "drawing the corpus", len(todo))):
-                pictures[i] = picture
+        drawn = machine.side_by_side(draw, todo)
+        for i, picture in enumerate(paths.progress(drawn, "drawing the corpus", len(todo))):
+            pictures[i] = picture
         pictures.flush()
         os.replace(part, path)
     return np.load(path, mmap_mode="r"), [describe(job) for job in todo]

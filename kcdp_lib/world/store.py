@@ -9,23 +9,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
-from .. import paths
+from .. import machine, paths
 from .causes import DOMAINS, Dials, caption, metadata, sample_scene
 from .render import render
 
 VERSION = 2  # raised whenever the pictures, captions or labels are meant to change
 REFERENCE = Path(__file__).with_name("reference.json")
 REFERENCE_SCENES = 60  # of each domain: enough for every event, response and subject
-BLOCK = 1024  # pictures handed to the workers at a time: memory does not grow with their number
 
 
 def world_key() -> str:
@@ -131,17 +127,7 @@ def _is_whole(folder: Path, count: int) -> bool:
 
 def _draw_all(draw: Callable, domain: str, count: int, part: Path, workers: int | None) -> None:
     """Draw the pictures 0 to `count` by draw(index), and write the lines that it returns."""
-    # fork: the workers need nothing of torch, and importing it anew would cost more than the
-    # drawing
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    with (
-        warnings.catch_warnings(),
-        ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool,
-        (part / "metadata.jsonl").open("w") as lines,
-    ):
-        # Python 3.12 warns of fork beside threads
-        warnings.simplefilter("ignore", DeprecationWarning)
-        blocks = (range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-        drawn = (line for block in blocks for line in pool.map(draw, block, chunksize=8))
+    drawn = machine.side_by_side(draw, range(count), workers)
+    with (part / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
         for line in paths.progress(drawn, f"drawing {domain}", count):
             lines.write(line + "\n")
