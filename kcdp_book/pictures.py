@@ -39,16 +39,22 @@ def lighten(output: nbformat.NotebookNode) -> None:
 def lighter(png: bytes) -> tuple[str, bytes]:
     """MIME type and bytes of a picture: with a palette if nobody can see it, else as JPEG."""
     drawn = Image.open(io.BytesIO(png)).convert("RGB")
-    few = drawn.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    change = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(drawn, np.int16))
+    few = few_colours(drawn)
+    simpler = Image.open(io.BytesIO(few)).convert("RGB")
+    change = np.abs(np.asarray(simpler, np.int16) - np.asarray(drawn, np.int16))
     if change.max(-1).mean() <= VISIBLE:
-        return "image/png", saved(few, "PNG", optimize=True)
+        return "image/png", few
     drawn.thumbnail((COLUMN, drawn.height), Image.Resampling.LANCZOS)
-    return "image/jpeg", saved(drawn, "JPEG", **JPEG)
-
-
-def saved(image: Image.Image, form: str, **options) -> bytes:
-    """An image as a file's bytes."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
+    drawn.save(buffer, "JPEG", **JPEG)
+    return "image/jpeg", buffer.getvalue()
+
+
+def few_colours(image: Image.Image) -> bytes:
+    """An image as a PNG with a palette, a third of the size."""
+    palette = image.convert("RGB").quantize(
+        COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    )
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
