@@ -26,6 +26,7 @@ import papermill
 import torch
 from fingerprint import ROOT, fingerprint, stale
 
+from kcdp_book import pictures
 from kcdp_lib.checkout import commit
 from kcdp_lib.command import command
 from kcdp_lib.machine import processors
@@ -85,6 +86,8 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         )
         if cell.cell_type == "code":
             cell.outputs = merged(cell.outputs)
+            for output in cell.outputs:
+                pictures.lighten(output)
     return notebook
 
 

@@ -13,9 +13,10 @@ import re
 from pathlib import Path
 
 import nbformat
-from _ext.glued import glued
+from _ext.glued import glued_texts
 from markdown_it import MarkdownIt
 
+from kcdp_book.pictures import picture
 from kcdp_lib.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ PAGE = (ROOT / "book" / "_templates" / "slides.html").read_text(encoding="utf-8"
 
 def slides_of(path: Path) -> tuple[str, list[str]]:
     """A chapter's title and its slides, HTML each."""
-    cells, values = nbformat.read(path, as_version=4).cells, glued(path, "text/plain")
+    cells, values = nbformat.read(path, as_version=4).cells, glued_texts(path)
     title = re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1]
     overview = part(cells[0].source, "Overview")
     slides, heading = [slide("first", f"<h1>{text(title)}</h1>{prose(overview, values)}")], title
@@ -48,16 +49,9 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
                 told.get("image", {}).get("alt", heading),
             )
             slides += [
-                figure(
-                    heading,
-                    alt,
-                    "image/png",
-                    base64.b64decode(output.data["image/png"]),
-                    said,
-                    values,
-                )
+                figure(heading, alt, *shown, said, values)
                 for output in cell.outputs
-                if "image/png" in output.get("data", {})
+                if (shown := picture(output))
             ]
     summary = re.split(r"(?<=[.]) ", part(cells[-1].source, "Summary").replace("\n", " "))
     slides.append(

@@ -27,6 +27,7 @@ from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
 
+from kcdp_book.pictures import few_colours
 from kcdp_lib import datasets, figures, triplets, world
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import Answers, cards
@@ -374,16 +375,6 @@ def still(model: KCDP, folder: Path, shown: list[dict]) -> bytes:
     answers = Answers(pictures, describe(images, model.foundations, model.recipe), probs)
     drawn = figures.png(figures.prediction_sheet(cards(model, answers, len(files))))
     return few_colours(Image.open(io.BytesIO(drawn)))
-
-
-def few_colours(picture: Image.Image) -> bytes:
-    """A picture as a PNG of at most 128 colours, a third of the size."""
-    buffer = io.BytesIO()
-    palette = picture.convert("RGB").quantize(
-        128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    )
-    palette.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 # ------------------------------------------------------------------------------------------ files

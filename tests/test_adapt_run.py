@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _ext.glued import glued
+from _ext.glued import glued_texts
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from kcdp_lib import EMOTIONS, KCDP
@@ -126,7 +126,7 @@ def test_the_book_shows_these_numbers(main_metrics):
     """Every score that notebook 05 hands to the pages agrees with the run, up to what processors
     differ in.
     """
-    told = glued(ROOT / "notebooks" / "05_adapt.ipynb", "text/plain")
+    told = glued_texts(ROOT / "notebooks" / "05_adapt.ipynb")
     scored = {"kcdp": main_metrics["target"]["test"], **main_metrics["baselines"]}
     for name, entry in scored.items():
         low, high = entry["macro_f1_interval"]

@@ -24,6 +24,7 @@ from sphinx.errors import ExtensionError
 
 from kcdp_book import live
 from kcdp_lib import KCDP, world
+from kcdp_lib.config import RECIPES
 from kcdp_lib.datasets import read_images
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.knowledge import encode_texts
@@ -177,11 +178,17 @@ def test_a_book_with_a_model_that_is_none_says_so():
         (["results", "book/_static/live"], f"{ROOT / 'results'} does not hold a model"),
     ],
 )
-def test_wrong_arguments_end_in_a_sentence(arguments, sentence):
-    command = [sys.executable, "-m", "kcdp_book.live", *arguments]
+def test_wrong_arguments_are_told_in_a_sentence(monkeypatch, arguments, sentence):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(KCDPError, match=f"^{re.escape(sentence)}"):
+        live.main(arguments)
+
+
+def test_the_command_ends_in_a_sentence():
+    command = [sys.executable, "-m", "kcdp_book.live", "results/live"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith(sentence) and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("Give the folder of") and run.stderr.count("\n") == 1
 
 
 def test_what_is_packed_comes_back():
@@ -202,16 +209,11 @@ def test_what_is_packed_comes_back():
     assert np.abs(back[2] - values).max() <= lines[2][2] / 2 * 1.001
 
 
-def test_only_the_papers_recipe_is_exported(model):
-    class Other:
-        recipe, preset, knowledge = (
-            type("R", (), {"embeddings": True, "name": "best"}),
-            model.preset,
-            True,
-        )
-
-    with pytest.raises(KCDPError, match="shows the paper's recipe on the preset tiny, not 'best'"):
-        live.pack(Other())
+@pytest.mark.parametrize("name", ("best", "released"))
+def test_only_the_papers_recipe_is_exported(model, name):
+    other = SimpleNamespace(recipe=RECIPES[name], preset=model.preset, knowledge=True)
+    with pytest.raises(KCDPError, match=f"shows the paper's recipe .*, not '{name}' on 'tiny'"):
+        live.pack(other)
 
 
 # ---------------------------------------------------------------- the graphs, in Python
@@ -220,15 +222,14 @@ def test_only_the_papers_recipe_is_exported(model):
 def test_fixed_shapes_keep_padding_and_change_no_number(model, odd):
     images = read_images([odd], model.preset.image_size)
     frozen = describe(images, model.foundations, model.recipe)
-    length = frozen.mask.shape[1]
-    padded = torch.nn.functional.pad(frozen.mask, (0, 5))
-    tokens = torch.nn.functional.pad(frozen.tokens, (0, 0, 0, 5))
+    length, real = frozen.mask.shape[1], int(frozen.mask.sum())
+    assert len(used_positions(frozen.mask)) == real < length
     with torch.no_grad():
-        _, expected = model(frozen.latents, tokens, padded)
+        _, expected = model(frozen.latents, frozen.tokens, frozen.mask)
         with fixed_shapes():
-            assert used_positions(padded).tolist() == list(range(length + 5))
-            _, similarities = model(frozen.latents, tokens, padded)
-    assert len(used_positions(padded)) == int(padded.sum())
+            assert used_positions(frozen.mask).tolist() == list(range(length))
+            _, similarities = model(frozen.latents, frozen.tokens, frozen.mask)
+    assert len(used_positions(frozen.mask)) == real
     torch.testing.assert_close(similarities, expected, atol=1e-6, rtol=0)
 
 

@@ -3,32 +3,30 @@
 {glue:figure} shows the figures of its own page alone, and without words for who cannot see them.
 """
 
-import base64
 from pathlib import Path
 
 import nbformat
 
-PREFIX = "application/papermill.record/"
+from kcdp_book.pictures import picture
+
 NOTEBOOK, NAME = "notebooks/05_adapt.ipynb", "whole_method"
 
 
-def glued(path: Path, kind: str) -> dict[str, str]:
-    """What a notebook glued, by name.
+def glued(path: Path) -> dict[str, nbformat.NotebookNode]:
+    """What a notebook glued: outputs by name, without the prefix of those that were not shown."""
+    named = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if about := output.get("metadata", {}).get("scrapbook"):
+                data = output.data.items()
+                output.data = {kind.removeprefix(about.mime_prefix): of for kind, of in data}
+                named[about.name] = output
+    return named
 
-    Figures in base64 with kind "image/png", numbers and words, and what a figure is called, with
-    "text/plain".
-    """
-    outputs = [
-        output
-        for cell in nbformat.read(path, as_version=4).cells
-        for output in cell.get("outputs", [])
-        if "scrapbook" in output.get("metadata", {})
-    ]
-    return {
-        output.metadata.scrapbook.name: output.data[PREFIX + kind]
-        for output in outputs
-        if PREFIX + kind in output.data
-    }
+
+def glued_texts(path: Path) -> dict[str, str]:
+    """Numbers and words that a notebook glued, by name; of a figure what it is called."""
+    return {name: output.data["text/plain"] for name, output in glued(path).items()}
 
 
 def lay_beside(app) -> None:
@@ -37,13 +35,14 @@ def lay_beside(app) -> None:
     A file that is the same stays, so that its page need not be built anew. KeyError if the notebook
     did not glue it.
     """
-    picture, file = (
-        base64.b64decode(glued(Path(app.srcdir, NOTEBOOK), "image/png")[NAME]),
-        Path(app.srcdir, "book", "glued", f"{NAME}.png"),
-    )
-    file.parent.mkdir(exist_ok=True)
-    if not file.exists() or file.read_bytes() != picture:
-        file.write_bytes(picture)
+    kind, content = picture(glued(Path(app.srcdir, NOTEBOOK))[NAME])
+    folder = Path(app.srcdir, "book", "glued")
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{NAME}.{kind.removeprefix('image/')}"
+    for other in set(folder.glob(f"{NAME}.*")) - {file}:
+        other.unlink()
+    if not file.exists() or file.read_bytes() != content:
+        file.write_bytes(content)
 
 
 def setup(app) -> dict:
