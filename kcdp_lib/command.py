@@ -1,5 +1,6 @@
 """How `python -m kcdp_lib...` ends: with a sentence and a status, never with a traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ def command() -> Iterator[None]:
     """
     try:
         # a console that cannot show a letter still gets the line
-        sys.stdout.reconfigure(errors="replace")
-        sys.stderr.reconfigure(errors="replace")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         yield
         sys.stdout.flush()
     except KCDPError as error:

@@ -211,9 +211,10 @@ def in_folder(preset: Preset, models: str | Path | None) -> Preset:
     """
     if models is None:
         return preset
-    return replace(
-        preset, **{part: str(resolve(models) / hub) for part, (hub, _) in of_hub(preset).items()}
-    )
+    folders: dict[str, Any] = {
+        part: str(resolve(models) / hub) for part, (hub, _) in of_hub(preset).items()
+    }
+    return replace(preset, **folders)
 
 
 def how_to_get(name: str) -> str:
@@ -429,7 +430,7 @@ def _whole(value: Any) -> Any:
     try:
         return operator.index(value)
     except (TypeError, ValueError):
-        return int(value) if isinstance(value, Real) and float(value).is_integer() else value
+        return int(float(value)) if isinstance(value, Real) and float(value).is_integer() else value
 
 
 def _place(value: Any) -> str:
@@ -443,15 +444,20 @@ def _place(value: Any) -> str:
 
 # What a parameter may be, and how a sentence calls it.
 Seed = Annotated[
-    *(int, BeforeValidator(_whole), Field(ge=0, le=2**32 - 1, strict=True)),
+    int,
+    BeforeValidator(_whole),
+    Field(ge=0, le=2**32 - 1, strict=True),
     "a whole number, 0 or more and at most 4294967295",
 ]
 Count = Annotated[
-    *(int, BeforeValidator(_whole), Field(ge=1, le=1_000_000, strict=True)),
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=1_000_000, strict=True),
     "a whole number, 1 or more and at most 1000000",
 ]
 Domain = Annotated[
-    *(str, PlainValidator(_place)),
+    str,
+    PlainValidator(_place),
     f"one of {', '.join(BENCHMARK)}, noto, or a folder of pictures",
 ]
 Folder = Annotated[str, PlainValidator(_place), "a folder"]
@@ -696,7 +702,8 @@ def _not_known(parameter: str, value: Any, known: Collection) -> str:
 def nearest(value: Any, known: Collection) -> str | None:
     """The known word that one was probably meant by; None if there is none like it."""
     words = {str(word).casefold(): str(word) for word in known}
-    return words.get(next(iter(get_close_matches(str(value).strip().casefold(), words, 1)), None))
+    close = get_close_matches(str(value).strip().casefold(), words, 1)
+    return words[close[0]] if close else None
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:
@@ -715,7 +722,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
     from kcdp_lib.datasets.layouts import REAL, find_root
 
     if value in REAL:
-        find_root(value, data_root and resolve(data_root))
+        find_root(value, resolve(data_root) if data_root else None)
         return
     folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
     if value not in DOMAINS and not any(map(os.path.isdir, folders)):

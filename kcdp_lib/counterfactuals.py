@@ -88,8 +88,8 @@ class CLIEA(nn.Module):
         # each [B C, heads, L + T, H / heads]
         heads = pairs.flatten(0, 1).unflatten(-1, (3, HEADS, width // HEADS))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        mask = attention_mask(valid)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = attention_mask(valid)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=hidden)
         pooled = masked_mean(attended.transpose(1, 2).flatten(2), valid)
         return self.out_proj(pooled).unflatten(0, (batch, classes))
 

@@ -118,8 +118,8 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(counts)))
-        for axes, (title, table) in zip(panels, counts.items(), strict=True):
-            table = np.asarray(table)
+        for axes, (title, rows) in zip(panels, counts.items(), strict=True):
+            table = np.asarray(rows)
             share_matrix(axes, table, classes, rotation=35)
             axes.set(title=f"{title} (n = {table.sum()})", xlabel="predicted", ylabel="true")
         return figure
@@ -174,8 +174,8 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
             elinewidth=1.2,
             capsize=3,
         )
-        for name, value, top in zip(names, values, high, strict=True):
-            axes.text(max(value, top) + 0.012, name, f"{value:.2f}", va="center", fontsize=9)
+        for row, (value, top) in enumerate(zip(values, high, strict=True)):
+            axes.text(max(value, top) + 0.012, row, f"{value:.2f}", va="center", fontsize=9)
         axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
@@ -340,7 +340,7 @@ def _describe(axes, card: Mapping) -> None:
     right = card["label"] is None or card["label"] == card["predicted"]
     caption = plain_caption(card["caption"])
     colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
-    lines = [
+    lines: list[tuple[float, str, dict]] = [
         (
             0.97,
             f"{card['predicted']}  {card['probability']:.0%}",

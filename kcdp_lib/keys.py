@@ -131,7 +131,7 @@ def without_docstrings(source: str) -> str:
     """The syntax tree of a source as text, without docstrings; comments are not in it anyway."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and ast.get_docstring(node) is not None:
-            del node.body[0]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            if ast.get_docstring(node) is not None:
+                del node.body[0]
     return ast.dump(tree)

@@ -60,7 +60,7 @@ def at_revision(name: str) -> tuple[str, str | None]:
     is kept under its commit, too.
     """
     pinned = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", name)
-    return pinned.groups() if pinned else (name, None)
+    return (pinned[1], pinned[2]) if pinned else (name, None)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:

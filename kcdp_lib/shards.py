@@ -110,12 +110,15 @@ def compute(
             with paths.explained(paths.CACHE):
                 paths.atomic_save(shard_path(names[i]), tensors, {"texts": json.dumps(texts)})
     everyone.wait_for_everyone()
-    shards = [read(shard_path(name)) for name in names]
-    if None in shards:
-        raise KCDPError(
-            f"{shard_path(names[shards.index(None)])} was made by another machine and is not seen "
-            "here; set KCDP_CACHE to a folder that all machines share."
-        )
+    shards = []
+    for path in map(shard_path, names):
+        shard = read(path)
+        if shard is None:
+            raise KCDPError(
+                f"{path} was made by another machine and is not seen here; set KCDP_CACHE to a "
+                "folder that all machines share."
+            )
+        shards.append(shard)
     return shards
 
 

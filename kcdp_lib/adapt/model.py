@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
 
     @property
-    def for_unet(self) -> tuple[torch.Tensor | None, ...]:
+    def for_unet(self) -> tuple[Any, ...]:
         """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled [B, P]."""
         return self.latents, self.tokens, self.mask, self.pooled
 
@@ -286,15 +286,13 @@ def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
     """
     # a text would be read letter by letter, a file line by line
     is_alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
-    try:
-        several = iter(None if is_alone or hasattr(images, "read") else images)
-    except TypeError:
+    if is_alone or hasattr(images, "read") or not isinstance(images, Iterable):
         raise KCDPError(
             "predict takes several pictures at once; give a list of PIL images or paths, also for "
             "one."
-        ) from None
-    pictures = []
-    for picture in several:
+        )
+    pictures: list[Image.Image | str | os.PathLike] = []
+    for picture in images:
         if not isinstance(picture, str | os.PathLike | Image.Image):
             raise KCDPError(
                 f"A picture is given by its path or as a PIL image, not as "

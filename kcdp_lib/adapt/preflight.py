@@ -9,6 +9,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -31,6 +32,7 @@ from kcdp_lib.knowledge import load_text_encoder
 from kcdp_lib.latents import load_vae
 from kcdp_lib.perception import load_kadap, load_unet
 from kcdp_lib.precompute import TENSORS, Frozen, describe, load_foundations
+from kcdp_lib.shards import Rows
 from kcdp_lib.triplets import load_parser
 from kcdp_lib.vision_language import load_vlm
 from kcdp_lib.writer import load_writer
@@ -49,7 +51,7 @@ def preflight(config: Config) -> tuple[list[str], bool]:
     # a parameter, or the folder of a data set: the weights are looked for all the same
     wrong = _sentence(config.check)
     if config.preset not in PRESETS:
-        return [wrong], False
+        return [str(wrong)], False
     missing = missing_weights(config.sizes)
     sets: list = []
     wrong = wrong or _sentence(lambda: sets.extend(load_all(config)))
@@ -62,14 +64,15 @@ def preflight(config: Config) -> tuple[list[str], bool]:
 
 def missing_weights(preset: Preset) -> list[str]:
     """A line for each model of the preset that cannot be loaded."""
-    loaders = {
-        "UNet": lambda: load_unet(preset),
-        "VAE": lambda: load_vae(preset),
-        "text encoder": lambda: load_text_encoder(preset),
-        "VLM": lambda: load_vlm(preset),
-        "parser": lambda: load_parser(preset.parser),
-        **({"writer": lambda: load_writer(preset.writer)} if preset.writer else {}),
+    loaders: dict[str, Callable] = {
+        "UNet": partial(load_unet, preset),
+        "VAE": partial(load_vae, preset),
+        "text encoder": partial(load_text_encoder, preset),
+        "VLM": partial(load_vlm, preset),
+        "parser": partial(load_parser, preset.parser),
     }
+    if preset.writer:
+        loaders["writer"] = partial(load_writer, preset.writer)
     sentences = {name: _sentence(load) for name, load in loaders.items()}
     return [f"{name}: {sentence}" for name, sentence in sentences.items() if sentence]
 
@@ -77,10 +80,10 @@ def missing_weights(preset: Preset) -> list[str]:
 def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], bool]:
     """Lines on disk, memory and hours, and whether the disk has room enough."""
     pictures = sum(map(len, sets))
-    once, batches = freeze_some(config, sets, device)
-    needed = pictures * statistics.mean(map(bytes_a_picture, batches))
+    once, (first, second) = freeze_some(config, sets, device)
+    needed = pictures * statistics.mean(map(bytes_a_picture, (first, second)))
     free = shutil.disk_usage(_existing(paths.CACHE)).free
-    step, peak = train_some(config, *batches, device)
+    step, peak = train_some(config, first, second, device)
     of_gpu = ""
     if device.startswith("cuda"):
         total = torch.cuda.get_device_properties(device).total_memory
@@ -133,13 +136,10 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
             describe(datasets.read_images(batch, preset.image_size), foundations, config.switches)
         )
         if eye:
+            seen = gather(described[-1], torch.arange(len(batch)), device)
             with torch.no_grad():
-                described[-1].maps = [
-                    map_.cpu()
-                    for map_ in eye.look(
-                        *gather(described[-1], torch.arange(len(batch)), device).for_unet
-                    )[0]
-                ]
+                maps, _ = eye.look(*seen.for_unet)
+            described[-1].maps = [Rows([map_.cpu()]) for map_ in maps]
     return (time.perf_counter() - started) / preset.batch_size, described
 
 
@@ -176,9 +176,10 @@ def _sentence(load: Callable) -> str | None:
 
 def bytes_a_picture(frozen: Frozen) -> float:
     """Bytes that the cache will hold of a picture; of tokens those in use by some picture."""
-    tensors = {name: getattr(frozen, name) for name in TENSORS}
-    tensors["tokens"] = tensors["tokens"][:, frozen.mask.any(0)]
-    return sum(tensor.nbytes for tensor in (*tensors.values(), *(frozen.maps or []))) / len(frozen)
+    tensors: dict[str, torch.Tensor] = {name: getattr(frozen, name)[:] for name in TENSORS}
+    tensors["tokens"] = tensors["tokens"][:, tensors["mask"].any(0)]
+    maps = [part for map_ in frozen.maps or [] for part in map_.parts]
+    return sum(tensor.nbytes for tensor in (*tensors.values(), *maps)) / len(frozen)
 
 
 def _existing(path):

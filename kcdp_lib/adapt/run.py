@@ -114,11 +114,12 @@ def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:
     KCDPError where the source cannot teach.
     """
     root, dials = config.data_root and resolve(config.data_root), world.read_dials(config.dials)
-    source, target, *tests = (
-        datasets.load(name, split, root, config.seed, taxonomy=config.taxonomy, dials=dials)
-        for split in ("train", "test")
-        for name in (config.source, config.target)
-    )
+
+    def load(name: str, split: str) -> Pictures:
+        return datasets.load(name, split, root, config.seed, taxonomy=config.taxonomy, dials=dials)
+
+    source, target = load(config.source, "train"), load(config.target, "train")
+    tests = load(config.source, "test"), load(config.target, "test")
     if len(np.unique(source.labels[source.labels >= 0])) < 2:
         raise KCDPError(
             f"source={config.source!r} has labelled pictures of fewer than two emotions; sort them "
