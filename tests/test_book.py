@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import kcdp_lib
+from kcdp_book.pictures import KINDS, picture
 from kcdp_lib import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,7 +260,7 @@ def test_only_figures_and_times_are_exempt_from_comparison(path):
                 output
                 for output in cell.outputs
                 if output.output_type in ("display_data", "execute_result")
-                and any(kind == GLUE or kind.endswith("image/png") for kind in output.data)
+                and any(kind == GLUE or kind in KINDS for kind in output.data)
             ]
             assert "timing" in tags or drawn == cell.outputs, (
                 f"only figures and times may be ignored:\n{cell.source}"
@@ -280,7 +281,7 @@ def test_outputs_are_clean(path):
                     "data": {
                         kind: data
                         for kind, data in output.get("data", {}).items()
-                        if kind != "image/png"
+                        if kind not in KINDS
                     },
                 }
                 for output in cell.outputs
@@ -353,7 +354,7 @@ def figure_cells(path: Path) -> list:
     return [
         cell
         for cell in code_cells(path)
-        if any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if any(picture(output) for output in cell.outputs)
     ]
 
 

@@ -4,6 +4,7 @@ The check of a machine finds each kind of trouble, exercises come without their 
 are whole, and the guide says nothing that is not there.
 """
 
+import base64
 import html
 import importlib
 import importlib.util
@@ -22,6 +23,7 @@ import psutil
 import pytest
 
 from kcdp_book import check, results
+from kcdp_book.pictures import picture
 from kcdp_lib import config, paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -365,16 +367,19 @@ def test_there_are_slides_of_every_chapter_with_its_figures_and_exercises(slides
     for path in CHAPTERS:
         page, cells = (slides / f"{path.stem}.html").read_text(encoding="utf-8"), cells_of(path)
         pictures = [
-            output.data["image/png"]
+            shown
             for cell in cells
             if cell.cell_type == "code" and cell not in solutions(cells)
             for output in cell.outputs
-            if "image/png" in output.get("data", {})
+            if (shown := picture(output))
         ]
+        exercises = sum(cell.source.count("{admonition} Exercise") for cell in cells)
         assert f'href="{path.stem}.html"' in index
-        assert page.count("data:image/png;base64,") == len(pictures) and page.count(
-            'class="exercise"'
-        ) == sum(cell.source.count("{admonition} Exercise") for cell in cells)
+        shown = re.findall("data:image/(?:png|jpeg);base64,", page)
+        assert pictures and len(shown) == len(pictures)
+        for kind, content in pictures:
+            assert f"data:{kind};base64,{base64.b64encode(content).decode()}" in page
+        assert page.count('class="exercise"') == exercises
         told = [
             cell.metadata["mystnb"]["image"]["alt"]
             for cell in cells

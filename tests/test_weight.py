@@ -1,0 +1,138 @@
+"""What a clone weighs: the tracked files, each notebook, and the pictures in notebooks."""
+
+import base64
+import io
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from kcdp_book.pictures import COLUMN, KINDS, lighten, lighter, picture
+from kcdp_lib import figures, world
+from kcdp_lib.paths import sha
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE, NOTEBOOK = 42e6, 2e6  # bytes
+NOTEBOOKS = [
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    *sorted((ROOT / "book").glob("*.ipynb")),
+]
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """The files that a clone holds."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def pictures_of(path: Path) -> list[tuple[str, bytes]]:
+    """MIME type and bytes of each picture in a notebook, those included that were only glued."""
+    data = [
+        (kind, content)
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        for kind, content in output.get("data", {}).items()
+    ]
+    return [(kind, base64.b64decode(of)) for kind, of in data if kind.endswith(KINDS)]
+
+
+def test_the_tree_is_light(tracked):
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked}
+    largest = sorted(sizes, key=sizes.get)[-10:]
+    assert sum(sizes.values()) <= TREE, f"the largest files: {', '.join(largest)}"
+
+
+@each_notebook
+def test_every_notebook_is_light(path):
+    assert path.stat().st_size <= NOTEBOOK
+
+
+@each_notebook
+def test_pictures_are_kept_light(path):
+    heavy = [
+        content
+        for kind, content in pictures_of(path)
+        if kind.endswith("image/png") and Image.open(io.BytesIO(content)).mode != "P"
+    ]
+    assert not heavy, f"run `python book/execute.py {path.stem}`, which keeps them lighter"
+
+
+def test_no_picture_is_kept_twice(tracked):
+    places = defaultdict(list)
+    for path in tracked:
+        if path.suffix in (".png", ".jpeg", ".jpg", ".webp"):
+            places[sha(path.read_bytes())].append(path.name)
+    for path in NOTEBOOKS:
+        for _, content in pictures_of(path):
+            places[sha(content)].append(path.name)
+    assert not [names for names in places.values() if len(names) > 1]
+
+
+# ---------------------------------------------------------------- lighter pictures
+
+
+@pytest.fixture(scope="module")
+def sheet() -> bytes:
+    """A sheet of grainy pictures, as a notebook draws it: wider than a page's column."""
+    scenes = [world.sample_scene("test", 0, i, "photos") for i in range(7)]
+    images = np.stack([np.asarray(world.render(scene, "photos", 64)) for scene in scenes])
+    drawn = figures.contact_sheet(images.transpose(0, 3, 1, 2), ["a title"] * 7, columns=7)
+    return figures.png(drawn)
+
+
+@pytest.fixture(scope="module")
+def lines() -> bytes:
+    """A drawing of numbers on colours, as a notebook draws it."""
+    return figures.png(figures.confusion({"counts": [[9, 1], [2, 8]]}, ["joy", "awe"]))
+
+
+def pixels(content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """int16 [H, W, 3] of a picture, scaled to (W, H)."""
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return np.asarray(image.resize(size or image.size, Image.Resampling.LANCZOS), np.int16)
+
+
+def test_a_sheet_of_pictures_becomes_a_jpeg_that_looks_the_same(sheet):
+    kind, content = lighter(sheet)
+    size = Image.open(io.BytesIO(content)).size
+    assert kind == "image/jpeg" and Image.open(io.BytesIO(content)).format == "JPEG"
+    assert size[0] == COLUMN < pixels(sheet).shape[1]
+    assert len(content) < len(sheet) / 4
+    assert np.abs(pixels(content) - pixels(sheet, size)).mean() < 4
+
+
+def test_a_drawing_stays_a_png_and_looks_the_same(lines):
+    kind, content = lighter(lines)
+    assert kind == "image/png" and Image.open(io.BytesIO(content)).mode == "P"
+    assert len(content) < len(lines) / 2
+    assert np.abs(pixels(content) - pixels(lines)).mean() < 0.7
+
+
+def test_an_output_keeps_its_text_and_its_width(sheet):
+    encoded = base64.b64encode(sheet).decode()
+    output = nbformat.v4.new_output(
+        "display_data",
+        {"image/png": encoded, "text/plain": "<Figure>"},
+        metadata={"image/png": {"width": 900}},
+    )
+    lighten(output)
+    assert output.data.keys() == {"image/jpeg", "text/plain"}
+    assert output.metadata == {"image/jpeg": {"width": 900}}
+    assert picture(output) == lighter(sheet)
+
+
+def test_an_output_without_a_picture_stays_as_it_is():
+    stream = nbformat.v4.new_output("stream", text="words")
+    before = dict(stream)
+    lighten(stream)
+    assert stream == before and picture(stream) is None
