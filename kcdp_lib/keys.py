@@ -1,9 +1,10 @@
 """The keys of all that is kept (chapter 02).
 
-Captions, latents, tokens, maps, trainings and results. A run computes in stages. The result of a stage is kept under a key made of three things: the
-settings that the stage reads, the code that computes it, and the keys of the stages before it.
-Settings say themselves which stages read them (`config.of_stage`). The code of a stage is found by
-following the imports of the modules that compute it.
+Captions, latents, tokens, maps, trainings and results. A run computes in stages. The result of a
+stage is kept under a key made of three things: the settings that the stage reads, the code that
+computes it, and the keys of the stages before it. Settings say themselves which stages read them
+(`config.of_stage`). The code of a stage is found by following the imports of the modules that
+compute it.
 """
 
 from __future__ import annotations
