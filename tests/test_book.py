@@ -351,11 +351,7 @@ def test_every_chapter_is_quick():
 
 
 def figure_cells(path: Path) -> list:
-    return [
-        cell
-        for cell in code_cells(path)
-        if any(picture(output) for output in cell.outputs)
-    ]
+    return [cell for cell in code_cells(path) if any(picture(output) for output in cell.outputs)]
 
 
 @each_notebook

@@ -77,7 +77,7 @@ def test_printing_a_run_does_not_wait_for_torch(tmp_path):
         (("kcdp_lib.adapt", __file__), "does not hold a finished run"),
         (("kcdp_lib.adapt", "--check"), "give the folder of a finished run"),
         (("kcdp_lib.pretrain", "--out", __file__), "cannot be used (Not a directory)"),
-        (("kcdp_book.live", "nowhere", "nowhere"), "does not hold a model of this version"),
+        (("kcdp_book.live", "nowhere", "nowhere"), "nowhere does not hold ort/"),
         (("kcdp_book.live",), "Give the folder of a trained model"),
     ],
 )
