@@ -133,7 +133,7 @@ def pooled_captions(
 ) -> torch.Tensor | None:
     """Each caption as one vector, [N, P] float32; None for a backbone that does not ask for it.
 
-    Chapter "Full size". A recipe that leaves the captions out reads empty ones.
+    For the chapter "Full size". A recipe that leaves the captions out reads empty ones.
     """
     if not text_encoder.backbone.pooled_text:
         return None

@@ -465,8 +465,11 @@ class KADAP(nn.Module):
             parts.append(masked_mean(tokens, mask))
         x = torch.cat(parts, dim=1)
         x = self.norm(x, domain) if self.norm else x
+        # v before the experts: the order in which x is used is the order in which its gradients are
+        # summed, and so part of the numbers.
+        v = x[:, : self.visual_width]
         z, logits, gates, balance = self.experts(x)
-        return Perception(x[:, : self.visual_width], z, logits, gates, balance, maps, attention)
+        return Perception(v, z, logits, gates, balance, maps, attention)
 
 
 def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list[torch.Tensor]:
