@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import psutil
@@ -56,25 +57,20 @@ class Answers:
 
 def answer(
     model: KCDP, pictures: Pictures, config: Config, device: str, domain: str = "target"
-) -> Answers | None:
-    """Freeze and evaluate pictures of a domain, "source" or "target".
-
-    None where there are no pictures.
-    """
-    if not len(pictures):
-        return None
+) -> Answers:
+    """Freeze and evaluate pictures of a domain, "source" or "target"."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
     return Answers(pictures, frozen, evaluate(model, frozen, domain))
 
 
-def is_labelled(said: Answers | None) -> bool:
+def is_labelled(said: Answers | None) -> TypeGuard[Answers]:
     """Is there anything to score?"""
     return said is not None and bool((said.pictures.labels >= 0).any())
 
 
 def summarise(
     config: Config,
-    answers: dict[str, Answers | None],
+    answers: dict[str, Answers],
     pseudo: np.ndarray,
     others: dict[str, np.ndarray],
     source: Pictures,
@@ -87,16 +83,11 @@ def summarise(
     each baseline on the target's test pictures.
     """
     seed, target = config.seed, answers["train"].pictures
-    scored = {
-        name: {
-            "test": metrics.scores(
-                answers[name].pictures.labels, answers[name].probs, config.classes, seed
-            )
-        }
-        if is_labelled(answers[name])
-        else {}
-        for name in ("source", "target")
-    }
+    scored: dict[str, dict] = {"source": {}, "target": {}}
+    for name in scored:
+        if is_labelled(said := answers.get(name)):
+            labels = said.pictures.labels
+            scored[name]["test"] = metrics.scores(labels, said.probs, config.classes, seed)
     results = {
         "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"}
         | {"epochs": config.run_epochs},
@@ -111,8 +102,8 @@ def summarise(
         "differences": {},
         "pseudo_labels": metrics.pseudo_label_scores(target.labels, pseudo),
     }
-    if is_labelled(answers["target"]):
-        labels, probs = answers["target"].pictures.labels, answers["target"].probs
+    if is_labelled(asked := answers.get("target")):
+        labels, probs = asked.pictures.labels, asked.probs
         results["baselines"] = {
             name: metrics.scores(labels, other, config.classes, seed)
             for name, other in others.items()
@@ -128,7 +119,7 @@ def write_run(
     out: Path,
     config: Config,
     trained: Trained,
-    answers: dict[str, Answers | None],
+    answers: dict[str, Answers],
     pseudo: np.ndarray,
     results: dict,
 ) -> None:
@@ -148,7 +139,7 @@ def write_figures(
     out: Path,
     config: Config,
     trained: Trained,
-    answers: dict[str, Answers | None],
+    answers: dict[str, Answers],
     results: dict,
 ) -> None:
     """Draw the run's figures into figures/.
@@ -168,27 +159,29 @@ def write_figures(
 
 
 def drawings(
-    config: Config, trained: Trained, answers: dict[str, Answers | None], results: dict
+    config: Config, trained: Trained, answers: dict[str, Answers], results: dict
 ) -> dict[str, Callable[[], figures.Figure]]:
     """What draws each of the run's figures, by its file name.
 
     Those that need labels only where there are labels.
     """
     titles = dict(zip(("source", "target"), figures.side_titles(*config.names), strict=True))
-    sides = {"source": answers["source"], "target": answers["target"] or answers["train"]}
+    sides = {"target": answers.get("target", answers["train"])}
+    if "source" in answers:
+        sides = {"source": answers["source"], **sides}
 
     @cache
     def side_cards(side: str) -> list[dict]:
         return cards(trained.model, sides[side], domain=side)
 
     def method() -> figures.Figure:
-        shown = {titles[side]: first_right(side_cards(side)) for side in sides if sides[side]}
+        shown = {titles[side]: first_right(side_cards(side)) for side in sides}
         return figures.whole_method(shown, config.classes)
 
     def confusion() -> figures.Figure:
         tables = {
             f"{titles[side]}, test": results[side]["test"]["confusion"]
-            for side in sides
+            for side in titles
             if "test" in results[side]
         }
         return figures.confusion(tables, config.classes)
@@ -209,7 +202,7 @@ def drawings(
     return draw
 
 
-def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> Iterator[dict]:
+def prediction_rows(answers: dict[str, Answers], pseudo: np.ndarray) -> Iterator[dict]:
     """One row for each target picture, training pictures first.
 
     One that is in both splits (a transductive target) comes once.
@@ -217,7 +210,7 @@ def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> I
     pseudo [N] (-1: none) belongs to the N training pictures.
     """
     both, classes = in_both_splits(answers), answers["train"].pictures.classes
-    train, target = answers["train"], answers["target"]
+    train, target = answers["train"], answers.get("target")
     for key, row, label in zip(train.pictures.keys, _rows(train), pseudo, strict=True):
         yield {
             **row,
@@ -230,14 +223,13 @@ def prediction_rows(answers: dict[str, Answers | None], pseudo: np.ndarray) -> I
                 yield {**row, "pseudo_label": None, "split": "test"}
 
 
-def in_both_splits(answers: dict[str, Answers | None]) -> set[str]:
+def in_both_splits(answers: dict[str, Answers]) -> set[str]:
     """Keys of the target pictures that are trained on and tested on.
 
     With any, the target is called transductive.
     """
-    return set(answers["train"].pictures.keys) & set(
-        answers["target"].pictures.keys if answers["target"] else ()
-    )
+    tested = answers["target"].pictures.keys if "target" in answers else ()
+    return set(answers["train"].pictures.keys) & set(tested)
 
 
 def _rows(said: Answers) -> Iterator[dict]:

@@ -70,12 +70,11 @@ def _run(config: Config, out: Path, device: str, started: float) -> dict:
     checkpoint = out / "checkpoint.safetensors"
     trained = _train(config, source, target, checkpoint, device)
     sets = {"source": source_test, "target": target_test, "train": target}
-    answers = {
-        name: answer(
-            trained.model, pictures, config, device, "source" if name == "source" else "target"
-        )
-        for name, pictures in sets.items()
-    }
+    answers = {}
+    for name, pictures in sets.items():
+        domain = "source" if name == "source" else "target"
+        if len(pictures):
+            answers[name] = answer(trained.model, pictures, config, device, domain)
     is_scored = (target_test.labels >= 0).any()
     others = baseline_probs(config, source, target_test, device) if is_scored else {}
     if not is_main:
