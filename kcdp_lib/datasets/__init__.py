@@ -99,7 +99,7 @@ class Pictures:
         """
         return paths.sha(*self.keys)
 
-    def select(self, rows: Sequence[int]) -> Pictures:
+    def select(self, rows: Sequence[int] | np.ndarray) -> Pictures:
         """Some of the pictures, by their rows [n] (ints), in that order."""
         return replace(
             self,
@@ -164,7 +164,7 @@ def load(
         raise KCDPError(
             f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}."
         )
-    root = data_root and paths.resolve(data_root)
+    root = paths.resolve(data_root) if data_root else None
     if name in REAL:
         return from_listing(str(name), split, root, taxonomy)
     if name in DOMAINS:
@@ -270,7 +270,8 @@ def pick_word(
 
     def first(words: Sequence[str], otherwise: str | None) -> str | None:
         known = [word for word in words if label(word) is not None]
-        return next(iter([word for word in known if label(word) >= 0] + known), otherwise)
+        classed = [word for word in known if (label(word) or 0) >= 0]
+        return next(iter(classed + known), otherwise)
 
     said, seen = (set(map(label, words)) - {None, SEVERAL} for words in (listed, folders))
     if len(said) > 1:
@@ -329,9 +330,9 @@ def from_files(
     verdicts = inspect(files)
     table = table or vocabulary(taxonomy, {word for word in words if word})
     rows = [
-        (verdicts[file][0], file, (word or "").strip())
+        (sha, file, (word or "").strip())
         for file, word in zip(files, words, strict=True)
-        if verdicts[file][0]
+        if (sha := verdicts[file][0])
     ]
     rows.sort(key=lambda row: row[0])
     labels = [max(table.get(plain_word(word), NO_CLASS), NO_CLASS) for _, _, word in rows]
@@ -343,7 +344,7 @@ def from_files(
         [file for _, file, _ in rows],
         np.array(labels, np.int64),
         [sha for sha, _, _ in rows],
-        [(file, verdicts[file][1]) for file in files if not verdicts[file][0]],
+        [(file, why or "") for file in files for sha, why in [verdicts[file]] if not sha],
         taxonomy=taxonomy,
         notes=notes,
         words=counted,
@@ -365,7 +366,7 @@ def count_words(
     }
     counts, groups = Counter(word for word in words if word), defaultdict(list)
     for word, count in counts.most_common():
-        kind = kinds.get(table.get(plain_word(word)), "are not known as words for emotions")
+        kind = kinds.get(table.get(plain_word(word), 0), "are not known as words for emotions")
         if is_number(word):
             kind = "are numbers, and nothing says what they mean"
         groups[kind].append((word, count))

@@ -58,7 +58,8 @@ def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
     """
     tree, unreadable, unread = Tree(), [], []
     entered = {_identity(parent) for parent in root.resolve().parents}
-    folders, links = [root], []
+    folders = [root]
+    links: list[Path] = []
     while folders or links:  # links last: what can be reached without one keeps its own name
         folder = folders.pop() if folders else links.pop(0)
         try:
@@ -177,7 +178,8 @@ class Names:
     """Files by their names: as they are written, else without what differs between systems."""
 
     def __init__(self, files: Iterable[Path]):
-        self.exact, self.plain = {}, {}
+        self.exact: dict[str, Path] = {}
+        self.plain: dict[str, list[Path]] = {}
         for file in files:
             self.exact[file.as_posix()] = file
             self.plain.setdefault(plain_path(file.as_posix()), []).append(file)
@@ -240,12 +242,14 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
         if row is None:
             faults.append(f"line {number} has more fields than the header")
             continue
-        name = next(_values(row, FILE_COLUMNS), None)
+        value = next(_values(row, FILE_COLUMNS), None)
         try:
-            name = name.strip() or None
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError("no name, or one that is no text")
+            name = value.strip()
             files = names.find(path.parent, name)
             place = plain_path(posixpath.join(path.parent.as_posix(), name))
-        except (AttributeError, TypeError, ValueError):  # no name, or one that is no text
+        except ValueError:
             faults.append(f"line {number} has no file_name")
             continue
         if files[1:]:
@@ -288,6 +292,7 @@ def read_rows(path: Path) -> list[tuple[int, Row | None]]:
     more fields than the header. KCDPError names what cannot be read.
     """
     text = read_text(path)
+    rows: list[tuple[int, list[tuple[str, Any]] | None]]
     if path.suffix.lower() == ".jsonl":
         rows = [
             (number, list(_json_object(line, number, path).items()))
@@ -322,17 +327,17 @@ def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
     """The rows of a table whose delimiter is the one under which its header names files."""
     text = re.sub(r"\A\s*(sep=.\s*\n)?", "", text)  # Excel may name its delimiter first
 
-    def split(delimiter: str, strict: bool) -> Iterator[list[str]]:
+    def split(delimiter: str, strict: bool) -> Any:
         lines = StringIO(text, newline="")
         return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
     def fitness(delimiter: str) -> tuple[bool, int]:
-        header = next(split(delimiter, strict=False), [])
+        header: list[str] = next(split(delimiter, strict=False), [])
         return any(_column(name) in FILE_COLUMNS for name in header), len(header)
 
     try:
         reader = split(max(",;\t|", key=fitness), strict=True)
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
         if not header:
             raise csv.Error("its first line is empty")
         rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,8 +56,10 @@ def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.T
                     f"{type(file).__name__}; Image.fromarray makes one from an array."
                 )
             try:
-                given = isinstance(file, Image.Image)
-                picture = square(file, size) if given else decode(Path(file).read_bytes(), size)
+                if isinstance(file, Image.Image):
+                    picture = square(file, size)
+                else:
+                    picture = decode(Path(file).read_bytes(), size)
             except Exception as error:  # Pillow raises many kinds
                 passing = isinstance(error, MemoryError) or getattr(error, "errno", None)
                 raise KCDPError(
@@ -131,7 +134,8 @@ def eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
         values = values // 256
     else:
         values = values // (largest / 255 if floats else 2**23)
-    return np.uint8(np.nan_to_num(values, nan=0, posinf=255, neginf=0).clip(0, 255))
+    finite = np.nan_to_num(values, nan=0, posinf=255, neginf=0)
+    return finite.clip(0, 255).astype(np.uint8)
 
 
 def orientation(picture: Image.Image) -> int:
@@ -150,9 +154,9 @@ def orientation(picture: Image.Image) -> int:
 def raw_orientation(exif: bytes | None) -> int:
     """The orientation in the first directory of an EXIF block, whatever its other entries hold."""
     tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
-    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
-    if order is None:
+    if tiff[:2] not in (b"II", b"MM"):
         return 1
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
 
     def number(start: int, length: int) -> int:
         return int.from_bytes(tiff[start : start + length], order)

@@ -37,6 +37,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
     "not there" where it is missing. Decodes what it has not seen before, on all cores.
     """
     stamps = {path: _stamp(path) for path in files}
+    verdicts: dict[Path, tuple[str | None, str | None]]
     verdicts = {path: (None, why) for path, (stamp, why) in stamps.items() if stamp is None}
     verdicts |= {path: (sha, None) for path, sha in _remembered(stamps).items()}
     new = [path for path in stamps if path not in verdicts]
@@ -95,7 +96,7 @@ def _remembered(stamps: dict[Path, tuple[str | None, str | None]]) -> dict[Path,
     return _with_index(find) or {}
 
 
-def _remember(rows: list[tuple[bytes, str, str, str]]) -> bool:
+def _remember(rows: list[tuple[bytes, str | None, str, str]]) -> bool:
     """Write rows into the index; False if that cannot be done."""
     insert = "INSERT OR REPLACE INTO readable VALUES (?, ?, ?, ?)"
     return _with_index(lambda table: table.executemany(insert, rows)) is not None

@@ -87,7 +87,9 @@ def listed(
     row of another split. A row it cannot read is left out, counted and named by its number.
     KCDPError if there is no other row.
     """
-    options, words, faults = [], [], []
+    options: list[list[str]] = []
+    words: list[str | None] = []
+    faults: list[str] = []
     for number, row in enumerate(rows, 1):
         try:
             entry = read(row)
@@ -124,14 +126,13 @@ def locate(root: Path, options: Sequence[Sequence[str]]) -> list[Path]:
     Where none is, one that differs in case or Unicode form, else the last name as it is written.
     """
     places = [[root / native(name) for name in names] for names in options]
-    files = [next(filter(os.path.exists, some_places), None) for some_places in places]
-    if None not in files:
-        return files
-    known = Names(walk(root).files)
-    for row, names in enumerate(options):
-        if files[row] is None:
-            alike = [file for name in names for file in known.find(root, name)]
-            files[row] = alike[0] if len(alike) == 1 else places[row][-1]
+    there = [next(filter(os.path.exists, some_places), None) for some_places in places]
+    if all(there):
+        return [file for file in there if file]
+    known, files = Names(walk(root).files), []
+    for file, names, some_places in zip(there, options, places, strict=True):
+        alike = [] if file else [path for name in names for path in known.find(root, name)]
+        files.append(file or (alike[0] if len(alike) == 1 else some_places[-1]))
     return files
 
 
@@ -218,7 +219,7 @@ def ser30k(root: Path, split: str) -> Listing:
             classes = [row["name"] for row in sorted(classes, key=lambda row: row["id"])]
         order = "order of the classes from the annotations' categories"
     else:
-        classes = SER30K_CLASSES
+        classes = list(SER30K_CLASSES)
         order = (
             f"order of the classes assumed: {', '.join(SER30K_CLASSES)}; write another into "
             f"{CLASS_FILE}, one a line"

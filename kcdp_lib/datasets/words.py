@@ -67,7 +67,8 @@ def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
     one. `used` are the words of a data set: codes of two or three letters are known only where it
     has several of them.
     """
-    classes, meanings = world.TAXONOMIES[taxonomy], {}
+    classes = world.TAXONOMIES[taxonomy]
+    meanings: dict[str, set[str]] = {}
     for emotion, synonyms in WORDS.items():
         for word in (emotion, *synonyms.split()):
             meanings.setdefault(word, set()).add(world.label_of(emotion, taxonomy))
@@ -82,9 +83,9 @@ def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
 
 def some(names: Iterable[object], most: int = 3) -> str:
     """The first few of many names, for a sentence: "a, b, c and 4 more"."""
-    names = list(map(str, names))
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    return " and ".join([", ".join(names[:most]), *more])
+    texts = list(map(str, names))
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
+    return " and ".join([", ".join(texts[:most]), *more])
 
 
 def note(what: str, names: Sequence[object], most: int = 3) -> list[str]:
