@@ -117,6 +117,18 @@ def test_16_bits_from_a_file(kind):
     assert np.array_equal(pixels(content), pixels(Image.fromarray(GREYS)))
 
 
+def test_a_tiff_whose_zero_is_white():
+    def tiff(values: np.ndarray) -> bytes:
+        data, bits = values.tobytes(), 8 * values.itemsize
+        tags = {256: 256, 257: 256, 258: bits, 259: 1, 262: 0, 273: 122, 277: 1, 278: 256}
+        tags[279] = len(data)
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data
+
+    read = pixels(tiff(GREYS))
+    assert read[0, 0, 0] > 240 and np.array_equal(read, pixels(tiff(GREYS.astype("<u2") * 257)))
+
+
 def test_16_bits_are_not_stretched_to_their_own_range():
     dark = (GREYS.astype(np.uint16) * 257) // 4
     assert pixels(Image.fromarray(dark), 256).max() == 63

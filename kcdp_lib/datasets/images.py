@@ -38,6 +38,7 @@ TURNS = {  # EXIF's orientation: what has to be done to see the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 ORIENTATION = 0x0112
+PHOTOMETRIC, WHITE_IS_ZERO = 0x0106, 0
 SIZES_OF_TYPES = {1: 1, 3: 2, 4: 4}  # of EXIF's whole numbers, in bytes
 
 
@@ -105,6 +106,8 @@ def plain_rgb(picture: Image.Image) -> Image.Image:
         values = np.asarray(picture)
         sixteen = "I;16" in picture.mode or (picture.mode == "I" and picture.format == "PPM")
         grey = eight_bits(values, sixteen)
+        if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            grey = 255 - grey  # Pillow turns such a TIFF over in 8 bits, and in no others
         if isinstance(clear, int):
             grey[values == clear] = 255
         return Image.fromarray(grey).convert("RGB")
