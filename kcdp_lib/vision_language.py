@@ -76,7 +76,7 @@ def _vlm_weights(preset: Preset) -> str | None:
 
 
 def vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 3, S, S] -> what the image tower was trained on."""
+    """From uint8 [N, 3, S, S] to what the image tower was trained on (chapter 02)."""
     config = vlm.model.visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], int) else config["size"][0]
     pixels = images.to(next(vlm.model.parameters()).device).float() / 255
