@@ -82,8 +82,8 @@ class Say(nn.Module):
     def forward(self, ids: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
         """For each place of a caption the token that follows it.
 
-        ids int32 [1, L - 1] so far, padded to the right, and image tokens [1, P, W] -> int32
-        [L - 1].
+        ids int32 [1, L - 1] so far, padded to the right, and image tokens [1, P, W] -> int32 [L -
+        1].
         """
         scores = self.text_decoder(image_tokens, self.text(ids.long())[1])[0] + self.barred
         return scores.argmax(-1).int()
@@ -102,8 +102,8 @@ class Perceive(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Probabilities [C], similarities [C] (cosines) and attention [2 L, h, w], finer grid.
 
-        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both
-        [1 + TRIPLETS, L], of the caption and then its triplets, a row of zeros where there is none.
+        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both [1 +
+        TRIPLETS, L], of the caption and then its triplets, a row of zeros where there is none.
         """
         encoded, real = self.text_encoder(ids.long()).last_hidden_state, mask[..., None]
         reach = real[1:].sum(0)
@@ -156,7 +156,7 @@ def pack(model: KCDP) -> tuple[bytes, dict]:
 def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], list[str]]]:
     """The three modules that become graphs, each with inputs of its shapes and its outputs' names.
 
-    An input's values do not matter.
+    An input's values do not matter, only its shape, such as pixels [1, 3, S, S].
     """
     vlm, side = model.foundations.vlm, model.preset.image_size
     length = model.foundations.text_encoder.tokenizer.model_max_length
@@ -193,8 +193,9 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """A module as an ONNX graph of fixed shapes, those of its inputs (as in its `forward`).
 
-    Left out are the exporter's notes on where each node came from. Tidied, batch normalisation goes
-    into the weights before it, which are then no float16 any more.
+    inputs by name, such as pixels [1, 3, S, S]. Left out are the exporter's notes on where each
+    node came from. Tidied, batch normalisation goes into the weights before it, which are then no
+    float16 any more.
     """
     for chatty in ("torch.onnx", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -451,7 +452,7 @@ def one_thread() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files and say how large they are."""
+    """Write the files and say how large they are. KCDPError unless two folders are given."""
     if len(arguments) != 2:
         raise KCDPError(
             "Give the folder of a trained model and the folder to write to: python -m "

@@ -126,10 +126,12 @@ def test_every_module_that_computes_is_in_some_key():
     drawing = {name for name in outside if name.startswith(("world/", "pretrain/"))}
     assert outside - drawing == {
         "adapt/__main__.py",
+        "adapt/folder.py",
         "adapt/preflight.py",
         "adapt/record.py",
         "adapt/run.py",
         "cards.py",
+        "checkout.py",
         "command.py",
         "config.py",
         "datasets/folders.py",
