@@ -19,7 +19,8 @@ def commit() -> str | None:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+        return run.stdout.strip()
 
     try:
         changes = git("status", "--porcelain", "--untracked-files=no", "--", *CODE)

@@ -20,7 +20,8 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
-OPENING = {"open", "read_text", "write_text", "NamedTemporaryFile", "fdopen"}
+OPENING = {"open", "NamedTemporaryFile"}  # functions, and those of paths and of os:
+METHODS = {*OPENING, "read_text", "write_text", "fdopen"}
 
 
 # ---------------------------------------------------------------- what the sources say
@@ -48,7 +49,8 @@ def without_encoding(tree: ast.Module) -> list[int]:
         modes = [value.value for value in values if isinstance(value, ast.Constant)]
         binary = any(isinstance(mode, str) and mode in ("rb", "wb", "ab", "r+b") for mode in modes)
         as_text = name == "run" and "text" in named
-        if ((name in OPENING and not binary) or as_text) and "encoding" not in named:
+        opens = name in (OPENING if owner is None else METHODS) and not binary
+        if (opens or as_text) and "encoding" not in named:
             lines.append(node.lineno)
     return lines
 
