@@ -119,7 +119,9 @@ def test_every_image_is_there_and_has_words_for_it(look, name):
     images = look(name)["images"]
     assert not [image["name"] for image in images if not image["width"]]
     assert not [
-        image["name"] for image in images if re.fullmatch(r"\s*|\S*\.(png|svg)", image["alt"] or "")
+        image["name"]
+        for image in images
+        if re.fullmatch(r"\s*|\S*\.(png|jpe?g|svg)", image["alt"] or "")
     ], "a file's name tells nobody what it shows: give the cell metadata mystnb: image: alt"
 
 
