@@ -66,6 +66,9 @@ def modules(code: str) -> list[str]:
         ):
             # `import kcdp_lib` alone does not import it.
             named.add(kcdp_lib._HOMES.get(node.attr))
+    if "kcdp_lib.adapt" in named:
+        # The package imports its parts when they are asked for.
+        named |= {f"kcdp_lib.adapt.{home}" for home in kcdp_lib.adapt._HOMES.values()}
     imported = named & graph.modules
     reached = imported.union(*(graph.find_upstream_modules(name) for name in imported))
     return sorted({file_of(name).relative_to(ROOT).as_posix() for name in reached})
