@@ -5,7 +5,6 @@ For any other parameter call papermill itself (README.md).
 """
 
 import argparse
-import json
 import os
 import sys
 
@@ -13,7 +12,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from kcdp_lib.adapt.__main__ import table
+from kcdp_lib.adapt.__main__ import finished_table
 from kcdp_lib.command import command
 from kcdp_lib.config import Config
 from kcdp_lib.errors import KCDPError
@@ -50,7 +49,7 @@ def run(target: str) -> str:
             "The notebook's kernel ended without a word, most often because the memory was full; "
             "close other programs and give the same command again: it goes on where it was."
         ) from error
-    return table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    return finished_table(folder)
 
 
 def main() -> None:

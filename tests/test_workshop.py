@@ -436,22 +436,22 @@ GUIDE = "\n\n".join(
 
 
 def test_every_command_of_the_guide_exists():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[
-        1
-    ].split()
-    said = set(re.findall(r"`make (\w+)", GUIDE))
-    assert said >= {"check", "exercises", "slides", "adapt"} and said <= set(targets)
-    scripts = {
-        name.replace("\\", "/")
-        for name in re.findall(r"(?:python|`)\s?((?:book|benchmarks)[/\\]\w+\.py)", GUIDE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    named = set(re.findall(r"`make (\w+)", GUIDE))
+    assert {"check", "exercises", "slides", "adapt"} <= named <= set(targets)
+    written = re.findall(r"(?:python|`)\s?((?:book|benchmarks)[/\\]\w+\.py)", GUIDE)
+    scripts = {name.replace("\\", "/") for name in written}
+    assert scripts >= {
+        "book/exercises.py",
+        "book/slides.py",
+        "book/run.py",
+        "benchmarks/workshop.py",
     }
-    assert scripts >= {"book/exercises.py", "book/slides.py", "benchmarks/workshop.py"} and all(
-        (ROOT / name).is_file() for name in scripts
-    )
+    assert all((ROOT / name).is_file() for name in scripts)
     modules = set(re.findall(r"-m (kcdp_(?:lib|book)[.\w]*)", GUIDE))
-    assert modules >= {"kcdp_book.check", "kcdp_lib.adapt"} and all(
-        importlib.util.find_spec(name) for name in modules
-    )
+    assert "kcdp_book.check" in modules
+    assert all(importlib.util.find_spec(name) for name in modules)
 
 
 def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):

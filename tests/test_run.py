@@ -1,0 +1,72 @@
+"""`make adapt`, which is `python book/run.py`: its target is text, and it ends in a sentence."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import papermill
+import pytest
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from kcdp_lib import paths
+from kcdp_lib.errors import KCDPError
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "book" / "run.py"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """The script's function, which writes below a folder of the test's own."""
+    (tmp_path / "2024").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(
+        "kcdp_lib.adapt.__main__.finished_table", lambda folder: f"the table of {folder.name}"
+    )
+    return runpy.run_path(str(SCRIPT))["run"]
+
+
+def stopped(name: str, value: str) -> PapermillExecutionError:
+    return PapermillExecutionError(
+        cell_index=3, exec_count=3, source="", ename=name, evalue=value, traceback=[]
+    )
+
+
+def test_the_chapter_runs_with_the_target_as_text(run, monkeypatch, tmp_path):
+    calls = []
+
+    def execute(chapter, notebook, parameters, **_):
+        calls.append((chapter, Path(notebook).name, parameters))
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    assert run("2024") == "the table of 05_adapt-2024"
+    chapter = tmp_path / "notebooks" / "05_adapt.ipynb"  # the root is the test's own
+    assert calls == [(chapter, "05_adapt-2024.ipynb", {"target": "2024"})]
+
+
+@pytest.mark.parametrize(
+    "error, sentence",
+    [
+        (stopped("KCDPError", "no picture; add one."), "^no picture; add one.$"),
+        (stopped("ValueError", "odd"), "^The chapter stopped with ValueError: odd. .* shows where"),
+        (DeadKernelError("died"), "^The notebook's kernel ended without a word"),
+    ],
+)
+def test_a_chapter_that_stops_is_a_sentence(error, sentence, run, monkeypatch):
+    def execute(*_, **__):
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    with pytest.raises(KCDPError, match=sentence):
+        run("2024")
+
+
+def test_a_wrong_target_is_told_before_anything_runs(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--target=-no such \"$folder'"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert ended.returncode == 1 and not ended.stdout
+    assert ended.stderr.startswith("target=") and "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())
