@@ -194,9 +194,9 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from kcdp_lib import adapt, paths, processes
 from kcdp_lib.adapt import training
-from kcdp_lib.config import PRESETS, Config, Preset, pick_device
+from kcdp_lib.config import BACKBONES, PRESETS, Config, Preset, pick_device
 preset, config, where = json.loads(sys.argv[1])
-PRESETS["blank"], config = Preset(**preset), Config(**config)
+PRESETS["blank"], config = Preset(**preset | {"backbone": BACKBONES["sd"]}), Config(**config)
 paths.CACHE = paths.Path(where, "cache")
 pick_device("cpu")
 source, target, *_ = adapt.load_all(config)
@@ -530,8 +530,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import torch
 from kcdp_lib import adapt, paths
-from kcdp_lib.adapt import training
-from kcdp_lib.config import PRESETS, Config, Preset
+from kcdp_lib.adapt import run, training
+from kcdp_lib.config import BACKBONES, PRESETS, Config, Preset
 
 def deadly(function, counts):
     def instead(*args, **options):
@@ -543,7 +543,7 @@ def deadly(function, counts):
     return instead
 
 preset, points = json.loads(sys.argv[1])
-PRESETS["blank"] = Preset(**preset)
+PRESETS["blank"] = Preset(**preset | {"backbone": BACKBONES["sd"]})
 for kind, count, folder, config in points:
     child = os.fork()
     if child:
