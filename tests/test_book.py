@@ -342,15 +342,12 @@ def test_a_notebook_depends_on_what_its_imports_import():
 
 
 def test_every_chapter_is_quick():
-    """Four minutes of two cores, from empty caches; chapter 05 is the training itself.
-
-    Three were enough on an idle machine: chapter 02 was last run beside other work.
-    """
+    """Three minutes of two cores, from empty caches; chapter 05 is the training itself."""
     made = {path.stem: nbformat.read(path, as_version=4).metadata.kcdp for path in NOTEBOOKS}
     assert not [
         name
         for name, of in made.items()
-        if of["seconds"] * of["threads"] > 2 * 240 and name != "05_adapt"
+        if of["seconds"] * of["threads"] > 2 * 180 and name != "05_adapt"
     ]
 
 
