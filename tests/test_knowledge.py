@@ -223,7 +223,7 @@ def test_triplets(caption, expected):
 
 
 def test_encoded_texts_are_those_of_the_encoder_each_once(foundations, monkeypatch):
-    tokenizer, model, _ = foundations.text_encoder
+    tokenizer, model = foundations.text_encoder.tokenizer, foundations.text_encoder.model
     texts = ["a photo of a kite .", "", "a kite", "a photo of a kite ."] + ["long " * 60]
     foundations.text_encoder.known.clear()
     ids = tokenizer(
@@ -232,7 +232,9 @@ def test_encoded_texts_are_those_of_the_encoder_each_once(foundations, monkeypat
     expected = model(ids.input_ids).last_hidden_state
     seen = []
     monkeypatch.setattr(
-        model, "forward", lambda ids, _real=model.forward: seen.append(len(ids)) or _real(ids)
+        model,
+        "forward",
+        lambda ids, _real=model.forward, **options: seen.append(len(ids)) or _real(ids, **options),
     )
     tokens, mask = encode_texts(texts, foundations.text_encoder, batch_size=3)
     torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=0)
@@ -414,7 +416,8 @@ from kcdp_lib.knowledge import Knowledge
 paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
 precompute.shards.SHARD = 16
 precompute.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
-precompute.load_vlm = precompute.load_vae = precompute.load_text_encoder = lambda *told: None
+precompute.load_vlm = precompute.load_vae = precompute.load_text_encoder = lambda *given: None
+precompute.pooled_captions = lambda captions, *given: torch.zeros(len(captions), 0)
 precompute.see_and_say = lambda vlm, writer, images: (
     torch.ones(len(images), 768),
     ["a cat is crying"] * len(images),

@@ -120,7 +120,7 @@ def test_a_judge_of_domains_learns_and_what_it_sees_unlearns(experts, name, done
     ) / 2
     judged = torch.autograd.grad(by_hand, [*peer.parameters(), *places])
     torch.testing.assert_close(loss, by_hand.detach())
-    for weight, expected in zip(peer.parameters(), judged, strict=True):
+    for weight, expected in zip(peer.parameters(), judged[:-2], strict=True):
         torch.testing.assert_close(weight.grad, expected)
     strength = 2 / (1 + math.exp(-10 * done)) - 1
     for seen, gradient in zip((source, target), judged[-2:], strict=True):
