@@ -47,6 +47,7 @@ from filelock import FileLock, Timeout
 
 from kcdp_book import results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
+from kcdp_book.lines import packed
 from kcdp_lib import metrics, paths
 from kcdp_lib.adapt.baselines import (
     baseline,
@@ -587,7 +588,7 @@ def note(name: str, job: Job) -> None:
         "seconds": round(time.time() - started, 1),
     }
     lines = "".join(
-        json.dumps({"method": method, **job.about(), "metrics": scores, **made}) + "\n"
+        json.dumps({"method": method, **job.about(), "metrics": packed(scores), **made}) + "\n"
         for method, scores in found.items()
     )
     results.FOLDER.mkdir(exist_ok=True)

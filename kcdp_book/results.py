@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from kcdp_book import lines
 from kcdp_lib.config import SWITCHES, Config, read_recipe
 from kcdp_lib.keys import code_key, results_code
 from kcdp_lib.loading import stack_key
@@ -37,8 +38,8 @@ def read(name: str, world: str | None = None) -> list[dict]:
     made several times the last line counts, and one made by the present code before all others.
     """
     path = FOLDER / f"{name}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
+    texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(text) for text in texts]
     if world:
         rows = [row for row in rows if row["world"] == world]
     else:
@@ -48,7 +49,8 @@ def read(name: str, world: str | None = None) -> list[dict]:
     for row in [*of_other_code(rows), *of_this_code(rows)]:
         newest[run_of(row)] = row
     order = dict.fromkeys(map(run_of, rows))
-    return [newest[run] for run in order]
+    chosen = [newest[run] for run in order]
+    return [{**row, "metrics": lines.unpacked(row["metrics"])} for row in chosen]
 
 
 def run_of(row: dict) -> str:

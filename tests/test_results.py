@@ -211,9 +211,9 @@ def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypat
     monkeypatch.setattr(results, "world_key", lambda: "here")
     monkeypatch.setattr(results, "stack_key", lambda preset: "these")
     rows = [
-        {"world": "here", "stack": "these", "seed": 0},
-        {"world": "there", "stack": "these", "seed": 1},
-        {"world": "here", "stack": "others", "seed": 2},
+        {"world": "here", "stack": "these", "seed": 0, "metrics": {}},
+        {"world": "there", "stack": "these", "seed": 1, "metrics": {}},
+        {"world": "here", "stack": "others", "seed": 2, "metrics": {}},
     ]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [row["seed"] for row in results.read("some")] == [0] and results.read("none") == []
@@ -226,13 +226,14 @@ def test_of_one_run_the_last_line_counts_and_the_present_codes_before_others(tmp
     monkeypatch.setattr(results, "stack_key", lambda preset: "these")
     monkeypatch.setattr(results, "code_now", lambda: "now")
 
-    def line(seed, metrics, **code):
+    def line(seed, number, **code):
+        metrics = {"number": number}
         return {"world": "here", "stack": "these", "seed": seed, "metrics": metrics, **code}
 
     lines = [line(0, 1), line(1, 2, code="now"), line(0, 3, code="old"), line(1, 4, code="old")]
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     rows = results.read("some")
-    assert [(row["seed"], row["metrics"]) for row in rows] == [(0, 3), (1, 2)]
+    assert [(row["seed"], row["metrics"]["number"]) for row in rows] == [(0, 3), (1, 2)]
     assert results.of_this_code(rows) == [rows[1]] and results.of_other_code(rows) == [rows[0]]
     assert results.standing(["some"]).startswith("Earlier code made 1 of the 2 lines")
     assert results.standing(["none"]) == ""
