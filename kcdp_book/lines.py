@@ -12,6 +12,7 @@ from functools import cache
 from string import ascii_lowercase, digits
 
 import numpy as np
+from filelock import FileLock
 
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.paths import ROOT, atomic_write, sha
@@ -90,8 +91,9 @@ def remember(labels: str) -> str:
     """The key of labels, which are added to `LABELS` if they are new."""
     key = sha(labels)[:8]
     if key not in known_labels():
-        known_labels.cache_clear()  # another process may have added some
-        known = dict(sorted({**known_labels(), key: labels}.items()))
-        atomic_write(LABELS, json.dumps(known, indent=0) + "\n")
+        with FileLock(LABELS.with_suffix(".lock")):
+            known_labels.cache_clear()  # another process may have added some
+            known = dict(sorted({**known_labels(), key: labels}.items()))
+            atomic_write(LABELS, json.dumps(known, indent=0) + "\n")
         known_labels.cache_clear()
     return key

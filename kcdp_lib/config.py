@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import date, timedelta
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -700,10 +700,12 @@ def _not_known(parameter: str, value: Any, known: Collection) -> str:
 
 
 def nearest(value: Any, known: Collection) -> str | None:
-    """The known word that one was probably meant by; None if there is none like it."""
+    """The known word that was probably meant: of equally close ones the first; None if none is."""
     words = {str(word).casefold(): str(word) for word in known}
-    close = get_close_matches(str(value).strip().casefold(), words, 1)
-    return words[close[0]] if close else None
+    given = str(value).strip().casefold()
+    close = get_close_matches(given, words, len(words) or 1)
+    likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words if word in close}
+    return words[max(likeness, key=likeness.__getitem__)] if likeness else None
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:

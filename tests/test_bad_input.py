@@ -1009,7 +1009,6 @@ def test_the_table_is_long_and_its_names_are_its_own():
     assert len(set(names)) == len(names) >= 25
 
 
-@pytest.mark.xfail(raises=TypeError, strict=True, reason="to be mended in adapt.model.as_list")
 def test_a_tensor_of_one_number_to_predict_gets_a_sentence_too():
     with pytest.raises(KCDPError, match="predict takes several pictures at once"):
         model().predict(torch.tensor(3))

@@ -286,7 +286,12 @@ def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
     """
     # a text would be read letter by letter, a file line by line
     is_alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
-    if is_alone or hasattr(images, "read") or not isinstance(images, Iterable):
+    try:
+        # A tensor of one number is an Iterable by type, and yet cannot be gone through.
+        iter(images)
+    except TypeError:
+        is_alone = True
+    if is_alone or hasattr(images, "read"):
         raise KCDPError(
             "predict takes several pictures at once; give a list of PIL images or paths, also for "
             "one."
