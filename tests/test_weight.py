@@ -1,5 +1,6 @@
 """What a clone weighs: the tracked files, each notebook, and the pictures in notebooks."""
 
+import ast
 import base64
 import io
 import shutil
@@ -19,6 +20,9 @@ from kcdp_lib.paths import sha
 ROOT = Path(__file__).resolve().parents[1]
 # Bytes, so that a clone suits a workshop and the tree can be copied to a machine with a GPU.
 TREE, NOTEBOOK = 42e6, 2e6
+# Lines of code of the library, without world/ and pretrain/, docstrings, comments and blank lines.
+# 4,500 was the aim; DECISIONS.md ("How long the library is") says what stands in the way.
+LIBRARY = 5600
 NOTEBOOKS = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
     *sorted((ROOT / "book").glob("*.ipynb")),
@@ -34,6 +38,35 @@ def tracked() -> list[Path]:
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
     names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
     return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that are neither blank nor a comment nor part of a docstring."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            skipped.update(range(docstring.lineno, docstring.end_lineno + 1))
+    return sum(
+        number not in skipped and bool(line.strip()) and not line.strip().startswith("#")
+        for number, line in enumerate(source.splitlines(), 1)
+    )
+
+
+def test_lines_of_code_are_counted_without_what_explains_them():
+    source = '"""One.\n\nTwo."""\n\n# three\ndef f():\n    """Four."""\n    return 5  # six\n'
+    assert lines_of_code(source) == 2
+
+
+def test_the_library_grows_no_further():
+    files = [
+        path
+        for path in (ROOT / "kcdp_lib").rglob("*.py")
+        if not {"world", "pretrain"} & set(path.parts)
+    ]
+    lengths = {path: lines_of_code(path.read_text(encoding="utf-8")) for path in files}
+    assert len(files) > 30 and sum(lengths.values()) <= LIBRARY, lengths
 
 
 def pictures_of(path: Path) -> list[tuple[str, bytes]]:
