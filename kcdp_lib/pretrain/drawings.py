@@ -1,0 +1,303 @@
+"""Real drawings and what people call them, for pre-training: `make corpus`.
+
+Emoji in six hands, with the names and keywords of Unicode's CLDR; characters by a dozen
+illustrators, with the names that the designers gave to mouths, eyes, brows and moods. No word of
+them is ours. `build` draws them once; `compose` makes a picture of a drawing, another each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copyfile, which
+from typing import NamedTuple
+
+import numpy as np
+import resvg_py
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from kcdp_lib import machine, paths
+from kcdp_lib.command import command
+from kcdp_lib.errors import KCDPError
+from kcdp_lib.keys import code_key
+from kcdp_lib.pretrain import packages
+from kcdp_lib.pretrain.texts import pick
+
+SIDE = 128
+# Characters of each set; those whose features have names are worth more.
+NAMED, UNNAMED = 500, 200
+# The same figure in five skins would count five times; flags show nothing but colours.
+LEFT_OUT = re.compile(r"-tone\d?$|-tone-|(light|medium|dark)-skin|^flag|^regional-indicator")
+GROUPS = {
+    0: "face",
+    1: "person",
+    3: "animal",
+    4: "food",
+    5: "place",
+    6: "activity",
+    7: "object",
+    8: "symbol",
+}
+
+
+class Drawing(NamedTuple):
+    """One drawing, before it has a size."""
+
+    set: str  # whose hand: "twemoji", "micah"
+    name: str  # in its set, "grinning-face"; a character's number
+    label: str  # what it is called, "grinning face"; "person" for a character
+    words: tuple[str, ...]  # keywords, or "sad mouth"
+    group: str  # one of `GROUPS`, "character", or "" where nobody says
+    svg: str
+
+
+def plain(text: str) -> str:
+    """Lower-case letters, digits and single blanks: what the small tokenizer knows."""
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+class Words(NamedTuple):
+    """What people call emoji."""
+
+    entries: dict[str, dict]  # emojibase's, by label: "grinning-face" and "grinningface"
+    single: frozenset[str]  # every word of a label or keyword
+
+    def of(self, icon: str) -> dict | None:
+        """The entry that an icon's name belongs to.
+
+        Sets number their variants ("fox-2"), run words together, and keep names that Unicode had
+        once ("frog-face" for the frog).
+        """
+        unnumbered = re.sub(r"-\d+$", "", icon)
+        # animals alone: a dizzy face is no dizzy, which is a star
+        animal = re.sub(r"(?<=cat)-face|^(\w+)-face$", r"\1", unnumbered)
+        if self.entries.get(animal, {}).get("group") != 3 and "cat-face" not in unnumbered:
+            animal = icon
+        for name in (icon, unnumbered, animal, f"{unnumbered}-face"):
+            for spelling in (name, name.replace("-", "")):
+                if entry := self.entries.get(spelling):
+                    return entry
+        return {"label": unnumbered} if "-" in unnumbered or icon in self.single else None
+
+
+def people_say(emojibase: list[dict]) -> Words:
+    """The words of emojibase's entries."""
+    entries: dict[str, dict] = {}
+    single: set[str] = set()
+    for entry in emojibase:
+        label = plain(entry["label"])
+        entries[label.replace(" ", "-")] = entry
+        entries.setdefault(label.replace(" ", ""), entry)
+        for text in (label, *entry.get("tags", ())):
+            single.update(plain(text).split())
+    return Words(entries, frozenset(single))
+
+
+def icons(name: str, collection: dict, words: Words) -> Iterator[Drawing]:
+    """The drawings of one of iconify's collections.
+
+    Where nobody's words are known, a name of several words speaks for itself, and so does one that
+    is a word; a run of letters that is none ("adultmale") is left out.
+    """
+    for icon, body in collection["icons"].items():
+        entry = words.of(icon)
+        if LEFT_OUT.search(icon) or body.get("hidden") or entry is None:
+            continue
+        width = body.get("width", collection.get("width", 16))
+        height = body.get("height", collection.get("height", width))
+        yield Drawing(
+            set=name,
+            name=icon,
+            label=plain(entry["label"]),
+            words=tuple(filter(None, map(plain, entry.get("tags", ())))),
+            group=GROUPS.get(entry.get("group", -1), ""),
+            svg=(
+                '<svg xmlns="http://www.w3.org/2000/svg" '
+                'xmlns:xlink="http://www.w3.org/1999/xlink" '
+                f'viewBox="{body.get("left", 0)} {body.get("top", 0)} {width} {height}">'
+                f"{body['body']}</svg>"
+            ),
+        )
+
+
+def feature(name: str, value: str) -> str:
+    """What a designer calls a feature: ("mouth", "screamOpen") -> "scream open mouth".
+
+    "" where the value is a number or no more than "default".
+    """
+    words = plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", re.sub(r"\d+", "", value)))
+    words = re.sub(r"\b(natural|default|base|variant)\b", "", words).strip()
+    return f"{words} {name}" if words else ""
+
+
+def characters(lines: list[str]) -> Iterator[Drawing]:
+    """What `characters.mjs` wrote, a JSON line each."""
+    for number, line in enumerate(lines):
+        one = json.loads(line)
+        words = filter(None, (feature(*option) for option in one["options"].items()))
+        svg = one["svg"]
+        yield Drawing(one["set"], str(number), "person", tuple(words), "character", svg)
+
+
+def _drawn_by_node(folder: Path, archives: dict[str, Path]) -> list[str]:
+    """Lines of `characters.mjs`; KCDPError without node."""
+    node = which("node")
+    if node is None:
+        raise KCDPError("node is not there; install it to draw the corpus. Nothing else needs it.")
+    packages.unpack_modules(archives, folder)
+    named = ("avataaars", "big-smile", "dylan", "lorelei", "micah", "personas", "pixel-art")
+    jobs = [
+        {
+            "set": package.short,
+            "seed": seed,
+            "count": NAMED if package.short in (*named, "toon-head") else UNNAMED,
+        }
+        for seed, package in enumerate(packages.of_kind("characters"))
+    ]
+    copyfile(Path(__file__).parent / "characters.mjs", folder / "characters.mjs")
+    paths.atomic_write(folder / "jobs.json", json.dumps(jobs))
+    script = [node, "characters.mjs", "jobs.json", "characters.jsonl"]
+    subprocess.run(script, cwd=folder, check=True)
+    return (folder / "characters.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def read(folder: Path) -> list[Drawing]:
+    """All drawings, fetched into `folder` on first use."""
+    archives = packages.fetch(folder / "packages")
+    words = people_say(json.loads(packages.member(archives["emojibase-data"], "en/data.json")))
+    found: list[Drawing] = []
+    for package in packages.of_kind("icons"):
+        collection = json.loads(packages.member(archives[package.short], "icons.json"))
+        found += icons(package.short, collection, words)
+    return [*found, *characters(_drawn_by_node(folder, archives))]
+
+
+def draw(svg: str) -> np.ndarray | None:
+    """RGBA uint8 [128, 128, 4], in the middle of a transparent square.
+
+    None for a drawing that cannot be read or shows next to nothing.
+    """
+    if "xmlns:xlink" not in svg:
+        svg = svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+    try:
+        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
+    except ValueError:
+        return None
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (SIDE, SIDE))
+    square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    pixels = np.asarray(square)
+    return pixels if pixels[..., 3].mean() > 5 else None
+
+
+def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
+    """RGBA uint8 [N, 128, 128, 4] (memory-mapped) and the N drawings, without their SVG.
+
+    Fetched and drawn once by all cores, and kept in `folder`.
+    """
+    here = Path(__file__).parent
+    pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
+    stem = f"drawings-{paths.sha(code_key(Path(__file__)), *pinned)[:12]}"
+    pictures_file, told_file = folder / f"{stem}.npy", folder / f"{stem}.json"
+    if not told_file.exists():
+        drawings = read(folder)
+        drawn = machine.side_by_side(draw, [drawing.svg for drawing in drawings])
+        pictures = list(paths.progress(drawn, "drawing what people drew", len(drawings)))
+        kept = [i for i, picture in enumerate(pictures) if picture is not None]
+        part = pictures_file.with_suffix(".part.npy")
+        np.save(part, np.stack([pictures[i] for i in kept]))
+        os.replace(part, pictures_file)
+        told = [drawings[i]._replace(svg="") for i in kept]
+        paths.atomic_write(told_file, json.dumps(told))
+    rows = json.loads(told_file.read_text(encoding="utf-8"))
+    told = [Drawing(*row)._replace(words=tuple(row[3])) for row in rows]
+    return np.load(pictures_file, mmap_mode="r"), told
+
+
+def caption(drawing: Drawing, rng: np.random.Generator) -> str:
+    """One of the captions of a drawing, in its people's words alone."""
+    words = [word for word in drawing.words if word not in drawing.label]
+    if drawing.group == "character":
+        said = [word for word in words if rng.random() < 0.9]
+        return " , ".join(["a sticker of a person", *said]) + " ."
+    article = "an" if drawing.label[:1] in tuple("aeiou") else "a"
+    kind = rng.random()
+    if kind < 0.25 and words:
+        return f"a sticker of {article} {drawing.label} , {pick(rng, words)} ."
+    if kind < 0.35 and len(words) > 1:
+        one, other = rng.choice(words, 2, replace=False)
+        return f"a sticker of {one} , {other} ."
+    return f"a sticker of {article} {drawing.label} ."
+
+
+def compose(
+    drawings: torch.Tensor, backgrounds: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Pictures float32 [N, 3, S, S] in [0, 255] of RGBA uint8 drawings [N, S, S, 4].
+
+    Turned a little, mirrored, moved and scaled; some with the white border of a die-cut sticker;
+    some with thicker lines; on white, on a plain colour, or on one of the backgrounds, uint8
+    [M, S, S, 3]; a little brighter or darker.
+    """
+    count = len(drawings)
+
+    def between(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    def happens(share: float) -> torch.Tensor:
+        return torch.rand(count, 1, 1, 1, generator=generator) < share
+
+    rgba = drawings.permute(0, 3, 1, 2).float()
+    # colours of transparent pixels are black, and would darken every edge when interpolated
+    rgba = torch.cat([rgba[:, :3] * rgba[:, 3:] / 255, rgba[:, 3:]], 1)
+    scale, angle = between(0.9, 1.7), between(-0.2, 0.2)
+    mirrored = torch.where(between(0, 1) < 0.5, -1.0, 1.0)
+    matrix = torch.stack(
+        [
+            torch.stack([scale * angle.cos() * mirrored, -scale * angle.sin()], -1),
+            torch.stack([scale * angle.sin() * mirrored, scale * angle.cos()], -1),
+        ],
+        1,
+    )
+    affine = torch.cat([matrix, between(-0.3, 0.3, 2, 1)], -1)
+    grid = F.affine_grid(affine, list(rgba.shape), align_corners=False)
+    rgba = F.grid_sample(rgba, grid, align_corners=False)
+    colours, alpha = rgba[:, :3], rgba[:, 3:] / 255
+    # a dark line eats a pixel of what is beside it, inside the drawing
+    solid = colours + 255 * (1 - alpha)
+    thicker = -F.max_pool2d(-solid, 3, 1, 1) - 255 * (1 - alpha)
+    colours = torch.where(happens(0.15), thicker.clamp(min=0), colours)
+    border = happens(0.3) * F.max_pool2d(alpha, 9, 1, 4)
+    plain_colour = torch.where(happens(0.4), 255.0, between(0, 255, 3, 1, 1))
+    some = torch.randint(len(backgrounds), (count,), generator=generator)
+    others = backgrounds[some].permute(0, 3, 1, 2).float()
+    behind = torch.where(happens(0.15), others, plain_colour)
+    behind = behind * (1 - border) + 255 * border
+    pictures = (colours + behind * (1 - alpha)) * between(0.8, 1.15, 3, 1, 1)
+    return pictures.clamp(0, 255)
+
+
+def main() -> None:
+    """The command line, `make corpus`: fetch and draw everything, and say how much there is."""
+    parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain.drawings")
+    parser.add_argument("--work", type=Path, default=paths.CACHE / "pretrain", help="where it goes")
+    folder = parser.parse_args().work
+    _, drawings = build(folder)
+    for name, count in Counter(drawing.set for drawing in drawings).items():
+        print(f"{name:20} {count:5}")
+    print(f"{len(drawings)} drawings in {folder}")
+
+
+if __name__ == "__main__":
+    with command():
+        main()
