@@ -182,7 +182,7 @@ def read(folder: Path) -> list[Drawing]:
 
 
 def draw(svg: str) -> np.ndarray | None:
-    """RGBA uint8 [128, 128, 4], in the middle of a transparent square.
+    """RGBA uint8 [S, S, 4], S = 128, in the middle of a transparent square.
 
     None for a drawing that cannot be read or shows next to nothing.
     """
@@ -201,7 +201,7 @@ def draw(svg: str) -> np.ndarray | None:
 
 
 def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
-    """RGBA uint8 [N, 128, 128, 4] (memory-mapped) and the N drawings, without their SVG.
+    """RGBA uint8 [N, S, S, 4] (S = 128, memory-mapped) and the N drawings, without their SVG.
 
     Fetched and drawn once by all cores, and kept in `folder`.
     """
