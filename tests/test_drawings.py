@@ -95,6 +95,18 @@ def test_members_of_both_kinds_of_archive(tmp_path):
             packages.member(tmp_path / archive, "other.json")
 
 
+def test_a_node_that_cannot_draw_gets_a_sentence(tmp_path, monkeypatch):
+    node = tmp_path / "node"
+    node.write_text("#!/bin/sh\nexit 1\n")
+    node.chmod(0o755)
+    monkeypatch.setattr(drawings, "which", lambda name: str(node))
+    monkeypatch.setattr(packages, "unpack_modules", lambda archives, folder: None)
+    with pytest.raises(KCDPError, match="node 18 or newer"):
+        drawings._drawn_by_node(tmp_path, {})
+    jobs = json.loads((tmp_path / "jobs.json").read_text())
+    assert {job["set"] for job in jobs if job["count"] == drawings.NAMED} == drawings.WITH_NAMES
+
+
 # ---------------------------------------------------------------- words
 
 

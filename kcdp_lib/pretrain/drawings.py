@@ -33,8 +33,11 @@ from kcdp_lib.pretrain import packages
 from kcdp_lib.pretrain.texts import pick
 
 SIDE = 128
-# Characters of each set; those whose features have names are worth more.
+# Characters of each set; those whose designers named the features are worth more.
 NAMED, UNNAMED = 500, 200
+WITH_NAMES = frozenset(
+    "avataaars big-smile dylan lorelei micah personas pixel-art toon-head".split()
+)
 # The same figure in five skins would count five times; flags show nothing but colours.
 LEFT_OUT = re.compile(r"-tone\d?$|-tone-|(light|medium|dark)-skin|^flag|^regional-indicator")
 GROUPS = {
@@ -149,24 +152,27 @@ def characters(lines: list[str]) -> Iterator[Drawing]:
 
 
 def _drawn_by_node(folder: Path, archives: dict[str, Path]) -> list[str]:
-    """Lines of `characters.mjs`; KCDPError without node."""
+    """Lines of `characters.mjs`; KCDPError without node, or with one that cannot run it."""
     node = which("node")
     if node is None:
         raise KCDPError("node is not there; install it to draw the corpus. Nothing else needs it.")
     packages.unpack_modules(archives, folder)
-    named = ("avataaars", "big-smile", "dylan", "lorelei", "micah", "personas", "pixel-art")
     jobs = [
         {
             "set": package.short,
             "seed": seed,
-            "count": NAMED if package.short in (*named, "toon-head") else UNNAMED,
+            "count": NAMED if package.short in WITH_NAMES else UNNAMED,
         }
         for seed, package in enumerate(packages.of_kind("characters"))
     ]
     copyfile(Path(__file__).parent / "characters.mjs", folder / "characters.mjs")
     paths.atomic_write(folder / "jobs.json", json.dumps(jobs))
     script = [node, "characters.mjs", "jobs.json", "characters.jsonl"]
-    subprocess.run(script, cwd=folder, check=True)
+    if subprocess.run(script, cwd=folder, check=False).returncode:
+        raise KCDPError(
+            "node could not draw the characters, for the reason above; the generator asks for "
+            "node 18 or newer."
+        )
     return (folder / "characters.jsonl").read_text(encoding="utf-8").splitlines()
 
 
