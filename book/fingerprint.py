@@ -88,11 +88,16 @@ def file_of(module: str) -> Path:
 
 @cache
 def package_data() -> str:
-    """SHA over what the package ships beside code and prose."""
+    """SHA over what the package ships beside code and prose.
+
+    Not over what only the pre-training reads: no notebook runs it, and what it makes are weights.
+    """
     files = sorted(
         path
         for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+        if path.is_file()
+        and path.suffix not in (".py", ".pyc", ".md")
+        and PACKAGE / "pretrain" not in path.parents
     )
     return sha(
         *[

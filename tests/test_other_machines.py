@@ -22,6 +22,7 @@ SOURCES = [
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 OPENING = {"open", "NamedTemporaryFile"}  # functions, and those of paths and of os:
 METHODS = {*OPENING, "read_text", "write_text", "fdopen"}
+NO_TEXT = {"Image", "gzip", "os", "tarfile"}  # whose `open` opens no text
 
 
 # ---------------------------------------------------------------- what the sources say
@@ -43,8 +44,8 @@ def without_encoding(tree: ast.Module) -> list[int]:
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         named = {keyword.arg: keyword.value for keyword in node.keywords}
         owner = getattr(node.func, "value", None)
-        if name == "open" and isinstance(owner, ast.Name) and owner.id in ("Image", "gzip", "os"):
-            continue  # these open no text
+        if name == "open" and isinstance(owner, ast.Name) and owner.id in NO_TEXT:
+            continue
         values = [*node.args, *named.values()]
         modes = [value.value for value in values if isinstance(value, ast.Constant)]
         binary = any(isinstance(mode, str) and mode in ("rb", "wb", "ab", "r+b") for mode in modes)

@@ -101,7 +101,9 @@ def _bring(package: Package, folder: Path) -> Path:
                 "Nothing else needs it."
             )
         command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     files = [path for path in folder.iterdir() if path.is_file()]
     if done.returncode or len(files) != 1:
         said = (done.stderr.strip() or "it brought no file").splitlines()[-1]
