@@ -16,7 +16,6 @@ import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
-from kcdp_lib.machine import processors
 from kcdp_lib.pretrain import corpus, stack, train
 
 # In the order of starting, the longest first. A stage begins when a core is free and what it needs
@@ -24,7 +23,7 @@ from kcdp_lib.pretrain import corpus, stack, train
 NEEDS: dict[str, tuple[str, ...]] = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
 
 
-def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
+def run_stage(task: train.Task, name: str, needed: list[Future]) -> None:
     """One stage in a process of its own.
 
     Raises CalledProcessError if it, or a stage it needs, failed.
@@ -32,7 +31,8 @@ def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None
     for future in needed:
         future.result()
     command = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
-    subprocess.run([*command, "--out", args.out, "--work", args.work], check=True)
+    command += ["--out", task.out, "--work", task.work, "--knowledge", task.knowledge]
+    subprocess.run([*command, "--without", *task.without], check=True)
 
 
 def main() -> None:
@@ -42,26 +42,30 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus"
     )
-    parser.add_argument("--stage", choices=NEEDS, help="run this stage alone (used internally)")
+    parser.add_argument("--knowledge", choices=train.KNOWLEDGE, default="both")
+    parser.add_argument(
+        "--without", nargs="*", default=(), metavar="SET", help="drawings to leave out"
+    )
+    parser.add_argument("--stage", choices=NEEDS, help="run this stage alone")
     args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
     if args.stage:
-        torch.set_num_threads(max(1, processors() // 2))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        train.STAGES[args.stage](args.work, args.out, device)
+        train.STAGES[args.stage](task)
         return
-    stack.lay_out(args.out)
-    corpus.build(args.work)
+    stack.lay_out(task.out, train.spoken(task))
+    corpus.build(task.work)
     futures: dict[str, Future] = {}
     with ThreadPoolExecutor(2) as pool:
         for name, needs in NEEDS.items():
-            futures[name] = pool.submit(run_stage, args, name, [futures[need] for need in needs])
+            futures[name] = pool.submit(run_stage, task, name, [futures[need] for need in needs])
     failed = [name for name, future in futures.items() if future.exception()]
     if failed:
         sys.exit(
             f"Pre-training stopped in {', '.join(failed)}; the reason is above. The same command "
             "goes on from the last checkpoint."
         )
-    train.report(args.out)
+    train.report(task)
 
 
 if __name__ == "__main__":

