@@ -723,11 +723,6 @@ STAGES: dict[str, Callable[[Task], None]] = {
     "vae": train_vae,
     "unet": train_unet,
 }
-    "text": train_text,
-    "vae": train_vae,
-    "unet": train_unet,
-    "coca": train_coca,
-}
 
 
 def report(task: Task) -> None:
