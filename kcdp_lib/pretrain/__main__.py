@@ -21,7 +21,7 @@ from kcdp_lib.pretrain import stack, train
 def run_stage(task: train.Task, name: str) -> None:
     """One stage in a process of its own, which gives its memory back."""
     stage = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
-    stage += ["--out", task.out, "--work", task.work, "--knowledge", task.knowledge]
+    stage += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
     if subprocess.run([*stage, "--without", *task.without], check=False).returncode:
         sys.exit(
             f"Pre-training stopped in {name}; the reason is above. The same command goes on from "

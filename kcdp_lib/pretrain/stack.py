@@ -32,11 +32,12 @@ VAE = dict(
     up_block_types=("UpDecoderBlock2D",) * 4,
     mid_block_add_attention=False,
 )
+CHANNELS = (32, 64, 96, 128)  # of the UNet's levels
 UNET = dict(
     sample_size=IMAGE_SIZE // 8,
     in_channels=16,
     out_channels=16,
-    block_out_channels=(32, 64, 96, 128),
+    block_out_channels=CHANNELS,
     layers_per_block=2,
     cross_attention_dim=HIDDEN,
     attention_head_dim=(2, 4, 6, 8),  # heads of each level, 16 wide each

@@ -45,9 +45,9 @@ SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside the
 CLEAN = 0.4  # of its batches are pictures next to without noise
 # The UNet's maps that are laid over the VLM's tokens, with their channels.
 ALIGNED = {
-    "up_blocks.0.resnets.1": stack.UNET["block_out_channels"][3],
-    "up_blocks.1.attentions.1": stack.UNET["block_out_channels"][2],
-    "up_blocks.2.attentions.1": stack.UNET["block_out_channels"][1],
+    "up_blocks.0.resnets.1": stack.CHANNELS[3],
+    "up_blocks.1.attentions.1": stack.CHANNELS[2],
+    "up_blocks.2.attentions.1": stack.CHANNELS[1],
 }
 TEMPERATURE = 0.07  # of cosines, in every contrastive loss
 
@@ -494,7 +494,8 @@ class Aligned(nn.Module):
 
     def __init__(self, unet: Any, width: int):
         super().__init__()
-        self.unet, self.maps = unet, {}
+        self.unet = unet
+        self.maps: dict[str, torch.Tensor] = {}
         self.heads = nn.ModuleList()
         for name, channels in ALIGNED.items():
             unet.get_submodule(name).register_forward_hook(self.keep(name))

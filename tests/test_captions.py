@@ -1,0 +1,176 @@
+"""What is said of real drawings, and what the sentence encoder makes of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from kcdp_lib import world
+from kcdp_lib.pretrain import captions, measure, sentences, texts, train
+from kcdp_lib.pretrain.drawings import Drawing
+
+FACE = Drawing("some", "x", "grinning face", ("happy", "smile", "face"), "face", "")
+PERSON = Drawing("micah", "1", "person", ("sad mouth", "cry eyes"), "character", "")
+
+
+def labelled(label: str, *words: str) -> Drawing:
+    return FACE._replace(label=label, words=words)
+
+
+def test_people_s_captions_hold_nothing_but_people_s_words():
+    rng = np.random.default_rng(0)
+    assert {captions.peoples(FACE, rng) for _ in range(200)} == {
+        "a sticker of a grinning face .",
+        "a sticker of a grinning face , happy .",
+        "a sticker of a grinning face , smile .",
+        "a sticker of happy , smile .",
+        "a sticker of smile , happy .",
+    }
+    assert captions.peoples(labelled("angry face"), rng) == "a sticker of an angry face ."
+    assert {captions.peoples(PERSON, rng) for _ in range(100)} == {
+        "a sticker of a person .",
+        "a sticker of a person , sad mouth .",
+        "a sticker of a person , cry eyes .",
+        "a sticker of a person , sad mouth , cry eyes .",
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("grinning face with smiling eyes", {"mouth": "a big smile"}),
+        ("kissing face with smiling eyes", {}),
+        ("slightly smiling face", {"mouth": "a smile"}),
+        ("frowning face with open mouth", {"mouth": "an open mouth"}),
+        ("loudly crying face", {"response": "shedding tears"}),
+        (
+            "face with tears of joy",
+            {"mouth": "a big smile", "response": "shedding tears"},
+        ),
+        ("squinting face with tongue", {"mouth": "the tongue out", "eyes": "closed eyes"}),
+        ("angry face", {}),
+        ("teardrop", {}),
+    ],
+)
+def test_a_name_says_what_it_says_and_no_more(label, shown):
+    assert captions.signs(labelled(label)) == shown
+
+
+def test_features_of_a_character_are_told_in_the_world_s_words():
+    assert captions.signs(PERSON) == {"mouth": "a frown", "response": "shedding tears"}
+    brows = PERSON._replace(words=("frown eyebrows", "smiling eyes"))
+    assert captions.signs(brows) == {}
+
+
+def test_the_rule_s_phrases_are_the_world_s_own():
+    for kind, phrase, _ in captions.SIGNS:
+        assert phrase in measure.KINDS[kind]
+
+
+def test_a_caption_in_the_world_s_words_can_be_read_like_one_of_the_world():
+    rng = np.random.default_rng(0)
+    told = {captions.caption(PERSON, rng) for _ in range(100)}
+    assert "a sticker of a person with a frown , shedding tears ." in told
+    face = {captions.caption(FACE, rng) for _ in range(100)}
+    assert "a sticker of a face with a big smile , grinning face ." in face
+    assert measure.attributes("a sticker of a person with a frown , shedding tears .") == {
+        "subject person",
+        "mouth a frown",
+        "response shedding tears",
+    }
+
+
+def test_the_label_s_emotion_counts_before_the_keywords():
+    joy = labelled("face with tears of joy", "crying", "laugh")
+    assert captions.emotions(joy) == ["happy"]
+    assert captions.emotions(labelled("flushed face", "amazed", "embarrassed")) == ["surprise"]
+    assert captions.emotions(labelled("skull", "dead")) == []
+
+
+def test_words_that_people_feel_by_are_each_of_one_class():
+    words = [word for of in captions.FELT.values() for word in of.split()]
+    assert len(words) == len(set(words)) and set(captions.FELT) == set(world.SIX)
+
+
+def test_a_pair_names_an_emotion_that_people_gave_or_their_keywords():
+    rng = np.random.default_rng(0)
+    named = {captions.pair(FACE, rng)[1] for _ in range(300)}
+    words = set(world.EMOTION_WORDS["happy"])
+    assert {word for text in named for word in text.split()} & set(sentences.EMOTION_WORDS) <= {
+        *words,
+        *FACE.words,
+    }
+    assert any("picture that feels" in text for text in named)
+    assert captions.pair(labelled("gear"), rng) == ("a sticker of a gear .", "gear .")
+
+
+@pytest.fixture
+def drawn():
+    about = [FACE, PERSON, labelled("angry face", "rage")]
+    rng = np.random.default_rng(0)
+    told = [[captions.caption(one, rng) for one in about] for _ in range(train.VARIANTS)]
+    return train.Drawn(np.zeros((3, 4, 4, 4), np.uint8), about, told, np.full(3, 1 / 3))
+
+
+@pytest.mark.parametrize("knowledge", train.KNOWLEDGE)
+def test_each_knowledge_has_its_own_pairs(tmp_path, monkeypatch, drawn, knowledge):
+    monkeypatch.setattr(train, "PAIRS", 200)
+    task = train.Task(tmp_path, tmp_path, knowledge=knowledge)
+    pool = train.text_pool(task, drawn)
+    emotional = [
+        any(word in text.split() for word in sentences.EMOTION_WORDS) for text in pool.second
+    ]
+    by_people = sum(text.startswith("a sticker of a face with a big smile") for text in pool.first)
+    events = list(texts.HEARSAY["event"])
+    of_world = [any(event in text for event in events) for text in pool.first]
+    # the generator's table speaks of what events make people feel, if it may
+    told = any(e and w for e, w in zip(emotional, of_world, strict=True))
+    assert bool(by_people) == task.by_language
+    assert len(pool.ours) == len(pool.all)
+    assert told == (knowledge != "language")
+
+
+def test_where_both_teach_the_world_is_left_to_hearsay(tmp_path):
+    felt, ours = torch.full((2, 3), 1 / 3), np.array([True, False])
+    both = train.Task(tmp_path, tmp_path, knowledge="both").answers(felt, ours)
+    language = train.Task(tmp_path, tmp_path, knowledge="language").answers(felt, ours)
+    assert both.sum(1).tolist() == pytest.approx([0, 1]) and torch.equal(language, felt)
+
+
+def test_people_s_own_words_for_a_drawing_make_half_of_what_it_feels(drawn):
+    felt = torch.full((3, len(sentences.EMOTION_WORDS)), 1 / len(sentences.EMOTION_WORDS))
+    shares = train.people_feel(drawn, felt)
+    happy = [sentences.EMOTION_WORDS.index(word) for word in world.EMOTION_WORDS["happy"]]
+    assert shares.sum(1).tolist() == pytest.approx([1, 1, 1])
+    assert shares[0, happy].sum().item() == pytest.approx(0.5 + 0.5 * felt[0, happy].sum().item())
+
+
+def test_feelings_are_what_a_text_says_beyond_what_texts_are_like(tmp_path, monkeypatch):
+    """A word that is near to every text says nothing of any."""
+    directions = torch.eye(sentences.WIDTH)
+
+    def embed(some, work):
+        rows = []
+        for text in some:
+            near = next((i for i, word in enumerate(sentences.EMOTION_WORDS) if word in text), 0)
+            rows.append(directions[near] + directions[7])  # all are a little like word 7
+        return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+    monkeypatch.setattr(sentences, "embed", embed)
+    word = sentences.EMOTION_WORDS[20]
+    felt = sentences.feelings([f"a {word} cat", "a cup", "a ball"], tmp_path)
+    assert felt.shape == (3, len(sentences.EMOTION_WORDS))
+    assert felt.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert felt[0].argmax() == 20
+
+
+def test_near_texts_are_near_where_the_teacher_says_so():
+    teachers = torch.nn.functional.normalize(torch.randn(12, 5), dim=-1)
+    own = teachers.clone().requires_grad_(True)
+    right = train.same_neighbours(own, teachers)
+    right.backward()
+    assert torch.isfinite(own.grad).all()
+    assert right < train.same_neighbours(teachers[torch.randperm(12)], teachers)
+
+
+def test_captions_are_punctuated_for_who_has_read_books():
+    assert sentences.natural("a cat , trembling .") == "a cat, trembling."
