@@ -29,7 +29,7 @@ from .words import CODES, NO_CLASS, SEVERAL, is_number, note, plain_word, some, 
 
 DOMAINS = (*world.BENCHMARK, "noto")
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits
-SOURCE_SIDE = 64  # pixels at which the built-in pictures are stored
+SOURCE_SIDE = 128  # pixels at which the built-in pictures are stored
 MOST_WORDS, MOST_LETTERS = 20, 40  # of words that are no class, in counts and notes
 
 __all__ = [
