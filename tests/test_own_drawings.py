@@ -1,0 +1,50 @@
+"""Five drawings in a style of no set, drawn by hand for these tests (tests/own): what is there?"""
+
+import io
+from pathlib import Path
+
+import pytest
+import resvg_py
+from PIL import Image
+
+from kcdp_lib import datasets, vision_language
+from kcdp_lib.config import PRESETS
+from kcdp_lib.pretrain import measure
+
+OWN = Path(__file__).parent / "own"
+SHOWN = {
+    "smiling": {"mouth": {"a big smile"}},
+    "crying": {"mouth": {"a frown"}, "response": {"shedding tears"}},
+    "startled": {"mouth": {"an open mouth"}, "eyes": {"wide eyes"}},
+    "frowning": {"mouth": {"a frown"}, "eyes": {"closed eyes"}},
+    "cheeky": {"mouth": {"the tongue out"}},
+}
+
+
+def on_white(path: Path, side: int) -> Image.Image:
+    """A drawing as it would be pasted into a document."""
+    drawn = resvg_py.svg_to_bytes(
+        svg_string=path.read_text(encoding="utf-8"), width=side, height=side
+    )
+    picture = Image.open(io.BytesIO(bytes(drawn))).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture)
+    return white.convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def captions():
+    side = PRESETS["tiny"].image_size
+    files = sorted(OWN.glob("*.svg"))
+    pictures = datasets.read_images([on_white(file, side) for file in files], side)
+    vlm = vision_language.load_vlm(PRESETS["tiny"])
+    return dict(
+        zip([file.stem for file in files], vision_language.caption(vlm, pictures), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_drawing_of_nobody_s_style_is_described(captions, name):
+    named = measure.attributes(captions[name])
+    for kind, phrases in SHOWN[name].items():
+        assert {f"{kind} {phrase}" for phrase in phrases} <= named, captions[name]
