@@ -52,7 +52,7 @@ def of_miniatures() -> str:
         domains=[
             (
                 *(name, of["micro_f1"], of["macro_f1"], of["retrieval"]["image_to_text"]),
-                *(of["zero_shot_emotion_macro_f1"], of["psnr"]),
+                *(of["zero_shot_emotion_macro_f1"], of["vae"]["psnr"]),
             )
             for name, of in measured["domains"].items()
         ],

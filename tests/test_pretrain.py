@@ -158,7 +158,10 @@ def test_the_measurement_is_of_these_weights_and_this_world(measured):
 
 @pytest.mark.parametrize("domain", world.BENCHMARK)
 def test_the_vae_keeps_what_is_seen(measured, domain):
-    assert measured["domains"][domain]["psnr"] >= 22
+    """Captions of its reconstructions lose little: what it loses, the eye cannot see."""
+    vae = measured["domains"][domain]["vae"]
+    lost = vae["originals"]["micro_f1"] - vae["reconstructions"]["micro_f1"]
+    assert lost <= 0.05 and vae["psnr"] >= 22
 
 
 @pytest.mark.parametrize("domain", world.BENCHMARK)
@@ -207,21 +210,13 @@ def test_attribute_scores_count_what_is_said_wrong_and_what_is_not_said():
     )
 
 
-def test_psnr_of_a_perfect_and_of_a_known_round_trip():
-    class Off:
-        """Stands for a VAE whose decoder is wrong by 0.2 in [-1, 1], a tenth of the range."""
+def test_psnr_of_a_known_round_trip():
+    """A decoder that is wrong by a tenth of the range."""
+    images = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+    assert measure.psnr(images, images / 255 + 0.1) == pytest.approx(20.0, abs=1e-3)
 
-        device = torch.device("cpu")
-        config = type("Config", (), {"scaling_factor": 1.0})
 
-        def encode(self, x):
-            return type(
-                "Out", (), {"latent_dist": type("Dist", (), {"mode": staticmethod(lambda: x)})}
-            )
-
-        def decode(self, z):
-            return type("Out", (), {"sample": z + 0.2})
-
-    assert measure.psnr(Off(), torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)) == pytest.approx(
-        20.0, abs=1e-3
-    )
+def test_tears_are_counted_where_they_are_said_and_where_they_are():
+    seen = [{"response": "shedding tears"}, {"response": "trembling"}, {}]
+    said = ["a cat , shedding tears .", "a cat , shedding tears .", "a cat ."]
+    assert measure.tears(said, seen) == pytest.approx(2 / 3, abs=1e-4)
