@@ -26,8 +26,8 @@ from kcdp_lib.errors import KCDPError, first_line
 # "Loading weights", once for every model, would fill the notebooks.
 transformers_logging.disable_progress_bar()
 
-# What a VLM was trained on, beside its weights (`kcdp_lib.familiar`). No answer depends on it, so no
-# key does.
+# What a VLM has seen, beside its weights (`kcdp_lib.familiar`): no answer depends on it, so no key
+# does.
 FAMILIAR = "familiar.safetensors"
 # What loaders raise for files that are missing or broken.
 LIBRARY_ERRORS = (

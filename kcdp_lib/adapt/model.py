@@ -59,7 +59,10 @@ class Prediction:
 
     @property
     def unfamiliar(self) -> np.ndarray | None:
-        """Is a picture unlike anything that the VLM was trained on? Bool [N], or None."""
+        """Is a picture unlike anything that the VLM was trained on? Bool [N], or None.
+
+        By `familiar.UNFAMILIAR` (chapter 05).
+        """
         return None if self.familiarity is None else self.familiarity < UNFAMILIAR
 
 
