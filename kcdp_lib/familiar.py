@@ -30,7 +30,7 @@ class Known(NamedTuple):
     scale: torch.Tensor  # [F], standard deviations
     axes: torch.Tensor  # [K, F], the leading principal directions of standardised features
     spread: torch.Tensor  # [K], standard deviations along them
-    rest: torch.Tensor  # [1], the standard deviation along every other direction
+    rest: torch.Tensor  # [], the standard deviation along every other direction
     distances: torch.Tensor  # [Q], rising: quantiles over known pictures that are not in the fit
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ class Known(NamedTuple):
     def familiarity(self, features: torch.Tensor) -> torch.Tensor:
         """The share of known pictures that are at least as far off as each of N, [N], 0 to 1."""
         nearer = torch.searchsorted(self.distances, self.distance(features))
-        return 1 - nearer / len(self.distances)
+        return (len(self.distances) - nearer) / len(self.distances)
 
 
 def load_known(preset: Preset) -> Known | None:

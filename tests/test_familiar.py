@@ -91,7 +91,7 @@ def test_familiarity_is_the_share_of_known_pictures_at_least_as_far_off():
         scale=torch.ones(2),
         axes=torch.tensor([[1.0, 0.0]]),
         spread=torch.ones(1),
-        rest=torch.ones(1),
+        rest=torch.tensor(1.0),
         distances=torch.tensor([1.0, 2.0, 3.0, 4.0]),
     )
     asked = torch.tensor([[0.0, 0.0], [0.0, 2.0], [2.5, 0.0], [4.0, 0.0], [3.0, 4.0]])

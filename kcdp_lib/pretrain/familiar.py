@@ -58,7 +58,7 @@ def fit(seen: torch.Tensor, held_out: torch.Tensor) -> Known:
     variances = variances.flip(0).clamp(min=1e-4)
     count = min(DIRECTIONS, len(variances) - 1)
     axes = directions.flip(1)[:, :count].T
-    rest = variances[count:].mean()[None]
+    rest = variances[count:].mean()
     parts = [mean, scale, axes, variances[:count].sqrt(), rest.sqrt(), torch.zeros(1)]
     known = Known(*[part.half().float() for part in parts])
     levels = (torch.arange(QUANTILES) + 0.5) / QUANTILES
