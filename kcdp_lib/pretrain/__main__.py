@@ -17,11 +17,15 @@ import torch
 from kcdp_lib import paths
 from kcdp_lib.command import command
 from kcdp_lib.machine import processors
-from kcdp_lib.pretrain import corpus, stack, train
+from kcdp_lib.pretrain import corpus, familiar, stack, train
 
+STAGES = {**train.STAGES, "familiar": familiar.train_familiar}
 # In the order of starting, the longest first. A stage begins when a core is free and what it needs
 # is there.
-NEEDS: dict[str, tuple[str, ...]] = {"coca": (), "text": (), "vae": (), "unet": ("text", "vae")}
+NEEDS: dict[str, tuple[str, ...]] = {
+    **{"coca": (), "text": (), "vae": (), "unet": ("text", "vae")},
+    "familiar": ("coca",),
+}
 
 
 def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
@@ -47,7 +51,7 @@ def main() -> None:
     if args.stage:
         torch.set_num_threads(max(1, processors() // 2))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train.STAGES[args.stage](args.work, args.out, device)
+        STAGES[args.stage](args.work, args.out, device)
         return
     stack.lay_out(args.out)
     corpus.build(args.work)
