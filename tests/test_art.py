@@ -146,6 +146,9 @@ def test_ratings_are_those_of_emotag():
         ("unamused face", ("unhappy",), "1F612", ""),
         ("nauseated face", ("gross", "vomit"), "1F922", "disgust"),
         ("hushed face", ("stunned", "surprised"), "1F62F", "surprise"),
+        ("face with steam from nose", ("angry", "fury", "mad", "rage", "unhappy"), "1F624", "anger"),
+        ("tired face", ("sad",), "1F62B", ""),
+        ("upside-down face", ("smile", "hehe"), "1F643", ""),
         ("cat with wry smile", ("smile", "ironic"), "1F63C", ""),
         ("smiling face with tear", ("happy", "tear"), "1F972", ""),
         ("frowning face with open mouth", ("scared", "surprise"), "1F626", ""),
@@ -239,7 +242,8 @@ def test_a_former_name_leads_to_the_emoji():
 
 
 def test_what_is_written_is_what_was_said(tmp_path):
-    square = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0h9v9H0z"/></svg>'
+    path = '<path d="M0 0h9v9H0z"/>'
+    square = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{path}</svg>'
     pictures = [
         (
             art.Picture("micah", f"{i:012x}", f"micah: {label} mouth", square),

@@ -21,7 +21,7 @@ from kcdp_lib.world import SIX
 EMOTAG = {"joy": "happy"} | {name: name for name in SIX if name != "happy"}
 # A rating decides if it is at least this high, and the next one this much lower.
 HIGH, LEAD = 2 / 3, 0.2
-FAINT = 0.25  # the highest rating of a face that shows nothing
+FAINT = 0.4  # the highest rating of a face that shows hardly anything
 
 # Words that name a class. Of the nouns and adverbs of a keyword list many name a situation: "sick",
 # "oops" and "omg" are in none of these rows, because people use them for several.
@@ -29,7 +29,7 @@ WORDS = {
     "surprise": "surprise surprised shock shocked astonished amazed amazement awe stunned "
     "mindblown agape",
     "happy": "happy joy glad cheerful cheery smile smiling smiles grin grinning laugh laughing "
-    "laughs haha hehe lol funny hilarious amusing love kiss kisses kissing celebrate celebration "
+    "laughs giggle giggling haha hehe lol funny hilarious amusing love kiss kisses kissing celebrate celebration "
     "party partying hooray yay excited",
     "disgust": "disgust disgusted gross nasty nauseated vomit vomiting puke barf",
     "fear": "fear fearful afraid scared scary frightened terrified anxious anxiety nervous worried "
@@ -46,8 +46,12 @@ DOUBTS = frozenset(
 )
 ENOUGH_WORDS, MOST_OF_THEM = 2, 3 / 4
 
-# Numbered mouths whose designer says "happy" or "sad", and of which a viewer would not be sure.
+# What is called one thing and drawn or meant as another: a viewer would not be sure.
 UNSURE = {
+    "emoji": {
+        "upside-down face": "often meant as irony",
+        "anxious face": "drawn as a kiss",
+    },
     "lorelei": {
         **dict.fromkeys(("happy11", "happy13", "happy14", "happy17", "happy18"), "hardly a smile"),
         **dict.fromkeys(("sad01", "sad02"), "open, as in surprise"),
@@ -104,38 +108,39 @@ def about_emoji(name: str, keywords: Sequence[str], code: str, lifeless: bool) -
     code: "1F600"; lifeless: a skull, a ghost or a mask, which is meant to move whoever sees it, and
     need not show what it evokes.
     """
+    said = _worded(name, keywords)
     if rated := ratings().get(code):
-        said = _rated(rated, votes([name, *keywords]))
-    else:
-        said = _worded(name, keywords)
-    if said and lifeless and said.label:
-        return said._replace(label="", reason=f"{said.reason}; evoked rather than shown")
+        said = _rated(rated, said)
+    doubt = "evoked rather than shown" if lifeless else UNSURE["emoji"].get(name)
+    if said and said.label and doubt:
+        return said._replace(label="", reason=f"{said.reason}; {doubt}")
     return said
 
 
-def _rated(rated: dict[str, float], named: dict[str, list[str]]) -> Said | None:
-    """By EmoTag; where two ratings are near each other, CLDR's words may decide between them."""
+def _rated(rated: dict[str, float], worded: Said | None) -> Said | None:
+    """By EmoTag; where two ratings are near each other, what is `worded` by CLDR may decide."""
     values = {EMOTAG[emotion]: rated[emotion] for emotion in EMOTAG}
     (first, high), (second, low), *_ = sorted(values.items(), key=lambda item: -item[1])
-    if high < FAINT:
+    if high <= FAINT:
         return None
     reason = f"{first} {high:.2f}, then {second} {low:.2f}"
-    agreed = list(named) == [first]
-    certain = high >= HIGH and (high - low >= LEAD or agreed)
-    if certain and high - low < LEAD:
-        reason += f"; CLDR: {', '.join(named[first])}"
+    clear = high - low >= LEAD
+    agreed = worded is not None and worded.label == first
+    certain = high >= HIGH and (clear or agreed)
+    if worded and certain and not clear:
+        reason += f"; CLDR has {worded.reason}"
     shares = normalised([values[name] for name in SIX])
     return Said(first if certain else "", shares, "EmoTag", reason, tuple(rated.values()))
 
 
 def _worded(name: str, keywords: Sequence[str]) -> Said | None:
-    """By CLDR's words.
+    """By CLDR's words; None where fewer than two, and none of the name, name a class.
 
     Certain where the name names one class, or two words do, and more than three quarters of all
     words that name a class name this one.
     """
     named, in_name = votes([name, *keywords]), votes([name])
-    if not named:
+    if sum(map(len, named.values())) < ENOUGH_WORDS and not in_name:
         return None
     (first, words), *_ = named.items()
     shares = normalised([len(named.get(one, ())) for one in SIX])
@@ -163,13 +168,13 @@ def about_character(name: str, options: dict[str, str]) -> Said:
     frowning = named.get("mouth") == "sadness"
     upper = {named[part] for part in ("eyes", "eyebrows") if part in named}
     if frowning and upper == {"anger"}:
-        classes, reason = {"anger"}, f"{reason}: the upper half of the face decides"
+        classes, reason = {"anger"}, f"{reason}; the upper half of the face decides"
     unsure = [text for text in features.values() if doubts([text])]
     unsure += [why for value in options.values() if (why := UNSURE.get(name, {}).get(value))]
     if len(classes) > 1:
-        reason += ": a contradiction"
+        reason += "; a contradiction"
     if unsure:
-        reason = ": ".join(filter(None, [reason, ", ".join(unsure)]))
+        reason = "; ".join(filter(None, [reason, f"doubtful: {', '.join(unsure)}"]))
     certain = len(classes) == 1 and not unsure
     shares = normalised([float(one in classes) for one in SIX])
     label = next(iter(classes)) if certain else ""
