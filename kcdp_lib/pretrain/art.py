@@ -336,7 +336,7 @@ def shown_part(svg: str, box: tuple[float, float, float]) -> str:
     return svg.replace(view[0], f'viewBox="{part}"', 1)
 
 
-def cast(lines: Iterable[str]) -> Iterator[tuple[Picture, Said]]:
+def characters(lines: Iterable[str]) -> Iterator[tuple[Picture, Said]]:
     """The characters that `characters.mjs` drew, a JSON line each, and what is said of them."""
     for number, line in enumerate(lines):
         one = json.loads(line)
@@ -363,7 +363,7 @@ def splits(told: dict[str, Said]) -> dict[str, str]:
         head = concept.split(": ")[0]
         groups.setdefault(head if head in CASTS else "emoji", []).append(concept)
     order = (*SIX, "")
-    found = {}
+    found: dict[str, str] = {}
     for group in groups.values():
         group.sort(key=lambda concept: (order.index(told[concept].label), paths.sha(concept)))
         found |= {concept: ("test", "train")[i % 2] for i, concept in enumerate(group)}
@@ -451,7 +451,7 @@ def read(folder: Path) -> list[tuple[Picture, Said]]:
     for package in packages.of_kind("icons"):
         collection = json.loads(packages.member(archives[package.short], "icons.json"))
         found += emoji(package.short, collection, emojibase)
-    return [*found, *cast(drawings.drawn_by_node(folder, archives, cast_jobs()))]
+    return [*found, *characters(drawings.drawn_by_node(folder, archives, cast_jobs()))]
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ WORDS = {
     "surprise": "surprise surprised shock shocked astonished amazed amazement awe stunned "
     "mindblown agape",
     "happy": "happy joy glad cheerful cheery smile smiling smiles grin grinning laugh laughing "
-    "laughs giggle giggling haha hehe lol funny hilarious amusing love kiss kisses kissing celebrate celebration "
-    "party partying hooray yay excited",
+    "laughs giggle giggling haha hehe lol funny hilarious amusing love kiss kisses kissing "
+    "celebrate celebration party partying hooray yay excited",
     "disgust": "disgust disgusted gross nasty nauseated vomit vomiting puke barf",
     "fear": "fear fearful afraid scared scary frightened terrified anxious anxiety nervous worried "
     "worry panic screaming",
@@ -41,9 +41,7 @@ WORDS = {
 }
 CLASS_OF = {word: name for name, words in WORDS.items() for word in words.split()}
 # With one of these, nothing is certain: "wry smile", "awkward smile", "smirk".
-DOUBTS = frozenset(
-    "wry ironic sarcasm sarcastic awkward smirk pucker confused hopeful".split()
-)
+DOUBTS = frozenset("wry ironic sarcasm sarcastic awkward smirk pucker confused hopeful".split())
 ENOUGH_WORDS, MOST_OF_THEM = 2, 3 / 4
 
 # What is called one thing and drawn or meant as another: a viewer would not be sure.
@@ -57,7 +55,7 @@ UNSURE = {
         **dict.fromkeys(("sad01", "sad02"), "open, as in surprise"),
         **dict.fromkeys(("sad03", "sad09"), "hardly a frown"),
         **{"happy08": "a kiss or a tongue", "sad06": "clenched teeth", "sad08": "a tongue"},
-    }
+    },
 }
 
 
@@ -164,21 +162,26 @@ def about_character(name: str, options: dict[str, str]) -> Said:
     features = {part: feature(part, value) for part, value in options.items()}
     named = {part: first for part, text in features.items() for first in votes([text])}
     classes = set(named.values())
-    reason = ", ".join(text for part, text in features.items() if part in named)
-    frowning = named.get("mouth") == "sadness"
+    reasons = [", ".join(features[part] for part in named)]
     upper = {named[part] for part in ("eyes", "eyebrows") if part in named}
-    if frowning and upper == {"anger"}:
-        classes, reason = {"anger"}, f"{reason}; the upper half of the face decides"
-    unsure = [text for text in features.values() if doubts([text])]
-    unsure += [why for value in options.values() if (why := UNSURE.get(name, {}).get(value))]
+    if named.get("mouth") == "sadness" and upper == {"anger"}:
+        classes = upper
+        reasons.append("the upper half of the face decides")
     if len(classes) > 1:
-        reason += "; a contradiction"
-    if unsure:
-        reason = "; ".join(filter(None, [reason, f"doubtful: {', '.join(unsure)}"]))
+        reasons.append("a contradiction")
+    unsure = _unsure(name, options, features)
+    reasons += [f"doubtful: {', '.join(unsure)}"] if unsure else []
     certain = len(classes) == 1 and not unsure
     shares = normalised([float(one in classes) for one in SIX])
-    label = next(iter(classes)) if certain else ""
-    return Said(label, shares, "designers", reason or "names no emotion")
+    reason = "; ".join(filter(None, reasons)) or "names no emotion"
+    return Said(next(iter(classes)) if certain else "", shares, "designers", reason)
+
+
+def _unsure(name: str, options: dict[str, str], features: dict[str, str]) -> list[str]:
+    """What makes a character doubtful: words of its features, and what its set is listed for."""
+    listed = UNSURE.get(name, {})
+    doubtful = [text for text in features.values() if doubts([text])]
+    return doubtful + [listed[value] for value in options.values() if value in listed]
 
 
 def concept_of(name: str, options: dict[str, str]) -> str:
