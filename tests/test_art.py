@@ -248,18 +248,18 @@ def test_a_former_name_leads_to_the_emoji():
 
 
 def test_what_is_written_is_what_was_said(tmp_path):
-    path = '<path d="M0 0h9v9H0z"/>'
+    path = '<path d="M{} 0h9v9H0z"/>'
     square = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{path}</svg>'
     pictures = [
         (
-            art.Picture("micah", f"{i:012x}", f"micah: {label} mouth", square),
+            art.Picture("micah", f"{i:012x}", f"micah: {label} mouth", square.format(left)),
             concepts.Said(label, (), "designers", "for a test"),
         )
-        for i, label in enumerate(("happy", "sadness"))
+        for i, (left, label) in enumerate([(0, "happy"), (4, "sadness"), (4, "sadness")])
     ]
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     first = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*") if path.is_file()}
-    assert len(first) == 4
+    assert len(first) == 4  # two pictures, since the third is the second again
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     assert first == {path: path.read_bytes() for path in first}
     (table,) = [rows(tmp_path / "art" / "micah" / "metadata.csv")]

@@ -421,11 +421,14 @@ HEADER = ("concept", "label", "certain", *SIX, "source", "reason", "split", "emo
 def write(place: Path, pictures: Sequence[tuple[Picture, Said]], folder: Path) -> None:
     """Write the sets below `place`, in place of what was there, and the table of concepts.
 
-    `folder` keeps what is drawn, so that a second run is quick.
+    `folder` keeps what is drawn, so that a second run is quick. Of pictures that are the same, byte
+    by byte, the first is written.
     """
     steps = paths.progress(pictures, "drawing art", len(pictures))
     drawn = {picture: on_white(picture.svg, folder) for picture, _ in steps}
-    kept = [(picture, said) for picture, said in pictures if drawn[picture]]
+    first = {content: picture for picture, content in reversed(drawn.items()) if content}
+    wanted = set(first.values())
+    kept = [(picture, said) for picture, said in pictures if picture in wanted]
     told = {picture.concept: said for picture, said in kept}
     split_of = splits(told)
     lists: dict[str, list[tuple[str, str, str]]] = {}
