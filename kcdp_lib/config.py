@@ -458,7 +458,7 @@ Count = Annotated[
 Domain = Annotated[
     str,
     PlainValidator(_place),
-    f"one of {', '.join(BENCHMARK)}, noto, or a folder of pictures",
+    f"one of {', '.join(BENCHMARK)}, noto, art-noto or another hand, or a folder of pictures",
 ]
 Folder = Annotated[str, PlainValidator(_place), "a folder"]
 Text = Annotated[str, Field(strict=True), "a text"]
