@@ -481,8 +481,11 @@ def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure
     """A matrix of macro-F1 for each name.
 
     A row for each source, a column for each target, on one scale of colours; a pair that was not
-    run is blank.
+    run is blank, and a domain that was in no run is left out.
     """
+    tables = {
+        name: table.dropna(how="all").dropna(axis=1, how="all") for name, table in tables.items()
+    }
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         rows, highest = (
             -(-len(tables) // 2),

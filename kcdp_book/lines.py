@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.metrics import confusion, recall
 from kcdp_lib.paths import ROOT, atomic_write, sha
 
 LABELS = ROOT / "results" / "labels.json"  # key -> the true classes of test pictures, a digit each
@@ -48,9 +49,10 @@ def unpacked(metrics: dict) -> dict:
         if "predicted" in scores:
             scores["labels"] = known_labels()[scores["labels"]]
             scores["predicted"] = out_of_pairs(scores["predicted"], len(scores["labels"]))
-            scores["confusion"] = confusion(scores["labels"], scores["predicted"])
+            true, predicted = (digits_of(scores[name]) for name in ("labels", "predicted"))
+            scores["confusion"] = confusion(true, predicted, len(EMOTIONS)).tolist()
         if "confusion" in scores and "per_class_recall" not in scores:
-            scores["per_class_recall"] = recall(scores["confusion"])
+            scores["per_class_recall"] = recall(np.array(scores["confusion"]))
     return {**metrics, **whole}
 
 
@@ -66,19 +68,9 @@ def out_of_pairs(letters: str, count: int) -> str:
     return "".join(f"{first}{second}" for first, second in pairs)[:count]
 
 
-def confusion(labels: str, predicted: str) -> list[list[int]]:
-    """Counts, a row for each true class."""
-    counts = np.zeros((len(EMOTIONS),) * 2, dtype=int)
-    np.add.at(counts, (np.array(list(labels), int), np.array(list(predicted), int)), 1)
-    return counts.tolist()
-
-
-def recall(counts: list[list[int]]) -> dict[str, float | None]:
-    """Of each class the share that was found; None for one without a picture."""
-    return {
-        name: round(row[i] / sum(row), 6) if sum(row) else None
-        for i, (name, row) in enumerate(zip(EMOTIONS, counts, strict=True))
-    }
+def digits_of(classes: str) -> np.ndarray:
+    """The classes [N] that a text of N digits stands for."""
+    return np.array(list(classes), int)
 
 
 @cache

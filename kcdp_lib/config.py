@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import date, timedelta
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -458,7 +458,7 @@ Count = Annotated[
 Domain = Annotated[
     str,
     PlainValidator(_place),
-    f"one of {', '.join(BENCHMARK)}, noto, or a folder of pictures",
+    f"one of {', '.join(BENCHMARK)}, noto, art-noto or another hand, or a folder of pictures",
 ]
 Folder = Annotated[str, PlainValidator(_place), "a folder"]
 Text = Annotated[str, Field(strict=True), "a text"]
@@ -699,13 +699,16 @@ def _not_known(parameter: str, value: Any, known: Collection) -> str:
     return f"{parameter}={_quoted(value)} is not known{meant}; choose one of {choice}."
 
 
+ALIKE = 0.6  # of `SequenceMatcher`'s ratio, from which on one word may be meant by another
+
+
 def nearest(value: Any, known: Collection) -> str | None:
     """The known word that was probably meant: of equally close ones the first; None if none is."""
     words = {str(word).casefold(): str(word) for word in known}
     given = str(value).strip().casefold()
-    close = get_close_matches(given, words, len(words) or 1)
-    likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words if word in close}
-    return words[max(likeness, key=likeness.__getitem__)] if likeness else None
+    likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words}
+    best = max(likeness, key=likeness.__getitem__, default=None)
+    return words[best] if best and likeness[best] >= ALIKE else None
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:

@@ -26,6 +26,9 @@ from kcdp_lib.errors import KCDPError, first_line
 # "Loading weights", once for every model, would fill the notebooks.
 transformers_logging.disable_progress_bar()
 
+# What a VLM has seen, beside its weights (`kcdp_lib.familiar`): no answer depends on it, so no key
+# does.
+FAMILIAR = "familiar.safetensors"
 # What loaders raise for files that are missing or broken.
 LIBRARY_ERRORS = (
     OSError,
@@ -126,7 +129,7 @@ def check_words(tokenizer, words: int, what: str, name: str) -> None:
 def model_key(name: str) -> str:
     """SHA of a model: over its folder's files, or over the hub id, which names a commit.
 
-    Hidden files are left out: there `hf download --local-dir` notes its times.
+    Hidden files are left out: there `hf download --local-dir` notes its times. So is `FAMILIAR`.
     """
     folder = Path(name.removeprefix("local-dir:"))
     if paths.at_revision(name)[1] or not folder.is_dir():
@@ -134,7 +137,7 @@ def model_key(name: str) -> str:
     parts = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         within, about = path.relative_to(folder), path.stat()
-        if not any(part.startswith(".") for part in within.parts):
+        if path.name != FAMILIAR and not any(part.startswith(".") for part in within.parts):
             parts += [within.as_posix(), _digest(path, about.st_size, about.st_mtime_ns)]
     return paths.sha(*parts)
 

@@ -37,17 +37,28 @@ def scores(
     class that has no picture is None.
     """
     labels, predicted = _labelled(labels, probs)
-    confusion = _confusion(labels, predicted, len(classes))
-    counts = confusion.sum(1)
-    recall = np.divide(np.diag(confusion), counts, out=np.zeros(len(classes)), where=counts > 0)
-    resampled = _summaries(_resample(confusion, seed))
+    table = confusion(labels, predicted, len(classes))
+    resampled = _summaries(_resample(table, seed))
     return {
         "n": int(len(labels)),
-        **_with_intervals(_summaries(confusion), resampled),
-        "per_class_recall": {
-            name: _number(recall[i]) if counts[i] else None for i, name in enumerate(classes)
-        },
-        "confusion": confusion.tolist(),
+        **_with_intervals(_summaries(table), resampled),
+        "per_class_recall": recall(table, classes),
+        "confusion": table.tolist(),
+    }
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts [C, C], a row for each true class, of N labels [N] and predicted classes [N]."""
+    table = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table
+
+
+def recall(confusion: np.ndarray, classes: Sequence[str] = EMOTIONS) -> dict[str, float | None]:
+    """Of each class of a table [C, C] the share that was found, 0 to 1; None without a picture."""
+    return {
+        name: _number(row[i] / row.sum()) if row.sum() else None
+        for i, (name, row) in enumerate(zip(classes, confusion, strict=True))
     }
 
 
@@ -247,13 +258,6 @@ def _labelled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.nda
         raise ValueError(f"{len(labels)} labels beside {len(probs)} predictions")
     known = labels >= 0
     return labels[known], np.asarray(probs)[known].argmax(1)
-
-
-def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts [true class, predicted class]."""
-    table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (labels, predicted), 1)
-    return table
 
 
 def _resample(cells: np.ndarray, seed: int) -> np.ndarray:

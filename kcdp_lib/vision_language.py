@@ -202,15 +202,24 @@ def see_and_say(
     the caption's embedding.
     """
     embeddings, image_tokens = _look(vlm, images)
-    mirrored, _ = _look(vlm, images.flip(-1))
     captions = write(writer, images) if writer else _write(vlm, image_tokens)
-    together = torch.cat(
-        [
-            F.normalize(embeddings + mirrored, dim=-1),
-            image_tokens.mean(1),
-            image_tokens.amax(1),
-            embed_texts(vlm, captions),
-        ],
-        1,
-    )
+    seen = _features(vlm, images, embeddings, image_tokens)
+    together = torch.cat([seen, image_tokens.amax(1), embed_texts(vlm, captions)], 1)
     return embeddings.cpu(), captions, together.cpu()
+
+
+def _features(
+    vlm: VLM, images: torch.Tensor, embeddings: torch.Tensor, image_tokens: torch.Tensor
+) -> torch.Tensor:
+    """The first half of `see_and_say`'s last, [N, 2 D], from what `_look` gave of the images."""
+    mirrored, _ = _look(vlm, images.flip(-1))
+    both = F.normalize(embeddings + mirrored, dim=-1)
+    return torch.cat([both, image_tokens.mean(1)], 1)
+
+
+def image_features(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
+    """[N, 2 D] of uint8 images [N, 3, S, S], what `see_and_say`'s [N, 4 D] begin with.
+
+    By them `kcdp_lib.familiar` tells what the VLM has seen before (chapter 02).
+    """
+    return _features(vlm, images, *_look(vlm, images))

@@ -156,7 +156,7 @@ def test_metrics_hold_what_is_promised(finished):
         "provenance"
     ].keys()
     assert results["source"]["test"]["n"] == 18 and results["target"]["test"]["n"] == 12
-    assert results["target"]["transductive"] is True
+    assert results["target"]["transductive"] is True and "unfamiliar" not in results["target"]
     assert set(results["baselines"]) == BASELINES == set(results["differences"])
     for scores in (results["target"]["test"], *results["baselines"].values()):
         assert SCORE_FIELDS <= scores.keys() and np.sum(scores["confusion"]) == 12
@@ -181,6 +181,7 @@ def test_predictions_hold_every_target_picture(finished):
             and isinstance(row["caption"], str)
             and isinstance(row["triplets"], list)
         )
+        assert row["familiarity"] is None, "the blank stack does not know what it has seen"
 
 
 def test_folder_holds_no_pickle_and_no_leftovers(finished):
@@ -210,6 +211,7 @@ def test_saved_model_predicts_what_the_run_predicted(finished, world):
     assert said.probs == pytest.approx(
         np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
     )
+    assert said.familiarity is None and said.unfamiliar is None
     assert said.labels == [row["predicted"] for row in rows] and said.captions == [
         row["caption"] for row in rows
     ]

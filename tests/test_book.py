@@ -311,7 +311,7 @@ def test_what_changed_is_named(monkeypatch, tmp_path):
 
     tree = tmp_path / "tree"
     for folder in ("results", "kcdp_lib", "kcdp_book"):
-        ignored = shutil.ignore_patterns("models", "noto", "__pycache__")
+        ignored = shutil.ignore_patterns("models", "noto", "art", "__pycache__")
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
     (tree / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes() + b"one==1\n")
     monkeypatch.setattr("fingerprint.ROOT", tree)

@@ -40,16 +40,14 @@ def save(path, mode="RGB", size=(40, 30), colour=None):
 # ---------------------------------------------------------------- the built-in domains
 
 
-def test_domains_are_the_benchmarks_and_noto():
-    assert (
-        datasets.DOMAINS == ("photos", "stickers", "sketches", "paintings", "noto")
-        and EMOTIONS == SIX
-    )
+def test_domains_are_the_benchmarks_and_real_art():
+    assert world.BENCHMARK == ("photos", "stickers", "sketches", "paintings")
+    assert datasets.DOMAINS == (*world.BENCHMARK, "noto", *datasets.ART) and EMOTIONS == SIX
     with pytest.raises(
         KCDPError,
         match=(
             "'icons' is neither a known domain nor a folder; choose one of photos, stickers, "
-            "sketches, paintings, noto"
+            "sketches, paintings, noto, art-noto"
         ),
     ):
         datasets.load("icons", "train")  # for pre-training only

@@ -101,7 +101,7 @@ def test_a_node_that_cannot_draw_gets_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(drawings, "which", lambda name: str(node))
     monkeypatch.setattr(packages, "unpack_modules", lambda archives, folder: None)
     with pytest.raises(KCDPError, match="node 18 or newer"):
-        drawings._drawn_by_node(tmp_path, {})
+        drawings.drawn_by_node(tmp_path, {}, drawings.corpus_jobs())
     jobs = json.loads((tmp_path / "jobs.json").read_text())
     assert {job["set"] for job in jobs if job["count"] == drawings.NAMED} == drawings.WITH_NAMES
 

@@ -597,7 +597,9 @@ def test_stages_lie_end_to_end_and_end_at_the_step():
 def test_heat_maps_hold_every_pair_on_one_scale():
     domains = ["photos", "stickers"]
     tables = {
-        name: pandas.DataFrame(values, domains, [*domains, "noto"])
+        name: pandas.DataFrame(values, domains, [*domains, "noto"]).reindex(
+            [*domains, "art-micah"], columns=[*domains, "noto", "art-micah"]
+        )
         for name, values in (
             ("one", [[np.nan, 0.5, 0.25], [0.75, np.nan, 1.0]]),
             ("another", [[np.nan, 0.6, 0.6], [0.6, np.nan, 0.6]]),
@@ -612,6 +614,7 @@ def test_heat_maps_hold_every_pair_on_one_scale():
         one.get_ylabel(),
         another.get_xlabel(),
     ) == ("source", "target")
+    assert [label.get_text() for label in one.get_xticklabels()] == [*domains, "noto"]
 
 
 def test_scores_by_pictures_have_a_line_a_method_and_a_dot_a_seed():

@@ -71,7 +71,7 @@ def test_a_stage_that_reads_two_settings_of_one_value_keeps_them_apart():
 def package(tmp_path, monkeypatch):
     """A copy of the package's code, in which keys are looked up."""
     copy = tmp_path / "kcdp_lib"
-    ignored = shutil.ignore_patterns("models", "noto", "__pycache__")
+    ignored = shutil.ignore_patterns("models", "noto", "art", "__pycache__")
     shutil.copytree(PACKAGE, copy, ignore=ignored)
     monkeypatch.setattr(keys, "PACKAGE", copy)
     stage_code.cache_clear()

@@ -133,7 +133,7 @@ def test_shipped_weights_are_small_half_precision_safetensors():
     assert sum(path.stat().st_size for path in files) <= 36e6
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt", ".npy")]
     weights = [path for path in files if path.suffix == ".safetensors"]
-    assert len(weights) == 4
+    assert len(weights) == 5
     for path in weights:
         with safe_open(path, "pt") as file:
             assert {file.get_slice(name).get_dtype() for name in file.keys()} <= {"F16", "I64"}

@@ -37,7 +37,7 @@ def table(metrics: dict) -> str:
         lines.append(
             f"pseudo-labels for {pseudo['coverage']:.0%} of {pseudo['n']} target pictures{checked}"
         )
-    lines += data_lines(metrics["data"])
+    lines += unfamiliar_lines(metrics["target"]) + data_lines(metrics["data"])
     minutes, gigabytes = provenance["wall_seconds"] / 60, provenance["peak_memory_bytes"] / 1e9
     lines.append(f"{minutes:.1f} minutes, {gigabytes:.1f} GB of memory")
     return "\n".join(lines)
@@ -60,6 +60,17 @@ def score_lines(metrics: dict) -> list[str]:
             f"{interval:<15}{entry['balanced_accuracy']:>17.3f}"
         )
     return lines
+
+
+def unfamiliar_lines(target: dict) -> list[str]:
+    """How many target pictures are strange to the frozen models; nothing where it is not known."""
+    if not (counts := target.get("unfamiliar")):
+        return []
+    mistrust = "; mistrust their answers (familiarity in predictions.jsonl)" * bool(counts["n"])
+    return [
+        f"{counts['n']} of {counts['of']} target pictures are unlike anything the stack was "
+        f"trained on{mistrust}"
+    ]
 
 
 def data_lines(data: dict) -> list[str]:

@@ -35,6 +35,7 @@ from kcdp_lib.config import (
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError, first_line
+from kcdp_lib.familiar import UNFAMILIAR, familiarity
 from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_save, atomic_write, resolve
@@ -52,6 +53,17 @@ class Prediction:
     labels: list[str]  # the most probable emotion of each picture
     captions: list[str]
     triplets: list[list[Triplet]]
+    # [N], 0 to 1: the share of known pictures that are at least as far from what the VLM was
+    # trained on; None where that is not known
+    familiarity: np.ndarray | None = None
+
+    @property
+    def unfamiliar(self) -> np.ndarray | None:
+        """Is a picture unlike anything that the VLM was trained on? Bool [N], or None.
+
+        By `familiar.UNFAMILIAR` (chapter 05).
+        """
+        return None if self.familiarity is None else self.familiarity < UNFAMILIAR
 
 
 class Batch(NamedTuple):
@@ -215,20 +227,31 @@ class KCDP(nn.Module):
         """
         pictures, size = as_list(images), self.preset.batch_size
         parts = [self._predict(pictures[i : i + size]) for i in range(0, len(pictures), size)]
-        batches, captions, triplets = zip(*parts, strict=True)
-        probs = np.concatenate(batches)
-        labels = [self.classes[i] for i in probs.argmax(1)]
-        return Prediction(probs, labels, sum(captions, []), sum(triplets, []))
+        probs = np.concatenate([part.probs for part in parts])
+        known = [part.familiarity for part in parts if part.familiarity is not None]
+        return Prediction(
+            probs,
+            self._named(probs),
+            sum((part.captions for part in parts), []),
+            sum((part.triplets for part in parts), []),
+            np.concatenate(known) if known else None,
+        )
 
-    def _predict(self, images: list) -> tuple[np.ndarray, list[str], list[list[Triplet]]]:
-        """Probabilities, captions and triplets of one batch."""
+    def _named(self, probs: np.ndarray) -> list[str]:
+        """The most probable emotion of each picture, of probabilities [N, C]."""
+        return [self.classes[i] for i in probs.argmax(1)]
+
+    def _predict(self, images: list) -> Prediction:
+        """What `predict` says of one batch."""
         pixels = datasets.read_images(images, self.preset.image_size)
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         frozen = describe(pixels, self.foundations, self.recipe)
+        known = familiarity(self.preset, frozen)
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
-        return evaluate(self, frozen), frozen.captions, frozen.triplets
+        probs = evaluate(self, frozen)
+        return Prediction(probs, self._named(probs), frozen.captions, frozen.triplets, known)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained, `model.safetensors`, and what it stands on, `config.json`."""

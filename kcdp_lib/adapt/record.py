@@ -34,6 +34,7 @@ from kcdp_lib.checkout import commit
 from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
+from kcdp_lib.familiar import UNFAMILIAR, familiarity
 from kcdp_lib.knowledge import Triplet, load_text_encoder
 from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
 from kcdp_lib.perception import word_attention, word_positions
@@ -53,6 +54,7 @@ class Answers:
     pictures: Pictures
     frozen: Frozen
     probs: np.ndarray  # [N, C], rows in the pictures' order
+    familiarity: np.ndarray | None = None  # [N], 0 to 1, as `Prediction` has it
 
 
 def answer(
@@ -60,7 +62,8 @@ def answer(
 ) -> Answers:
     """Freeze and evaluate pictures of a domain, "source" or "target"."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
-    return Answers(pictures, frozen, evaluate(model, frozen, domain))
+    known = familiarity(config.sizes, frozen)
+    return Answers(pictures, frozen, evaluate(model, frozen, domain), known)
 
 
 def is_labelled(said: Answers | None) -> TypeGuard[Answers]:
@@ -96,6 +99,7 @@ def summarise(
             "pictures": len(target),
             "skipped": len(target.skipped),
             "transductive": bool(in_both_splits(answers)) and config.setting == "da",
+            **unfamiliar(answers, pseudo),
             **scored["target"],
         },
         "baselines": {},
@@ -113,6 +117,17 @@ def summarise(
             for name, other in others.items()
         }
     return results
+
+
+def unfamiliar(answers: dict[str, Answers], pseudo: np.ndarray) -> dict[str, dict[str, int]]:
+    """How many of the target's pictures are unlike anything that the VLM was trained on.
+
+    Nothing where that is not known. pseudo [N] as in `prediction_rows`.
+    """
+    known = [row["familiarity"] for row in prediction_rows(answers, pseudo)]
+    if None in known:
+        return {}
+    return {"unfamiliar": {"n": sum(one < UNFAMILIAR for one in known), "of": len(known)}}
 
 
 def write_run(
@@ -234,7 +249,7 @@ def in_both_splits(answers: dict[str, Answers]) -> set[str]:
 
 def _rows(said: Answers) -> Iterator[dict]:
     """What is known of each picture of a set, in their order."""
-    classes, labels = said.pictures.classes, said.pictures.labels
+    classes, labels, known = said.pictures.classes, said.pictures.labels, said.familiarity
     for i, (file, probs) in enumerate(zip(said.pictures.files, said.probs, strict=True)):
         by_class = zip(classes, probs, strict=True)
         yield {
@@ -244,6 +259,7 @@ def _rows(said: Answers) -> Iterator[dict]:
             "probabilities": {name: round(float(p), 6) for name, p in by_class},
             "caption": said.frozen.captions[i],
             "triplets": [list(triplet) for triplet in said.frozen.triplets[i]],
+            "familiarity": None if known is None else round(float(known[i]), 4),
         }
 
 

@@ -1,6 +1,7 @@
 """Pictures by name, as one split of a domain (chapter 01).
 
-The built-in world's domains, the shipped real artwork `noto`, real data sets, or any folder.
+The built-in world's domains, the shipped real artwork (`noto`, `art-noto` and others), real data
+sets, or any folder.
 Everything here is ordered by the pictures' content, never by their names: a method cannot read a
 label off a path or an order.
 """
@@ -27,7 +28,11 @@ from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
 from .words import CODES, NO_CLASS, SEVERAL, is_number, note, plain_word, some, vocabulary
 
-DOMAINS = (*world.BENCHMARK, "noto")
+# Real art by other hands, which `python -m kcdp_lib.pretrain.art` has written.
+EMOJI = "noto noto-v1 emojione fxemoji streamline-emojis twemoji"
+CHARACTERS = "big-smile dylan lorelei micah personas toon-head"
+ART = tuple(f"art-{name}" for name in f"{EMOJI} {CHARACTERS}".split())
+DOMAINS = (*world.BENCHMARK, "noto", *ART)
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits
 SOURCE_SIDE = 128  # pixels at which the built-in pictures are stored
 MOST_WORDS, MOST_LETTERS = 20, 40  # of words that are no class, in counts and notes
@@ -182,7 +187,7 @@ def load(
 def built_in(
     name: str, split: str, root: Path | None, seed: int, size: int, taxonomy: str, dials: Dials
 ) -> Pictures:
-    """A built-in domain or `noto`; drawn on first use.
+    """A built-in domain, drawn on first use, or one of the shipped artwork.
 
     KCDPError where `root`, the folder of downloaded data sets, has a folder of that name.
     """
@@ -191,12 +196,12 @@ def built_in(
             f"{name!r} is a built-in domain, and {root / name} is a folder of that name; write "
             f"./{name} for the folder, or give it another name."
         )
-    if name == "noto":
-        pictures = from_folder(Path(__file__).parent / "noto", name, split, taxonomy)
-    else:
+    if name in world.BENCHMARK:
         folder = world.build(name, split, SIZES[split], seed, size, dials)
-        pictures = from_folder(folder, name, split, taxonomy)
-        pictures.transductive = False
+    else:
+        folder = Path(__file__).parent.joinpath(*name.split("-", 1))  # "art-noto-v1": art/noto-v1
+    pictures = from_folder(folder, name, split, taxonomy)
+    pictures.transductive = name == "noto"
     if os.path.isdir(name):
         pictures.notes.append(f"{name!r} is the built-in domain; the folder is written ./{name}")
     return pictures

@@ -15,7 +15,9 @@ import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
-from kcdp_lib.pretrain import stack, train
+from kcdp_lib.pretrain import familiar, stack, train
+
+STAGES = {**train.STAGES, "familiar": familiar.train_familiar}
 
 
 def run_stage(task: train.Task, name: str) -> None:
@@ -40,15 +42,15 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=(), metavar="SET", help="drawings to leave out"
     )
-    parser.add_argument("--stage", choices=train.STAGES, help="run this stage alone")
+    parser.add_argument("--stage", choices=STAGES, help="run this stage alone")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
     if args.stage:
-        train.STAGES[args.stage](task)
+        STAGES[args.stage](task)
         return
     stack.lay_out(task.out, train.spoken(task))
-    for name in train.STAGES:
+    for name in STAGES:
         run_stage(task, name)
     train.report(task)
 

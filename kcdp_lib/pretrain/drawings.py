@@ -149,13 +149,9 @@ def characters(lines: list[str]) -> Iterator[Drawing]:
         yield Drawing(one["set"], str(number), "person", tuple(words), "character", svg)
 
 
-def _drawn_by_node(folder: Path, archives: dict[str, Path]) -> list[str]:
-    """Lines of `characters.mjs`; KCDPError without node, or with one that cannot run it."""
-    node = which("node")
-    if node is None:
-        raise KCDPError("node is not there; install it to draw the corpus. Nothing else needs it.")
-    packages.unpack_modules(archives, folder)
-    jobs = [
+def corpus_jobs() -> list[dict]:
+    """What `make corpus` asks `characters.mjs` for."""
+    return [
         {
             "set": package.short,
             "seed": seed,
@@ -163,6 +159,14 @@ def _drawn_by_node(folder: Path, archives: dict[str, Path]) -> list[str]:
         }
         for seed, package in enumerate(packages.of_kind("characters"))
     ]
+
+
+def drawn_by_node(folder: Path, archives: dict[str, Path], jobs: list[dict]) -> list[str]:
+    """Lines of `characters.mjs`; KCDPError without node, or with one that cannot run it."""
+    node = which("node")
+    if node is None:
+        raise KCDPError("node is not there; install it to draw the corpus. Nothing else needs it.")
+    packages.unpack_modules(archives, folder)
     copyfile(Path(__file__).parent / "characters.mjs", folder / "characters.mjs")
     paths.atomic_write(folder / "jobs.json", json.dumps(jobs))
     script = [node, "characters.mjs", "jobs.json", "characters.jsonl"]
@@ -182,7 +186,7 @@ def read(folder: Path) -> list[Drawing]:
     for package in packages.of_kind("icons"):
         collection = json.loads(packages.member(archives[package.short], "icons.json"))
         found += icons(package.short, collection, words)
-    return [*found, *characters(_drawn_by_node(folder, archives))]
+    return [*found, *characters(drawn_by_node(folder, archives, corpus_jobs()))]
 
 
 def draw(svg: str) -> np.ndarray | None:

@@ -1,0 +1,120 @@
+"""How often pictures are called unlike anything that the miniature VLM was trained on.
+
+It was trained on pictures of the built-in domains: of unseen ones about one in a hundred should be
+called so, of all else many. `python benchmarks/familiar.py` prints, and writes into
+results/familiar.json, for each kind of pictures
+
+unfamiliar   the share whose familiarity is below `familiar.UNFAMILIAR`
+auroc        how well the distance alone tells them from the built-in domains' pictures: the chance
+             that one of this kind is further off than one of those
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from sklearn.metrics import roc_auc_score
+
+from kcdp_book.results import FOLDER
+from kcdp_lib import datasets, paths, world
+from kcdp_lib.checkout import commit
+from kcdp_lib.config import PRESETS
+from kcdp_lib.familiar import UNFAMILIAR, load_known
+from kcdp_lib.loading import FAMILIAR, place, stack_key
+from kcdp_lib.pretrain.familiar import features
+from kcdp_lib.vision_language import load_vlm
+
+PRESET = PRESETS["tiny"]
+COUNT = {"domain": 800, "kind": 300}  # pictures of each
+
+
+def of_domain(name: str) -> np.ndarray:
+    """Unseen pictures of a data set, uint8 [N, S, S, 3]."""
+    files = datasets.load(name, "test").files[: COUNT["domain"]]
+    return datasets.read_images(files, PRESET.image_size).permute(0, 2, 3, 1).numpy()
+
+
+def noise(rng: np.random.Generator, photos: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Kinds of pictures without any form, uint8 [N, S, S, 3] each."""
+    shape = photos.shape
+    normal = rng.normal(127.5, 64, shape)
+    yield "gaussian noise", normal.clip(0, 255).astype(np.uint8)
+    yield "uniform noise", rng.integers(0, 256, shape, dtype=np.uint8)
+    pixels = photos.reshape(len(photos), -1, 3)
+    yield "shuffled photos", np.stack([rng.permutation(one) for one in pixels]).reshape(shape)
+
+
+def plain(rng: np.random.Generator, count: int, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Pictures of one colour, and of one that passes into another, uint8 [N, S, S, 3] each."""
+    first, second = rng.integers(0, 256, (2, count, 1, 1, 3))
+    one = np.broadcast_to(first, (count, size, size, 3))
+    yield "one colour", one.astype(np.uint8)
+    angle = rng.uniform(0, 2 * np.pi, (count, 1, 1))
+    y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
+    along = ((np.cos(angle) * x + np.sin(angle) * y) / np.sqrt(2) + 0.5)[..., None]
+    yield "gradients", (first * (1 - along) + second * along).round().astype(np.uint8)
+
+
+def photographs(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """Square parts of the photographs that scikit-learn and matplotlib bring, [N, S, S, 3]."""
+    portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    whole = [*map(Image.fromarray, load_sample_images().images), Image.open(portrait)]
+    parts = []
+    for i in range(count):
+        image = whole[i % len(whole)]
+        side = rng.integers(96, min(image.size) + 1)
+        left, top = (rng.integers(0, length - side + 1) for length in image.size)
+        parts.append(image.crop((left, top, left + side, top + side)))
+    return datasets.read_images(parts, size).permute(0, 2, 3, 1).numpy()
+
+
+def kinds() -> Iterator[tuple[str, np.ndarray]]:
+    """Every kind of pictures that no domain has."""
+    rng, count, size = np.random.default_rng(0), COUNT["kind"], PRESET.image_size
+    yield "noto", of_domain("noto")
+    yield from noise(rng, of_domain("photos")[:count])
+    yield from plain(rng, count, size)
+    yield "photographs", photographs(rng, count, size)
+
+
+def measure() -> dict:
+    """What results/familiar.json holds."""
+    known, vlm = load_known(PRESET), load_vlm(PRESET)
+    assert known is not None, "python -m kcdp_lib.pretrain.familiar makes the file"
+
+    def look(pictures: np.ndarray) -> tuple[np.ndarray, dict]:
+        seen = features(vlm, pictures)[:, : len(known.mean)]
+        strange = (known.familiarity(seen) < UNFAMILIAR).float().mean().item()
+        return known.distance(seen).numpy(), {"n": len(seen), "unfamiliar": round(strange, 4)}
+
+    found, near = {}, []
+    for name in world.BENCHMARK:
+        distances, found[name] = look(of_domain(name))
+        near.append(distances)
+    usual = np.concatenate(near)
+    for name, pictures in paths.progress(kinds(), "kinds"):
+        distances, found[name] = look(pictures)
+        is_odd = np.repeat([0, 1], [len(usual), len(distances)])
+        area = roc_auc_score(is_odd, np.concatenate([usual, distances]))
+        found[name]["auroc"] = round(float(area), 4)
+    reference = Path(place(PRESET.vlm), FAMILIAR).read_bytes()
+    return {
+        "world": world.world_key(),
+        "stack": stack_key(PRESET),
+        "reference": paths.sha(reference),
+        "commit": commit(),
+        "threshold": UNFAMILIAR,
+        "kinds": found,
+    }
+
+
+if __name__ == "__main__":
+    result = measure()
+    for kind, row in result["kinds"].items():
+        area = f"{row['auroc']:.3f}" if "auroc" in row else ""
+        print(f"{kind:16} {row['n']:5} {row['unfamiliar']:7.1%} {area}")
+    paths.atomic_write(FOLDER / "familiar.json", json.dumps(result, indent=1) + "\n")
