@@ -84,7 +84,7 @@ def kinds() -> Iterator[tuple[str, np.ndarray]]:
 def measure() -> dict:
     """What results/familiar.json holds."""
     known, vlm = load_known(PRESET), load_vlm(PRESET)
-    assert known is not None, "python -m kcdp_lib.pretrain.familiar makes the file"
+    assert known is not None, "`python -m kcdp_lib.pretrain --stage familiar` makes the file"
 
     def look(pictures: np.ndarray) -> tuple[np.ndarray, dict]:
         seen = features(vlm, pictures)[:, : len(known.mean)]
