@@ -46,13 +46,14 @@ def main() -> None:
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
+    if not (task.out / "pretraining.json").exists() or not args.stage:
+        stack.lay_out(task.out, train.spoken(task))
+        train.report(task)
     if args.stage:
         STAGES[args.stage](task)
         return
-    stack.lay_out(task.out, train.spoken(task))
     for name in STAGES:
         run_stage(task, name)
-    train.report(task)
 
 
 if __name__ == "__main__":
