@@ -1,6 +1,7 @@
 """How much the VLM understands of hands it has never seen.
 
-`python benchmarks/left_out.py FOLDER ...`: each folder holds a VLM that was trained without some sets of drawings,
+`python benchmarks/left_out.py FOLDER ...`: each folder holds a VLM that was trained without some
+sets of drawings,
 
     python -m kcdp_lib.pretrain --stage coca --without noto micah --out FOLDER
 
