@@ -91,9 +91,9 @@ def emotion_words(taxonomy: str) -> dict[str, int]:
 
 def is_distribution(words: Collection[str]) -> bool:
     """Do words, as columns of a list have them, name every class of some taxonomy?"""
+    indices = map(emotion_words, world.TAXONOMIES)
     return any(
-        len({index[word] for word in words if word in index}) == len(classes)
-        for index, classes in zip(map(emotion_words, world.TAXONOMIES), world.TAXONOMIES.values())
+        set(index.values()) == {index.get(word) for word in words} - {None} for index in indices
     )
 
 
