@@ -877,7 +877,8 @@ def test_a_training_on_shares_is_not_taken_for_one_on_classes(world):
 
 
 def test_a_run_on_real_art_is_scored_by_shares(world):
-    results = run(world, "art", "art-emojione", epochs=1)
+    art = {"target": "art-emojione", "out_dir": str(world / "art"), "epochs": 1}
+    results = adapt(settings_of(world, "soft", **art))
     pictures, rows = load("art-emojione", "test"), predictions(world / "art")
     probs = [[*row["probabilities"].values()] for row in rows if row["split"] == "test"]
     found = results["target"]["distribution"]
