@@ -314,6 +314,8 @@ class Recipe:
     labelled_by: Literal["similarities", "answer", "experts", "vlm"] = of_stage(
         "training", default="similarities"
     )
+    # of a source whose pictures have shares of the classes: the class alone | the shares
+    labels: Literal["hard", "soft"] = of_stage("training", default="hard")
 
     # What can be taken away or exchanged, and is nobody's recipe (the same chapter measures it):
     # caption and triplets (figure) | one of them | nothing | the knowledge of another picture
@@ -382,7 +384,12 @@ RECIPES = {
 }
 # chosen by `benchmarks/grid.py develop`
 RECIPES["best"] = replace(
-    RECIPES["paper"], name="best", embeddings=True, domain_norm=True, labelled_by="answer"
+    RECIPES["paper"],
+    name="best",
+    embeddings=True,
+    domain_norm=True,
+    labelled_by="answer",
+    labels="soft",  # not chosen by it: its pictures have no shares, and nothing changes there
 )
 
 

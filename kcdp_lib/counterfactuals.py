@@ -113,8 +113,8 @@ class CLIEA(nn.Module):
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """L_ccl of eq-ccl: cross-entropy over the counterfactual texts (method chapter).
 
-    The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in
-    nats.
+    The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] or shares [B, C] ->
+    mean loss [] in nats.
     """
     return F.cross_entropy(similarities / TEMPERATURE, labels)
 

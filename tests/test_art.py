@@ -125,6 +125,17 @@ def test_every_picture_has_a_concept_with_a_reason():
             assert float(row[row["label"]]) == max(shares)
 
 
+def test_every_picture_has_the_shares_of_its_concept():
+    for name, listed in LISTED.items():
+        assert list(listed[0]) == ["file_name", "label", "concept", *SIX]
+        told = {Path(row["file_name"]).name: CONCEPTS[row["concept"]] for row in listed}
+        assert all(row[one] == CONCEPTS[row["concept"]][one] for row in listed for one in SIX)
+        pictures = datasets.load(f"art-{name}", "test")
+        for file, shares in zip(pictures.files, pictures.shares, strict=True):
+            said = np.array([float(told[file.name][one] or "nan") for one in SIX])
+            np.testing.assert_allclose(shares, said / said.sum(), rtol=1e-6)
+
+
 def test_ratings_are_those_of_emotag():
     ratings = concepts.ratings()
     assert len(ratings) == 150
@@ -253,9 +264,11 @@ def test_what_is_written_is_what_was_said(tmp_path):
     pictures = [
         (
             art.Picture("micah", f"{i:012x}", f"micah: {label} mouth", square.format(left)),
-            concepts.Said(label, (), "designers", "for a test"),
+            concepts.Said(label, shares, "designers", "for a test"),
         )
-        for i, (left, label) in enumerate([(0, "happy"), (4, "sadness"), (4, "sadness")])
+        for i, (left, label, shares) in enumerate(
+            [(0, "happy", (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)), *[(4, "sadness", ())] * 2]
+        )
     ]
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     first = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*") if path.is_file()}
@@ -263,4 +276,6 @@ def test_what_is_written_is_what_was_said(tmp_path):
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     assert first == {path: path.read_bytes() for path in first}
     (table,) = [rows(tmp_path / "art" / "micah" / "metadata.csv")]
-    assert {row["label"] for row in table} == {"happy", "sadness"}
+    assert {row["label"]: row["happy"] for row in table} == {"happy": "1.0", "sadness": ""}
+    told = {row["concept"]: row for row in rows(tmp_path / "art" / "concepts.csv")}
+    assert all(row[one] == told[row["concept"]][one] for row in table for one in SIX)

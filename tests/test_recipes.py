@@ -67,8 +67,13 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     The paper's and the released recipe have nothing of it.
     """
     best = RECIPES["best"]
-    assert BEYOND == ("embeddings", "domain_norm", "labelled_by") and best == replace(
-        PAPER, name="best", embeddings=True, domain_norm=True, labelled_by="answer"
+    assert BEYOND == ("embeddings", "domain_norm", "labelled_by", "labels") and best == replace(
+        PAPER,
+        name="best",
+        embeddings=True,
+        domain_norm=True,
+        labelled_by="answer",
+        labels="soft",
     )
     assert all(getattr(PAPER, switch) == getattr(RELEASED, switch) for switch in BEYOND)
     text = "best, trained=heads"
@@ -81,7 +86,9 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     )
     assert (
         replace(
-            read_recipe("best, embeddings=False, domain_norm=False, labelled_by=similarities"),
+            read_recipe(
+                "best, embeddings=False, domain_norm=False, labelled_by=similarities, labels=hard"
+            ),
             name="paper",
         )
         == PAPER

@@ -88,9 +88,12 @@ def summarise(
     seed, target = config.seed, answers["train"].pictures
     scored: dict[str, dict] = {"source": {}, "target": {}}
     for name in scored:
-        if is_labelled(said := answers.get(name)):
+        said = answers.get(name)
+        if is_labelled(said):
             labels = said.pictures.labels
             scored[name]["test"] = metrics.scores(labels, said.probs, config.classes, seed)
+        if said:
+            scored[name] |= shares_score(said.pictures, said.probs, seed)
     results = {
         "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"}
         | {"epochs": config.run_epochs},
@@ -110,6 +113,7 @@ def summarise(
         labels, probs = asked.pictures.labels, asked.probs
         results["baselines"] = {
             name: metrics.scores(labels, other, config.classes, seed)
+            | shares_score(asked.pictures, other, seed)
             for name, other in others.items()
         }
         results["differences"] = {
@@ -117,6 +121,13 @@ def summarise(
             for name, other in others.items()
         }
     return results
+
+
+def shares_score(pictures: Pictures, probs: np.ndarray, seed: int) -> dict[str, dict]:
+    """How near probabilities [N, C] are to the pictures' shares; nothing where they have none."""
+    if pictures.shares is None:
+        return {}
+    return {"distribution": metrics.distribution(pictures.shares, probs, seed)}
 
 
 def unfamiliar(answers: dict[str, Answers], pseudo: np.ndarray) -> dict[str, dict[str, int]]:

@@ -49,19 +49,24 @@ def source_loss(
 ) -> tuple[torch.Tensor, dict]:
     """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name.
 
-    Method chapter, eq-total. similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are
-    means in nats, the accuracy is a share.
+    Method chapter, eq-total. similarities [B, C] (cosines); labels are int64 classes [B], or
+    float32 shares [B, C]. Cross-entropies are means in nats, the accuracy is a share.
     """
     emotion = F.cross_entropy(perception.logits, labels)
     alignment = counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
     total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * perception.balance
-    accuracy = (perception.logits.argmax(-1) == labels).float().mean()
     return total, {
         "source_loss": emotion,
         "alignment_loss": alignment,
         "balance": perception.balance,
-        "source_accuracy": accuracy,
+        "source_accuracy": accuracy(perception.logits, labels),
     }
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Share [] of right answers, logits [B, C] against classes [B], or the likeliest of [B, C]."""
+    classes = labels if labels.ndim == 1 else labels.argmax(-1)
+    return (logits.argmax(-1) == classes).float().mean()
 
 
 def target_loss(
@@ -91,9 +96,10 @@ def train(
     after_epoch: Callable[[KCDP, int], None] | None = None,
     knowledge: bool = True,
 ) -> Trained:
-    """Train on frozen source pictures with `labels` [N], and on the target's where given.
+    """Train on frozen source pictures with `labels`, and on the target's where given.
 
-    Pictures alone, without names, paths or labels.
+    labels are int64 classes [N], or float32 shares [N, C] of the classes. Of the target, pictures
+    alone, without names, paths or labels.
 
     The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of
     each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch); a checkpoint marked
@@ -111,7 +117,8 @@ def train(
         other = peer(model.kadap.experts, len(target)).to(device)
     elif target is not None:
         labeller = pseudo_labeller(config, labels, target, device)
-    answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
+    answers = torch.as_tensor(np.asarray(labels), device=device)
+    answers = answers.float() if answers.ndim == 2 else answers.long()
     if other:
         optimizer.add_param_group({"params": list(other.parameters())})
     done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
@@ -199,12 +206,13 @@ def set_up(
 def pseudo_labeller(
     config: Config, labels: np.ndarray, target: Frozen, device: str
 ) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels [N].
+    """The target's labeller, which knows the class shares among the source's labels.
 
-    Method chapter, eq-pseudo.
+    As classes [N], or as shares [N, C]. Method chapter, eq-pseudo.
     """
     classes = len(config.classes)
-    shares = np.bincount(labels, minlength=classes) / len(labels)
+    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(0)
+    shares = counts / len(labels)
     prior = torch.as_tensor(shares, dtype=torch.float32)
     return PseudoLabeller(len(target), classes, config.switches, source_prior=prior).to(device)
 
@@ -219,8 +227,8 @@ def source_step(
 ) -> dict:
     """Gradients of the source's loss on one batch, int64 rows [B].
 
-    Its parts as numbers (method chapter, eq-total). answers: int64 labels [N] of all N source
-    pictures.
+    Its parts as numbers (method chapter, eq-total). answers: int64 classes [N] or float32 shares
+    [N, C] of all N source pictures.
     """
     sums: dict[str, float] = {}
     for piece, share in processes.shares(rows, config.accumulation):
@@ -318,7 +326,7 @@ def peer_step(
     return {
         "source_loss": float(emotion.detach()),
         "peer_loss": float(own.detach()),
-        "source_accuracy": float((perception.logits.argmax(-1) == labels).float().mean()),
+        "source_accuracy": float(accuracy(perception.logits, labels)),
     }
 
 

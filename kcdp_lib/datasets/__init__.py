@@ -26,7 +26,17 @@ from .folders import read_labels, split_folders, survey
 from .images import read_images, square
 from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
-from .words import CODES, NO_CLASS, SEVERAL, is_number, note, plain_word, some, vocabulary
+from .words import (
+    CODES,
+    NO_CLASS,
+    SEVERAL,
+    class_shares,
+    is_number,
+    note,
+    plain_word,
+    some,
+    vocabulary,
+)
 
 # Real art by other hands, which `python -m kcdp_lib.pretrain.art` has written.
 EMOJI = "noto noto-v1 emojione fxemoji streamline-emojis twemoji"
@@ -68,7 +78,9 @@ def class_index(taxonomy: str = "six") -> dict[str, int]:
 class Pictures:
     """One split of one domain, ordered by content.
 
-    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only.
+    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only. So are
+    its `shares`, float32 [N, C]: how much people see of each class, 1 in a row. A picture without
+    has NaN in its row; None where all are without.
 
     What is left out is counted by reason: files that could not be read are in `skipped`, listed
     pictures of no class in `of_no_class`, all else in `left_out`. `words` counts the words of
@@ -87,6 +99,12 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     words: dict[str, int] = field(default_factory=dict)
+    shares: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Have no shares where no picture has any."""
+        if self.shares is not None and np.isnan(self.shares).all():
+            self.shares = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,6 +129,7 @@ class Pictures:
             files=[self.files[i] for i in rows],
             labels=self.labels[rows],
             keys=[self.keys[i] for i in rows],
+            shares=None if self.shares is None else self.shares[rows],
         )
 
     def counts(self) -> dict[str, Any]:
@@ -219,12 +238,14 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     elsewhere = [other for other in divided.values() if other != root]
     labels = read_labels(tree.lists, tree.files, elsewhere)
     words, table, doubts = pick_words(tree.files, root, labels.words, taxonomy)
-    pictures = from_files(tree.files, words, name, split, taxonomy, table)
+    pictures = from_files(tree.files, words, name, split, taxonomy, table, labels.shares)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
     pictures.left_out = dict(tree.left_out)
     if labels.unusable:
         pictures.left_out["row that cannot be used"] = labels.unusable
+    if labels.unusable_shares:
+        pictures.left_out["shares that cannot be used"] = labels.unusable_shares
     pictures.notes += tree.notes + labels.notes + doubts
     if not len(pictures):
         about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
@@ -297,7 +318,8 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
     counted (a closed set). Raises KCDPError if nothing is left.
     """
     entries = listing(name, split, data_root)
-    pictures = from_files(entries.files, entries.words, name, split, taxonomy)
+    shares = dict(zip(entries.files, entries.shares, strict=bool(entries.shares)))
+    pictures = from_files(entries.files, entries.words, name, split, taxonomy, shares=shares)
     pictures.notes += entries.notes
     pictures.left_out = entries.left_out
     title = REAL[name].title
@@ -326,11 +348,13 @@ def from_files(
     split: str,
     taxonomy: str,
     table: Mapping[str, int] | None = None,
+    shares: Mapping[Path, Mapping[str, float]] = {},
 ) -> Pictures:
     """N listed files with a word each (None: no label), in the order of their contents.
 
     A word of no class is no label, and is counted. Files that are missing or no pictures are in
-    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words.
+    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words. shares:
+    {word: number from 0 on} of the files that have a distribution (`class_shares`).
     """
     verdicts = inspect(files)
     table = table or vocabulary(taxonomy, {word for word in words if word})
@@ -353,6 +377,9 @@ def from_files(
         taxonomy=taxonomy,
         notes=notes,
         words=counted,
+        shares=np.array(
+            [class_shares(shares.get(file, {}), taxonomy) for _, file, _ in rows], np.float32
+        ),
     )
     codes = sorted({plain_word(word) for *_, word in rows} & CODES.keys() & table.keys())
     if codes:

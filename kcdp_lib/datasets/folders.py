@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import posixpath
 import re
@@ -19,8 +20,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import KCDPError
+from ..world import TAXONOMIES
 from .images import SUFFIXES
-from .words import NULLS, note, plain_word, some
+from .words import NULLS, emotion_words, is_distribution, note, plain_word, some
 
 # What file managers, archivers and NAS boxes put beside pictures; names with a dot come on top.
 HIDDEN = {
@@ -38,6 +40,7 @@ FILE_COLUMNS = tuple(
     "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
 )
 LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
+EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in emotion_words(name))
 
 
 @dataclass
@@ -195,12 +198,21 @@ class Names:
 
 @dataclass
 class Labels:
-    """What lists say: each file's labels, files that are not there, rows that cannot be used."""
+    """What lists say: each file's labels, files that are not there, rows that cannot be used.
+
+    shares: {file: {word: number}}, 0 or more, of files that have a number for every class.
+    """
 
     words: dict[Path, list[str]] = field(default_factory=dict)
+    shares: dict[Path, dict[str, float]] = field(default_factory=dict)
     missing: list[Path] = field(default_factory=list)
     unusable: int = 0
+    unusable_shares: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+class Unusable(ValueError):
+    """Why a row of a list cannot be used, as a clause about it."""
 
 
 def read_labels(
@@ -237,7 +249,7 @@ def read_labels(
 
 def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels) -> None:
     """Add what a list says to `labels`."""
-    rows, faults = read_rows(path), []
+    rows, faults, unshared = read_rows(path), [], []
     for number, row in rows:
         if row is None:
             faults.append(f"line {number} has more fields than the header")
@@ -257,6 +269,11 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
         elif files:
             found = labels.words.setdefault(files[0], [])
             found += filter(None, map(label_text, _values(row, LABEL_COLUMNS)))
+            try:
+                if shares := row_shares(row):
+                    labels.shares.setdefault(files[0], shares)
+            except Unusable as error:
+                unshared.append(f"line {number} {error}")
         elif not place.startswith(passed):
             there = path.parent / native(name.replace("\\", "/"))
             labels.missing += [] if os.path.exists(there) else [there]
@@ -268,12 +285,37 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
         labels.notes.append(f"{path.name} has no column label or emotion")
     labels.unusable += len(faults)
     labels.notes += note(f"rows of {path.name} that cannot be used", faults)
+    labels.unusable_shares += len(unshared)
+    labels.notes += note(f"rows of {path.name} whose shares cannot be used", unshared)
 
 
 def _values(row: Row, columns: Sequence[str]) -> Iterator[Any]:
     """What a row holds in some columns, in the columns' order, without what is empty."""
     for column in columns:
         yield from (value for name, value in row if name == column and value not in (None, ""))
+
+
+def row_shares(row: Row) -> dict[str, float]:
+    """{column: number} of the columns named after emotions, such as "happy" or "Anger".
+
+    {} where they do not hold a column for every class of a taxonomy, or all are empty. Unusable for
+    what is no number from 0 on.
+    """
+    told = {column: value for column, value in row if column in EMOTION_COLUMNS}
+    if not is_distribution(told) or all(value in (None, "") for value in told.values()):
+        return {}
+    return {column: share_of(value) for column, value in told.items()}
+
+
+def share_of(value: Any) -> float:
+    """A probability, or how many people say so; Unusable if it is no number from 0 on."""
+    try:
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (ArithmeticError, TypeError, ValueError):
+        share = math.nan
+    if not (math.isfinite(share) and share >= 0):
+        raise Unusable(f"has {str(value).strip()!r} for a probability")
+    return share
 
 
 def label_text(value: Any) -> str:
