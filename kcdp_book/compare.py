@@ -107,17 +107,17 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
 
 
 def runs(
-    rows: list[dict], method: str, recipe: str, target: str = "stickers", **told
+    rows: list[dict], method: str, recipe: str, target: str = "stickers", **entries
 ) -> dict[int, dict]:
     """Seed -> the line of one method and recipe on one target, in the order of seeds.
 
-    `told` are further entries of the line, such as pictures=30. The source is photos, unless it is
-    told. KCDPError if a seed has several lines.
+    `entries` are further ones of the line, such as pictures=30. The source is photos, unless they
+    say otherwise. KCDPError if a seed has several lines.
     """
-    wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **told}
-    found = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
-    by_seed = {row["seed"]: row for row in found}
-    if len(by_seed) < len(found):
+    wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **entries}
+    matching = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
+    by_seed = {row["seed"]: row for row in matching}
+    if len(by_seed) < len(matching):
         raise KCDPError(
             f"Several lines of {method}, {recipe}, to {target} have the same seed; tell more of "
             "them, their dials or pictures."
@@ -159,12 +159,12 @@ def difference(one: dict, other: dict) -> dict:
     )
 
 
-def summary(found: dict[int, dict]) -> dict[str, float]:
+def summary(by_seed: dict[int, dict]) -> dict[str, float]:
     """Means over seeds of a method's scores (0 to 1), and the interval of its macro-F1.
 
-    found: the method's `runs`; the scores are those on the target's test pictures.
+    by_seed: the method's `runs`; the scores are those on the target's test pictures.
     """
-    scores = [row["metrics"]["target.test"] for row in found.values()]
+    scores = [row["metrics"]["target.test"] for row in by_seed.values()]
     means = {
         name: float(np.mean([of[name] for of in scores]))
         for name in ("macro_f1", "balanced_accuracy", "accuracy", "calibration_error")
@@ -179,16 +179,16 @@ def choices(rows: list[dict]) -> dict[str, list[float]]:
     Lines without candidates are passed over. "last epoch" takes the last epoch at weight 1, or at
     the only weight; "target labels" takes the best candidate, which nobody could know.
     """
-    found: dict[str, list[float]] = {}
+    chosen: dict[str, list[float]] = {}
     for candidates in (
         row["metrics"]["candidates"] for row in rows if "candidates" in row["metrics"]
     ):
         for name in CRITERIA:
-            found.setdefault(name, []).append(choose(candidates, name)["macro_f1"])
+            chosen.setdefault(name, []).append(choose(candidates, name)["macro_f1"])
         plain = [one for one in candidates if one["weight"] == 1.0]
-        found.setdefault("last epoch", []).append(plain[-1]["macro_f1"])
-        found.setdefault("target labels", []).append(choose(candidates, "macro_f1")["macro_f1"])
-    return found
+        chosen.setdefault("last epoch", []).append(plain[-1]["macro_f1"])
+        chosen.setdefault("target labels", []).append(choose(candidates, "macro_f1")["macro_f1"])
+    return chosen
 
 
 def causes(pictures: Pictures) -> list[dict]:
@@ -225,7 +225,7 @@ def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.nd
         counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))] for record in records
     ]
     return np.array(
-        [entropy(list(seen.values())) if seen.total() >= least else np.nan for seen in alike]
+        [entropy(list(count.values())) if count.total() >= least else np.nan for count in alike]
     )
 
 

@@ -101,14 +101,14 @@ def benchmark(name: str) -> dict:
 
 
 def macro_f1(
-    rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **told
+    rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **entries
 ) -> dict[int, float]:
     """Seed -> macro-F1 (0 to 1) of one method and recipe.
 
-    pictures: "target.test" or "source.test"; `told` are further entries of the lines, such as
+    pictures: "target.test" or "source.test"; `entries` are further ones of the lines, such as
     target="noto".
     """
-    wanted = {"method": method, "recipe": recipe, **told}.items()
+    wanted = {"method": method, "recipe": recipe, **entries}.items()
     return {
         row["seed"]: row["metrics"][pictures]["macro_f1"] for row in rows if wanted <= row.items()
     }
@@ -116,13 +116,15 @@ def macro_f1(
 
 def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
     """Method -> KCDP's macro-F1 minus its (-1 to 1), one number for each seed."""
-    found = {}
+    differences = {}
     for method in dict.fromkeys(
         row["method"] for row in rows if row["target"] == target and row["method"] != "kcdp"
     ):
         ours, theirs = macro_f1(rows, "kcdp", target=target), macro_f1(rows, method, target=target)
-        found[method] = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    return found
+        differences[method] = [
+            ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())
+        ]
+    return differences
 
 
 def way_to_oracle(rows: list[dict]) -> float:
@@ -155,19 +157,19 @@ def dial_curves(rows: list[dict]) -> dict[str, dict[float, dict[str, float]]]:
 
     All other dials are at their defaults; "all gaps" are four dials turned together.
     """
-    found: dict[str, dict[float, dict[str, list[float]]]] = {}
+    curves: dict[str, dict[float, dict[str, list[float]]]] = {}
     for row in rows:
         for dial in _turned(row["dials"]):
             stop = row["dials"][GAPS[0] if dial == "all gaps" else dial]
-            found.setdefault(dial, {}).setdefault(stop, {}).setdefault(row["method"], []).append(
+            curves.setdefault(dial, {}).setdefault(stop, {}).setdefault(row["method"], []).append(
                 row["metrics"]["target.test"]["macro_f1"]
             )
     return {
         dial: {
-            stop: {method: float(np.mean(values)) for method, values in found[dial][stop].items()}
-            for stop in sorted(found[dial])
+            stop: {method: float(np.mean(values)) for method, values in curves[dial][stop].items()}
+            for stop in sorted(curves[dial])
         }
-        for dial in found
+        for dial in curves
     }
 
 
@@ -191,7 +193,7 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
     One number (-1 to 1) for each seed, on "target.test" or "source.test"; "all" are the switches
     together.
     """
-    paper, found = macro_f1(rows, "kcdp", "paper", pictures), {}
+    paper, effects = macro_f1(rows, "kcdp", "paper", pictures), {}
     for recipe in dict.fromkeys(row["recipe"] for row in rows if row["recipe"] != "paper"):
         changed = [
             switch
@@ -199,10 +201,10 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
             if getattr(read_recipe(recipe), switch) != getattr(read_recipe("paper"), switch)
         ]
         scores = macro_f1(rows, "kcdp", recipe, pictures)
-        found[changed[0] if len(changed) == 1 else "all"] = [
+        effects[changed[0] if len(changed) == 1 else "all"] = [
             scores[seed] - paper[seed] for seed in sorted(scores.keys() & paper.keys())
         ]
-    return found
+    return effects
 
 
 def standard_error(changes: dict[str, list[float]]) -> float:

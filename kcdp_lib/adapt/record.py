@@ -293,10 +293,12 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
     # where maps were computed before, their attention was not kept
     frozen = replace(said.frozen, maps=None)
-    seen, similarities = model(*gather(frozen, rows, model.device), domain=domain)
+    perception, similarities = model(*gather(frozen, rows, model.device), domain=domain)
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
     shown = []
-    for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu(), strict=True):
+    for i, image, attention in zip(
+        rows.tolist(), images, perception.attention[0].cpu(), strict=True
+    ):
         word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
         label, best = said.pictures.labels[i], said.probs[i].argmax()
         shown.append(
