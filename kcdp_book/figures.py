@@ -618,8 +618,8 @@ def one_space(spaces: Mapping[str, Mapping]) -> Figure:
     chapter 02.
 
     spaces: space -> {"gap": what `metrics.proxy_a_distance` returned, and what
-    `metrics.readability` did: the domain that taught, then the other, by name}. Whiskers are the 95% intervals; the
-    dotted line is guessing one of the classes.
+    `metrics.readability` did: the domain that taught, then the other, by name}. Whiskers are the
+    95% intervals; the dotted line is guessing one of the classes.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(10.5, 0.62 * len(spaces) + 1.6), layout="constrained")
