@@ -14,7 +14,6 @@ signs        micro-F1 of what captions name of mouth, eyes and body, against wha
 """
 
 import json
-import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -67,11 +66,7 @@ def f1(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> float:
 
 def concept(file: Path) -> Drawing:
     """What people call the drawing in a file of a domain of real art."""
-    row = concepts(file.parents[1])[f"{file.parent.name}/{file.name}"]
-    hand, _, features = re.sub(r"\d", "", row).rpartition(": ")
-    if hand:
-        return Drawing(hand, "", "person", tuple(features.split(", ")), "character", "")
-    return Drawing("", "", features, (), "face", "")
+    return captions.of_concept(concepts(file.parents[1])[f"{file.parent.name}/{file.name}"])
 
 
 @cache

@@ -86,6 +86,11 @@ def test_hearsay_sets_one_sign_beside_an_emotion_and_no_scene():
     assert all(not WORDS & words_of(text) for _ in range(500) for text in texts.scene_pair(rng))
 
 
+def test_the_tokenizer_numbers_its_words_alike_every_time(tmp_path):
+    first, second = (texts.make_tokenizer(tmp_path / name, "<|pad|>") for name in "ab")
+    assert first.get_vocab() == second.get_vocab()
+
+
 def test_the_tokenizer_knows_its_words_and_survives_others(tmp_path):
     tokenizer = texts.make_tokenizer(tmp_path, "<|pad|>")
     for word in ("photo", "sticker", "tears", "happy", "disgust", "grave"):

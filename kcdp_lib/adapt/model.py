@@ -35,7 +35,7 @@ from kcdp_lib.config import (
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError, first_line
-from kcdp_lib.familiar import UNFAMILIAR, familiarity
+from kcdp_lib.familiar import UNFAMILIAR, Known, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_save, atomic_write, resolve
@@ -226,7 +226,9 @@ class KCDP(nn.Module):
         that cannot be read.
         """
         pictures, size = as_list(images), self.preset.batch_size
-        parts = [self._predict(pictures[i : i + size]) for i in range(0, len(pictures), size)]
+        seen = load_known(self.preset)
+        blocks = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        parts = [self._predict(block, seen) for block in blocks]
         probs = np.concatenate([part.probs for part in parts])
         known = [part.familiarity for part in parts if part.familiarity is not None]
         return Prediction(
@@ -241,13 +243,13 @@ class KCDP(nn.Module):
         """The most probable emotion of each picture, of probabilities [N, C]."""
         return [self.classes[i] for i in probs.argmax(1)]
 
-    def _predict(self, images: list) -> Prediction:
-        """What `predict` says of one batch."""
+    def _predict(self, images: list, seen: Known | None) -> Prediction:
+        """What `predict` says of one batch; `seen` is what the VLM was trained on."""
         pixels = datasets.read_images(images, self.preset.image_size)
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         frozen = describe(pixels, self.foundations, self.recipe)
-        known = familiarity(self.preset, frozen)
+        known = familiarity(seen, frozen)
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
         probs = evaluate(self, frozen)

@@ -34,7 +34,7 @@ from kcdp_lib.checkout import commit
 from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
-from kcdp_lib.familiar import UNFAMILIAR, familiarity
+from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, load_text_encoder
 from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
 from kcdp_lib.perception import word_attention, word_positions
@@ -62,7 +62,7 @@ def answer(
 ) -> Answers:
     """Freeze and evaluate pictures of a domain, "source" or "target"."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
-    known = familiarity(config.sizes, frozen)
+    known = familiarity(load_known(config.sizes), frozen)
     return Answers(pictures, frozen, evaluate(model, frozen, domain), known)
 
 
@@ -102,7 +102,7 @@ def summarise(
             "pictures": len(target),
             "skipped": len(target.skipped),
             "transductive": bool(in_both_splits(answers)) and config.setting == "da",
-            **unfamiliar(answers, pseudo),
+            **unfamiliar(answers),
             **scored["target"],
         },
         "baselines": {},
@@ -130,15 +130,19 @@ def shares_score(pictures: Pictures, probs: np.ndarray, seed: int) -> dict[str, 
     return {"distribution": metrics.distribution(pictures.shares, probs, seed)}
 
 
-def unfamiliar(answers: dict[str, Answers], pseudo: np.ndarray) -> dict[str, dict[str, int]]:
+def unfamiliar(answers: dict[str, Answers]) -> dict[str, dict[str, int]]:
     """How many of the target's pictures are unlike anything that the VLM was trained on.
 
-    Nothing where that is not known. pseudo [N] as in `prediction_rows`.
+    One that is in both splits counts once. Nothing where that is not known.
     """
-    known = [row["familiarity"] for row in prediction_rows(answers, pseudo)]
-    if None in known:
+    known, target = answers["train"].familiarity, answers.get("target")
+    if known is None:
         return {}
-    return {"unfamiliar": {"n": sum(one < UNFAMILIAR for one in known), "of": len(known)}}
+    if target and target.familiarity is not None:
+        both = in_both_splits(answers)
+        new = np.array([key not in both for key in target.pictures.keys], bool)
+        known = np.concatenate([known, target.familiarity[new]])
+    return {"unfamiliar": {"n": int((known < UNFAMILIAR).sum()), "of": len(known)}}
 
 
 def write_run(

@@ -250,9 +250,11 @@ def read_labels(
 def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels) -> None:
     """Add what a list says to `labels`."""
     rows, faults, unshared = read_rows(path), [], []
+    is_json = path.suffix.lower() == ".jsonl"
     for number, row in rows:
         if row is None:
-            faults.append(f"line {number} has more fields than the header")
+            why = "is no object of JSON" if is_json else "has more fields than the header"
+            faults.append(f"line {number} {why}")
             continue
         value = next(_values(row, FILE_COLUMNS), None)
         try:
@@ -330,14 +332,14 @@ def label_text(value: Any) -> str:
 def read_rows(path: Path) -> list[tuple[int, Row | None]]:
     """(Line, row) of all rows of a `.jsonl`, `.csv` or `.tsv` file.
 
-    A row is (column, value) pairs, columns in lower case without blanks and marks; None if it has
-    more fields than the header. KCDPError names what cannot be read.
+    A row is (column, value) pairs, columns in lower case without blanks and marks; None if the line
+    is no object of JSON or has more fields than the header. KCDPError names what cannot be read.
     """
     text = read_text(path)
-    rows: list[tuple[int, list[tuple[str, Any]] | None]]
+    rows: list[tuple[int, Row | None]]
     if path.suffix.lower() == ".jsonl":
         rows = [
-            (number, list(_json_object(line, number, path).items()))
+            (number, _json_object(line))
             for number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         ]
@@ -352,17 +354,13 @@ def _column(name: str) -> str:
     return plain_word(name).replace(" ", "")
 
 
-def _json_object(line: str, number: int, path: Path) -> dict[str, Any]:
+def _json_object(line: str) -> Row | None:
+    """The names and values of an object; None for a line that is no object of JSON."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise KCDPError(
-            f"Line {number} of {path} is not JSON; write one object a line in UTF-8, such "
-            f'as {{"file_name": "a.png", "label": "happy"}}.'
-        )
-    return content
+        return None
+    return list(content.items()) if isinstance(content, dict) else None
 
 
 def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:

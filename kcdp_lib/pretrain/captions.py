@@ -58,6 +58,17 @@ FELT = {
 EMOTION_OF = {word: emotion for emotion, words in FELT.items() for word in words.split()}
 
 
+def of_concept(concept: str) -> Drawing:
+    """What a domain of real art calls a concept, as a drawing of the corpus is called.
+
+    "crying face" of an emoji; "micah: sad mouth, glasses" of a character, whose designer speaks.
+    """
+    hand, _, features = re.sub(r"\d", "", concept).rpartition(": ")
+    if hand:
+        return Drawing(hand, "", "person", tuple(features.split(", ")), "character", "")
+    return Drawing("", "", features, (), "face", "")
+
+
 def signs(drawing: Drawing) -> dict[str, str]:
     """{kind: phrase}: what a drawing's names say of mouth, eyes and body, in the world's words.
 

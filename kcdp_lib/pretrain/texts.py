@@ -218,10 +218,12 @@ def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPToke
     bpe.train_from_iterator([*corpus(), *said], trainer)
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in state["merges"]]
-    # every single byte also ends a word, as in CLIP's vocabulary, so that no text is unknown
-    vocab = dict(state["vocab"])
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocab.setdefault(byte + "</w>", len(vocab))
+    # As CLIP numbers its words: bytes, bytes that end a word (so that no text is unknown), merges.
+    # The trainer numbers the second kind anew in every process.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*specials, *letters, *(f"{letter}</w>" for letter in letters)]
+    words += ["".join(merge) for merge in merges]
+    vocab = {word: number for number, word in enumerate(dict.fromkeys(words))}
     tokenizer = CLIPTokenizer(
         vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH
     )
