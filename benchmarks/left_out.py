@@ -17,11 +17,9 @@ import json
 import sys
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas
 from sklearn.metrics import f1_score
 
 from kcdp_book.results import FOLDER
@@ -44,6 +42,7 @@ def asked(vlm: vision_language.VLM, name: str) -> dict:
     """Macro-F1 of a set's certain pictures, train and test, when the VLM is asked directly."""
     splits = [datasets.load(name, split) for split in datasets.SIZES]
     files = [file for pictures in splits for file in pictures.files]
+    called = [captions.of_concept(one) for part in splits for one in datasets.concepts(part)]
     labels = np.concatenate([pictures.labels for pictures in splits])
     images = datasets.read_images(files, PRESETS["tiny"].image_size)
     embeddings = vision_language.embed_images(vlm, images)
@@ -55,25 +54,13 @@ def asked(vlm: vision_language.VLM, name: str) -> dict:
         "asked": f1(labels[known], answers[known], classes),
         "classes": {datasets.EMOTIONS[label]: counts[label] for label in classes},
         "of": int(known.sum()),
-        "signs": signs(vision_language.caption(vlm, images), list(map(concept, files))),
+        "signs": signs(vision_language.caption(vlm, images), called),
     }
 
 
 def f1(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> float:
     """Macro-F1 over some classes, 0 to 1, of N labels and answers."""
     return round(float(f1_score(labels, answers, average="macro", labels=classes)), 4)
-
-
-def concept(file: Path) -> Drawing:
-    """What people call the drawing in a file of a domain of real art."""
-    return captions.of_concept(concepts(file.parents[1])[f"{file.parent.name}/{file.name}"])
-
-
-@cache
-def concepts(folder: Path) -> dict[str, str]:
-    """{file: concept} of a set."""
-    table = pandas.read_csv(folder / "metadata.csv")
-    return dict(zip(table["file_name"], table["concept"], strict=True))
 
 
 def signs(told: list[str], drawings: list[Drawing]) -> float:

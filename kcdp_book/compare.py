@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import entropy
 
 from kcdp_book.results import interval
-from kcdp_lib import world
+from kcdp_lib import datasets, world
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.metrics import paired_difference_over_seeds
@@ -189,6 +189,20 @@ def choices(rows: list[dict]) -> dict[str, list[float]]:
         chosen.setdefault("last epoch", []).append(plain[-1]["macro_f1"])
         chosen.setdefault("target labels", []).append(choose(candidates, "macro_f1")["macro_f1"])
     return chosen
+
+
+def pictures_of(row: dict) -> Pictures:
+    """The target's test pictures that a line's answers are about, in their order.
+
+    Pictures are ordered by content, and before the models saw 128 pixels they were drawn at half
+    the side. KCDPError for a line of another world.
+    """
+    labels, _ = predictions(row)
+    for side in (datasets.SOURCE_SIDE, datasets.SOURCE_SIDE // 2):
+        pictures = datasets.load(row["target"], "test", seed=row["seed"], size=side)
+        if np.array_equal(pictures.labels, labels):
+            return pictures
+    raise KCDPError("The line was made on other pictures; run its grid again (`make results`).")
 
 
 def causes(pictures: Pictures) -> list[dict]:

@@ -34,6 +34,8 @@ MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seco
 def read(name: str, world: str | None = None) -> list[dict]:
     """The runs of `results/<name>.jsonl` on this checkout's world and frozen models.
 
+    Until a grid has run on these frozen models, its lines of the ones before them: never of both.
+
     world: an earlier version of the world instead, whose lines stay in the file. Of a run that was
     made several times the last line counts, and one made by the present code before all others.
     """
@@ -43,8 +45,9 @@ def read(name: str, world: str | None = None) -> list[dict]:
     if world:
         rows = [row for row in rows if row["world"] == world]
     else:
-        here = world_key(), stack_key(Config().sizes)
-        rows = [row for row in rows if (row["world"], row["stack"]) == here]
+        rows = [row for row in rows if row["world"] == world_key()]
+        these = [row for row in rows if of_these_weights(row)]
+        rows = these or [row for row in rows if row["stack"] == rows[-1]["stack"]]
     newest: dict[str, dict] = {}
     for row in [*of_other_code(rows), *of_this_code(rows)]:
         newest[run_of(row)] = row
@@ -66,19 +69,32 @@ def code_now() -> str:
     return sha(results_code(), code_key(*beside_the_library))[:16]
 
 
+def of_these_weights(row: dict) -> bool:
+    """Was a line made with this checkout's frozen models?"""
+    return row["stack"] == stack_key(Config().sizes)
+
+
 def of_this_code(rows: list[dict]) -> list[dict]:
-    """The lines that this checkout's code made."""
-    return [row for row in rows if row.get("code") == code_now()]
+    """The lines that this checkout's code made, with its frozen models."""
+    return [row for row in rows if row.get("code") == code_now() and of_these_weights(row)]
 
 
 def of_other_code(rows: list[dict]) -> list[dict]:
-    """The lines that other code made, or code that did not note its key yet."""
-    return [row for row in rows if row.get("code") != code_now()]
+    """The other lines: of other code or frozen models, or of code that did not note its key yet."""
+    return [row for row in rows if row.get("code") != code_now() or not of_these_weights(row)]
 
 
 def standing(names: Iterable[str]) -> str:
-    """A sentence on the lines that a page shows: how many of them other code made than this one."""
+    """A sentence on the lines that a page shows: how many of them other code made than this one.
+
+    Or other frozen models.
+    """
     rows = [row for name in names for row in read(name)]
+    if earlier := sum(not of_these_weights(row) for row in rows):
+        return (
+            f"The miniature models of an earlier version made {earlier} of the {len(rows)} lines "
+            "of results shown here; `make results` lists what has to run again."
+        )
     if not rows:
         return ""
     others = len(of_other_code(rows))

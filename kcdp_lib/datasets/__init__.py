@@ -8,6 +8,7 @@ label off a path or an order.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -55,6 +56,7 @@ __all__ = [
     "SIZES",
     "SOURCE_SIDE",
     "class_index",
+    "concepts",
     "from_folder",
     "from_listing",
     "load",
@@ -224,6 +226,17 @@ def built_in(
     if os.path.isdir(name):
         pictures.notes.append(f"{name!r} is the built-in domain; the folder is written ./{name}")
     return pictures
+
+
+def concepts(pictures: Pictures) -> list[str]:
+    """What people call each of the N pictures of one of the domains `ART`: "crying face".
+
+    Of a character what its designer calls its parts, "micah: sad mouth" (chapter 01). No part of
+    what a method may see.
+    """
+    with (pictures.files[0].parents[1] / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        called = {row["file_name"]: row["concept"] for row in csv.DictReader(file)}
+    return [called[f"{file.parent.name}/{file.name}"] for file in pictures.files]
 
 
 def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> Pictures:

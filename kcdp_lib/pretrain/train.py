@@ -33,7 +33,7 @@ from kcdp_lib.pretrain import (
 )
 
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
-STEPS = {"text": (1500, 128), "vae": (2000, 32), "unet": (4000, 64), "coca": (3200, 64)}
+STEPS = {"text": (1500, 128), "vae": (2000, 32), "unet": (3000, 64), "coca": (3200, 64)}
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
 # Where the text side's knowledge of feelings comes from: what people say of real drawings and what
 # a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
@@ -340,13 +340,13 @@ def train_vae(task: Task) -> None:
 
     stage.run(loss)
     some = encode_latents(vae, pictures[:: len(pictures) // 256 + 1], task.device)
-    vae.register_to_config(scaling_factor=round(1 / some.std().item(), 5))
+    vae.register_to_config(scaling_factor=round(1 / some.float().std().item(), 5))
     stack.save_diffusion(vae.cpu(), "vae", task.out)
 
 
 @torch.no_grad()
 def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """Posterior modes [N, Z, S/8, S/8] of uint8 pictures [N, S, S, 3], unscaled.
+    """Posterior modes [N, Z, S/8, S/8], half precision, of uint8 pictures [N, S, S, 3], unscaled.
 
     Method chapter, eq-latents with a factor of one.
     """
@@ -354,7 +354,8 @@ def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
     for i in paths.progress(range(0, len(pictures), 64), "encoding"):
         block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
         pixels = block.permute(0, 3, 1, 2).float() / 127.5 - 1
-        modes.append(vae.encode(pixels.to(device)).latent_dist.mode().cpu())
+        with torch.autocast(device, torch.bfloat16):
+            modes.append(vae.encode(pixels.to(device)).latent_dist.mode().half().cpu())
     return torch.cat(modes)
 
 
@@ -362,11 +363,22 @@ def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
 def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
     """The VLM's image tokens [N, (S/16)^2, D], half precision, of uint8 [N, S, S, 3]."""
     tokens = []
+    coca.to(memory_format=torch.channels_last)
     for i in paths.progress(range(0, len(pictures), 64), "looking"):
         block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
         pixels = (block.permute(0, 3, 1, 2).float() - 127) / 128
         tokens.append(coca.visual.trunk(pixels.to(device))[1][:, 1:].half().cpu())
     return torch.cat(tokens)
+
+
+def kept(task: Task, name: str, made_by: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` computes with the weights in a file, from the task's folder once it is there."""
+    path = task.checkpoints / f"{name}-{paths.sha(made_by.read_bytes())[:12]}.npy"
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        np.save(part, make().numpy())
+        os.replace(part, path)
+    return torch.from_numpy(np.load(path))
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -536,17 +548,30 @@ def train_unet(task: Task) -> None:
     from transformers import CLIPTextModel
 
     pictures, told = mixture(task)
+    # every other picture: to look at all of them takes as long as a thousand steps
+    pictures, told = pictures[::2], told[::2]
     vae = AutoencoderKL.from_pretrained(task.out / "diffusion" / "vae", use_safetensors=True)
-    latents = encode_latents(vae.to(task.device), pictures, task.device)
-    latents *= vae.config.scaling_factor
+    vae.to(task.device)
+    latents = kept(
+        task,
+        "latents",
+        task.out / "diffusion" / "vae" / "diffusion_pytorch_model.safetensors",
+        lambda: encode_latents(vae, pictures, task.device),
+    )
     vlm = stack.load_coca(task.out).to(task.device)
-    seen = look_at(vlm, pictures, task.device)
+    seen = kept(
+        task,
+        "seen",
+        task.out / "vlm" / "open_clip_model.safetensors",
+        lambda: look_at(vlm, pictures, task.device),
+    )
     tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
     text_encoder = CLIPTextModel.from_pretrained(
         task.out / "diffusion" / "text_encoder", use_safetensors=True
     ).to(task.device)
     scheduler = DDPMScheduler(**{k: v for k, v in stack.SCHEDULER.items() if k.startswith("beta")})
     model = Aligned(stack.new_unet(), seen.shape[-1])
+    model.to(memory_format=torch.channels_last)
     stage = Stage("unet", task, model)
 
     def loss(rng, batch):
@@ -561,7 +586,8 @@ def train_unet(task: Task) -> None:
         with torch.no_grad():
             tokens = text_encoder(ids.input_ids).last_hidden_state
         clean = int(CLEAN * batch)
-        x = latents[rows].to(task.device)
+        x = latents[rows].to(task.device).float() * vae.config.scaling_factor
+        x = x.contiguous(memory_format=torch.channels_last)
         noise = torch.randn_like(x)
         t = torch.randint(0, 1000, (batch,)).to(task.device)
         t[:clean] = t[:clean] // 20
