@@ -85,10 +85,9 @@ def train_familiar(task: train.Task) -> None:
     but this measure was not.
     """
     pictures, told = train.mixture(task)
-    world_only = len(corpus.jobs())
-    rows = np.arange(len(told))
-    drawing = (rows - world_only) % ((len(told) - world_only) // train.COPIES)
-    apart = (rows >= world_only) & (drawing % APART == 0)
+    rows, drawn = np.arange(len(told)), len(train.read_drawings(task).about)
+    first = len(told) - drawn
+    apart = (rows >= first) & ((rows - first) % APART == 0)
     fitted = rows[~apart][:: -(-len(rows) // MOST)]
     preset = replace(PRESETS["tiny"], vlm=f"local-dir:{task.out / 'vlm'}")
     held_out = np.concatenate([new_scenes(), pictures[rows[apart]]])

@@ -33,14 +33,19 @@ from kcdp_lib.pretrain import (
 )
 
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
-STEPS = {"text": (1500, 128), "vae": (2000, 32), "unet": (3000, 64), "coca": (3200, 64)}
-PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
+STEPS = {
+    "text": (1500, 128),
+    "vae": (2000, 32),
+    "unet": (3000, 64),
+    "coca": (3200, 64),
+    "words": (1200, 64),
+}
+PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3, "words": 6e-4}
 # Where the text side's knowledge of feelings comes from: what people say of real drawings and what
 # a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
 KNOWLEDGE = ("language", "hearsay", "both")
 VARIANTS = 4  # captions of each drawing
 PAIRS = 8000  # of texts, of each kind
-COPIES = 2  # pictures of each drawing that the diffusion model sees
 SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside them
 CLEAN = 0.4  # of its batches are pictures next to without noise
 # The UNet's maps that are laid over the VLM's tokens, with their channels.
@@ -259,27 +264,28 @@ def draw_rows(rng: np.random.Generator, n: int, batch: int) -> np.ndarray:
 def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
     """All that the diffusion model sees: uint8 [N, S, S, 3] (memory-mapped) and N captions.
 
-    The world's pictures, then `COPIES` pictures of every drawing; kept in the task's folder.
+    Every other picture of the world, then one of every drawing; kept in the task's folder. To look
+    at twice as many takes as long as a thousand steps.
     """
     pictures, told = corpus.build(task.work)
+    pictures, told = pictures[::2], told[::2]
     drawn = read_drawings(task)
-    count, shape = len(drawn.about), (IMAGE_SIZE, IMAGE_SIZE, 3)
+    every, shape = [*told, *drawn.captions[0]], (IMAGE_SIZE, IMAGE_SIZE, 3)
     path = task.checkpoints / "mixture.uint8"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(6)
         behind = torch.from_numpy(pictures[:: len(pictures) // 64])
         part = path.with_suffix(".part")
-        mixed = np.memmap(part, np.uint8, "w+", shape=(len(told) + COPIES * count, *shape))
+        mixed = np.memmap(part, np.uint8, "w+", shape=(len(every), *shape))
         mixed[: len(told)] = pictures
-        for start in paths.progress(range(0, COPIES * count, 128), "mixing"):
-            rows = np.arange(start, min(start + 128, COPIES * count))
-            some = torch.from_numpy(drawn.pictures[rows % count])
+        for rows in paths.progress(range(0, len(drawn.about), 128), "mixing"):
+            some = torch.from_numpy(drawn.pictures[rows : rows + 128])
             composed = drawings.compose(some, behind, generator).permute(0, 2, 3, 1)
-            mixed[len(told) + rows] = composed.round().byte().numpy()
+            start = len(told) + rows
+            mixed[start : start + len(some)] = composed.round().byte().numpy()
         mixed.flush()
         os.replace(part, path)
-    every = [*told, *(text for variant in drawn.captions[:COPIES] for text in variant)]
     return np.memmap(path, np.uint8, "r", shape=(len(every), *shape)), every
 
 
@@ -361,24 +367,39 @@ def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
 
 @torch.no_grad()
 def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """The VLM's image tokens [N, (S/16)^2, D], half precision, of uint8 [N, S, S, 3]."""
+    """The VLM's image tokens [N, 1 + (S/16)^2, D], half precision, of uint8 [N, S, S, 3].
+
+    The first is the picture as a whole.
+    """
     tokens = []
     coca.to(memory_format=torch.channels_last)
     for i in paths.progress(range(0, len(pictures), 64), "looking"):
         block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
         pixels = (block.permute(0, 3, 1, 2).float() - 127) / 128
-        tokens.append(coca.visual.trunk(pixels.to(device))[1][:, 1:].half().cpu())
+        tokens.append(coca.visual.trunk(pixels.to(device))[1].half().cpu())
     return torch.cat(tokens)
 
 
-def kept(task: Task, name: str, made_by: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make` computes with the weights in a file, from the task's folder once it is there."""
-    path = task.checkpoints / f"{name}-{paths.sha(made_by.read_bytes())[:12]}.npy"
+def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` computes, from the task's folder once it is there."""
+    path = task.checkpoints / f"{name}.npy"
     if not path.exists():
         part = path.with_suffix(".part.npy")
         np.save(part, make().numpy())
         os.replace(part, path)
     return torch.from_numpy(np.load(path))
+
+
+def key_of(module: nn.Module) -> str:
+    """12 hex digits of a module's weights."""
+    tensors = module.state_dict().values()
+    return paths.sha(*(value.cpu().numpy().tobytes() for value in tensors))[:12]
+
+
+def seen_by(vlm: Any, task: Task, pictures: np.ndarray) -> torch.Tensor:
+    """What `look_at` gives of the mixture's pictures, kept for as long as the eye is the same."""
+    name = f"seen-{key_of(vlm.visual)}"
+    return kept(task, name, lambda: look_at(vlm.to(task.device), pictures, task.device))
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -548,23 +569,11 @@ def train_unet(task: Task) -> None:
     from transformers import CLIPTextModel
 
     pictures, told = mixture(task)
-    # every other picture: to look at all of them takes as long as a thousand steps
-    pictures, told = pictures[::2], told[::2]
     vae = AutoencoderKL.from_pretrained(task.out / "diffusion" / "vae", use_safetensors=True)
     vae.to(task.device)
-    latents = kept(
-        task,
-        "latents",
-        task.out / "diffusion" / "vae" / "diffusion_pytorch_model.safetensors",
-        lambda: encode_latents(vae, pictures, task.device),
-    )
-    vlm = stack.load_coca(task.out).to(task.device)
-    seen = kept(
-        task,
-        "seen",
-        task.out / "vlm" / "open_clip_model.safetensors",
-        lambda: look_at(vlm, pictures, task.device),
-    )
+    name = f"latents-{key_of(vae)}"
+    latents = kept(task, name, lambda: encode_latents(vae, pictures, task.device))
+    seen = seen_by(stack.load_coca(task.out), task, pictures)
     tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
     text_encoder = CLIPTextModel.from_pretrained(
         task.out / "diffusion" / "text_encoder", use_safetensors=True
@@ -595,7 +604,7 @@ def train_unet(task: Task) -> None:
         mask = ids.attention_mask if rng.random() < 0.5 else None
         predicted = model.unet(noisy, t, tokens, encoder_attention_mask=mask).sample
         denoising = F.mse_loss(predicted[clean:], noise[clean:])
-        return denoising + model.unlike(seen[rows].float().to(task.device))
+        return denoising + model.unlike(seen[rows, 1:].float().to(task.device))
 
     stage.run(loss)
     stack.save_diffusion(model.unet.cpu(), "unet", task.out)
@@ -658,6 +667,37 @@ def people_feel(drawn: Drawn, felt: torch.Tensor) -> torch.Tensor:
     return shares
 
 
+class Teacher:
+    """What the sentence encoder thinks of N pictures' captions, where language teaches at all.
+
+    every: the captions of the world's pictures, `ours` of them, then those of every drawing, once
+    or several times over.
+    """
+
+    def __init__(self, task: Task, every: Sequence[str], ours: int, drawn: Drawn):
+        self.task = task
+        if task.by_language:
+            self.thoughts = sentences.embed(every, task.work)
+            felt = sentences.feelings(every, task.work)
+            blocks = felt[ours:].split(len(drawn.about))
+            felt = torch.cat([felt[:ours], *(people_feel(drawn, block) for block in blocks)])
+            self.felt = task.answers(felt, np.arange(len(every)) < ours)
+
+    def loss(
+        self, model: "CaptionModel", seen: torch.Tensor, words: torch.Tensor, rows: np.ndarray
+    ) -> torch.Tensor | float:
+        """[]: pictures' embeddings, seen [B, D], say what the teacher says of captions `rows` [B].
+
+        words [W, D] are those for emotions.
+        """
+        if not self.task.by_language:
+            return 0.0
+        thoughts = self.thoughts[rows].to(self.task.device)
+        felt = self.felt[rows].to(self.task.device)
+        felt_loss = F.cross_entropy(seen @ words.T / TEMPERATURE, felt)
+        return taught(seen, model.thoughts, thoughts) + felt_loss
+
+
 def train_coca(task: Task) -> None:
     """CoCa's own losses (contrastive, captioning) on the world's pictures and on real drawings.
 
@@ -685,12 +725,7 @@ def train_coca(task: Task) -> None:
     bags = torch.cat([bags_of(told, tokenizer.tokenizer), bags_of(keywords, tokenizer.tokenizer)])
     shares = bags.float().mean(0)
     common = (shares > 0.001) & (shares < 0.9)
-    if task.by_language:
-        thoughts = sentences.embed(every, task.work)
-        felt = sentences.feelings(every, task.work)
-        blocks = felt[len(told) :].split(len(drawn.about))
-        felt = torch.cat([felt[: len(told)], *(people_feel(drawn, block) for block in blocks)])
-        felt = task.answers(felt, np.arange(len(every)) < len(told))
+    teacher = Teacher(task, every, len(told), drawn)
 
     def look(rng, batch):
         """Pictures [B, 3, S, S], the rows of their texts [B], and of their bags [B]."""
@@ -719,7 +754,7 @@ def train_coca(task: Task) -> None:
         logits = output["logits"].transpose(1, 2)
         words = model.words(pooled * 10)[:, common]
         names = side.words(model.coca.encode_text, rng)
-        total = (
+        return (
             2 * F.cross_entropy(logits, output["labels"], ignore_index=0)
             + 10
             * F.binary_cross_entropy_with_logits(
@@ -727,12 +762,53 @@ def train_coca(task: Task) -> None:
             )
             + info_nce(pooled, output["text_features"])
             + side.loss(model.coca.encode_text, model.thoughts, names, rng, batch // 2)
+            + teacher.loss(model, pooled, names, rows)
         )
-        if task.by_language:
-            answers = felt[rows].to(task.device)
-            total = total + taught(pooled, model.thoughts, thoughts[rows].to(task.device))
-            total = total + F.cross_entropy(pooled @ names.T / TEMPERATURE, answers)
-        return total
+
+    stage.run(loss)
+    stack.save_coca(model.coca.cpu(), task.out)
+
+
+def train_words(task: Task) -> None:
+    """CoCa goes on with its eye held still: what it says, and above all what it makes of words.
+
+    Nothing of a picture is computed twice, so a step takes a small part of `train_coca`'s, and as
+    many texts stand beside it as a text encoder wants.
+    """
+    import open_clip
+
+    pictures, told = mixture(task)
+    drawn = read_drawings(task)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{task.out / 'vlm'}")
+    vlm = stack.load_coca(task.out)
+    seen = seen_by(vlm, task, pictures)
+    model = CaptionModel(vlm, len(tokenizer.tokenizer))
+    model.coca.visual.requires_grad_(False)
+    stage = Stage("words", task, model)
+    side = TextSide(task, drawn, tokenizer, 0)
+    ids = tokenizer(told)
+    ours = len(told) - len(drawn.about)
+    teacher = Teacher(task, told, ours, drawn)
+
+    def loss(rng, batch):
+        chosen = ours + rng.choice(len(drawn.about), batch // 2, p=drawn.share)
+        rows = np.concatenate([draw_rows(rng, ours, batch // 2), chosen])
+        tokens = seen[rows].float().to(task.device)
+        output = model.coca(
+            None,
+            side.short(ids[rows]),
+            image_latent=F.normalize(tokens[:, 0], dim=-1),
+            image_embs=tokens,
+        )
+        pooled = output["image_features"]
+        logits = output["logits"].transpose(1, 2)
+        names = side.words(model.coca.encode_text, rng)
+        return (
+            2 * F.cross_entropy(logits, output["labels"], ignore_index=0)
+            + info_nce(pooled, output["text_features"])
+            + side.loss(model.coca.encode_text, model.thoughts, names, rng, 4 * batch)
+            + teacher.loss(model, pooled, names, rows)
+        )
 
     stage.run(loss)
     stack.save_coca(model.coca.cpu(), task.out)
@@ -747,6 +823,7 @@ def spoken(task: Task) -> list[str]:
 
 STAGES: dict[str, Callable[[Task], None]] = {
     "coca": train_coca,
+    "words": train_words,
     "text": train_text,
     "vae": train_vae,
     "unet": train_unet,
