@@ -47,7 +47,7 @@ CODE = ("adapt.model", "latents", "triplets")  # modules whose code the files re
 WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; it is not made here
 STILL = "still.png"
 TRIPLETS = 15  # of one picture, at most: a caption of 32 tokens has no room for more
-DRAWN = 192  # pixels a side of an example; the model sees 64
+DRAWN = 192  # pixels a side of an example; the model sees 128
 LEAST = 1024  # numbers in a tensor that is worth packing; smaller ones stay in the graph
 # Two by two places: nearly half of the weights, and what they add hardly moves the answer
 COARSE = ("unet.down_blocks.3.", "unet.mid_block.", "unet.up_blocks.0.")

@@ -59,7 +59,8 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
         check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
         start, end = words.bos_token_id, words.eos_token_id
     forbidden = [i for i in {start, model.pad_id} if i != end]
-    return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden)
+    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on a CPU
+    return VLM(model, tokenizer, start, end, forbidden)
 
 
 def _vlm_weights(preset: Preset) -> str | None:
