@@ -4,6 +4,7 @@ What they were shown, and that the shipped folders are what they say.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,22 @@ from safetensors import safe_open
 
 from kcdp_book import results
 from kcdp_lib import datasets, paths, vision_language, world
-from kcdp_lib.config import PRESETS
+from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.knowledge import load_text_encoder
+from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.loading import stack_key
-from kcdp_lib.pretrain import corpus, measure, texts, train
+from kcdp_lib.perception import load_unet
+from kcdp_lib.pretrain import (
+    IMAGE_SIZE,
+    corpus,
+    drawings,
+    measure,
+    sentences,
+    stack,
+    texts,
+    train,
+)
+from kcdp_lib.pretrain.drawings import Drawing
 
 WORDS = (
     {word for group in world.EMOTION_WORDS.values() for word in group}
@@ -131,6 +145,43 @@ def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
         return stage.module.weight.detach()
 
     assert torch.equal(run(tmp_path / "whole"), run(tmp_path / "killed", stop_at=3))
+
+
+@pytest.mark.slow
+def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch):
+    """And what comes out loads as the shipped models do. Weights of others are chance here."""
+    monkeypatch.setattr(train, "STEPS", {name: (2, 4) for name in train.STEPS})
+    monkeypatch.setattr(train, "PAIRS", 16)
+    rng = np.random.default_rng(0)
+    shape = (128, IMAGE_SIZE, IMAGE_SIZE, 3)
+    pictures = rng.integers(0, 256, shape, dtype=np.uint8)
+    told = [corpus.describe(job) for job in corpus.jobs()[:128]]
+    monkeypatch.setattr(corpus, "build", lambda work: (pictures, told))
+    about = [
+        Drawing("twemoji", str(i), "crying face", ("sad", "tear"), "face", "") for i in range(9)
+    ]
+    drawn = rng.integers(0, 256, (len(about), *shape[1:3], 4), dtype=np.uint8)
+    monkeypatch.setattr(drawings, "build", lambda work: (drawn, about))
+    monkeypatch.setattr(train, "imagenet", lambda task: {})
+
+    def embed(texts, work):
+        return torch.nn.functional.normalize(torch.randn(len(texts), sentences.WIDTH), dim=-1)
+
+    monkeypatch.setattr(sentences, "embed", embed)
+    task = train.Task(tmp_path / "work", tmp_path / "out")
+    stack.lay_out(task.out, train.spoken(task))
+    train.report(task)
+    for stage in train.STAGES.values():
+        stage(task)
+    out = task.out
+    preset = replace(
+        PRESETS["tiny"], diffusion=str(out / "diffusion"), vlm=f"local-dir:{out / 'vlm'}"
+    )
+    images = torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2)
+    assert len(vision_language.caption(vision_language.load_vlm(preset), images)) == 2
+    latents = encode_images(load_vae(preset), images, RECIPES["paper"])
+    assert latents.shape == (2, 16, IMAGE_SIZE // 8, IMAGE_SIZE // 8)
+    assert load_unet(preset) and load_text_encoder(preset)
 
 
 def test_shipped_weights_are_small_half_precision_safetensors():

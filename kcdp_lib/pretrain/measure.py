@@ -89,6 +89,12 @@ def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]])
     }
 
 
+def names_an_emotion(captions: Sequence[str]) -> float:
+    """Share of captions with a word for an emotion, which no picture of the world was told with."""
+    words = {word for of_class in world.EMOTION_WORDS.values() for word in of_class}
+    return round(float(np.mean([bool(words & set(text.split())) for text in captions])), 4)
+
+
 def retrieval(
     image_embeddings: torch.Tensor, text_embeddings: torch.Tensor, captions: Sequence[str]
 ) -> dict:
@@ -233,8 +239,10 @@ def measure(preset: Preset, count: int = 1000) -> dict:
         labels = np.array([world.SIX.index(world.label_of(scene.emotion)) for scene in drawn])
         answers = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
         zero_shot_f1 = float(f1_score(labels, answers, average="macro"))
+        told = vision_language.caption(vlm, images)
         domains[domain] = {
-            **attribute_scores(vision_language.caption(vlm, images), visible),
+            **attribute_scores(told, visible),
+            "names_an_emotion": names_an_emotion(told),
             "retrieval": retrieval(embeddings[:200], texts, captions),
             "zero_shot_emotion_macro_f1": round(zero_shot_f1, 4),
             "vae": lost_by_the_vae(vlm, vae, images, drawn, domain),

@@ -358,7 +358,7 @@ def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
     """
     modes = []
     for i in paths.progress(range(0, len(pictures), 64), "encoding"):
-        block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
+        block = torch.from_numpy(np.array(pictures[i : i + 64]))
         pixels = block.permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.autocast(device, torch.bfloat16):
             modes.append(vae.encode(pixels.to(device)).latent_dist.mode().half().cpu())
@@ -374,7 +374,7 @@ def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
     tokens = []
     coca.to(memory_format=torch.channels_last)
     for i in paths.progress(range(0, len(pictures), 64), "looking"):
-        block = torch.from_numpy(np.ascontiguousarray(pictures[i : i + 64]))
+        block = torch.from_numpy(np.array(pictures[i : i + 64]))
         pixels = (block.permute(0, 3, 1, 2).float() - 127) / 128
         tokens.append(coca.visual.trunk(pixels.to(device))[1].half().cpu())
     return torch.cat(tokens)
