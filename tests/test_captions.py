@@ -174,3 +174,5 @@ def test_near_texts_are_near_where_the_teacher_says_so():
 
 def test_captions_are_punctuated_for_who_has_read_books():
     assert sentences.natural("a cat , trembling .") == "a cat, trembling."
+    assert sentences.natural("a photo of an egg .") == sentences.natural("an icon of an egg .")
+    assert sentences.natural("a sad photo of") == "a sad photo of"

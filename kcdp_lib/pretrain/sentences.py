@@ -29,11 +29,15 @@ PROMPTS = (
     "a picture that feels {}",
     "a {} face .",
 )
+MEDIUM = re.compile(rf"^an? ({'|'.join(MEDIA)}|icon) of (?=\S)")
 
 
 def natural(text: str) -> str:
-    """A caption as people punctuate: "a cat , trembling ." -> "a cat, trembling."."""
-    return re.sub(r" ([.,:])", r"\1", text)
+    """A caption as people punctuate: "a photo of a cat , trembling ." -> "a cat, trembling.".
+
+    What it shows, not what it is made of: a photo's and a sticker's knowledge is to be one.
+    """
+    return re.sub(r" ([.,:])", r"\1", MEDIUM.sub("", text))
 
 
 @torch.no_grad()
@@ -42,7 +46,7 @@ def embed(texts: Sequence[str], work: Path) -> torch.Tensor:
 
     Mean of the tokens, as the model was trained. Computed once and kept in `work`.
     """
-    path = work / f"sentences-{paths.sha(*texts)[:12]}.npy"
+    path = work / f"sentences-{paths.sha(*map(natural, texts))[:12]}.npy"
     if not path.exists():
         wanted = [package for package in packages.PACKAGES if package.kind == "sentences"]
         (archive,) = packages.fetch(work / "packages", wanted).values()

@@ -461,7 +461,7 @@ class TextSide:
         )
         embedded = F.normalize(encode(self.short(self.ids[rows])), dim=-1)
         first, second, _ = embedded.split(batch // 2)
-        loss = 0.5 * info_nce(first, second)
+        loss = info_nce(first, second)
         if self.task.by_language:
             thoughts = self.thoughts[rows].to(self.task.device)
             felt = self.felt[rows].to(self.task.device)
