@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kcdp_lib import world
+from kcdp_lib import datasets, world
 from kcdp_lib.pretrain import captions, measure, sentences, texts, train
 from kcdp_lib.pretrain.drawings import Drawing
 
@@ -176,3 +176,16 @@ def test_captions_are_punctuated_for_who_has_read_books():
     assert sentences.natural("a cat , trembling .") == "a cat, trembling."
     assert sentences.natural("a photo of an egg .") == sentences.natural("an icon of an egg .")
     assert sentences.natural("a sad photo of") == "a sad photo of"
+
+
+def test_a_concept_of_real_art_is_a_drawing_of_the_corpus():
+    crying = captions.of_concept("crying face")
+    assert captions.signs(crying) == {"response": "shedding tears"} and crying.group == "face"
+    character = captions.of_concept("micah: sad mouth, smiling eyes2")
+    assert (character.group, character.words) == ("character", ("sad mouth", "smiling eyes"))
+    own = captions.of_concept("streamline-emojis: amusing face")
+    assert (own.group, own.label) == ("face", "amusing face")
+    for name in datasets.ART:
+        known = map(captions.of_concept, datasets.concepts(datasets.load(name, "train")))
+        person = name.removeprefix("art-") in datasets.CHARACTERS.split()
+        assert {one.group for one in known} == {"character" if person else "face"}, name

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from kcdp_lib import world
+from kcdp_lib import datasets, world
 from kcdp_lib.pretrain.drawings import Drawing
 from kcdp_lib.pretrain.texts import pick
 from kcdp_lib.world import causes
@@ -61,12 +61,13 @@ EMOTION_OF = {word: emotion for emotion, words in FELT.items() for word in words
 def of_concept(concept: str) -> Drawing:
     """What a domain of real art calls a concept, as a drawing of the corpus is called.
 
-    "crying face" of an emoji; "micah: sad mouth, glasses" of a character, whose designer speaks.
+    "crying face" of an emoji; "micah: sad mouth, glasses" of a character, whose designer speaks;
+    "fxemoji: annoyed face" of an emoji that has a name in one set alone.
     """
-    hand, _, features = re.sub(r"\d", "", concept).rpartition(": ")
-    if hand:
-        return Drawing(hand, "", "person", tuple(features.split(", ")), "character", "")
-    return Drawing("", "", features, (), "face", "")
+    hand, _, named = re.sub(r"\d", "", concept).rpartition(": ")
+    if hand in datasets.CHARACTERS.split():
+        return Drawing(hand, "", "person", tuple(named.split(", ")), "character", "")
+    return Drawing(hand, "", named, (), "face", "")
 
 
 def signs(drawing: Drawing) -> dict[str, str]:
