@@ -1,9 +1,9 @@
 """`python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`.
 
-Rebuild the miniature foundation models from nothing; a killed run goes on.
+Train the miniature foundation models anew; a killed run goes on.
 
-Stages run one after the other, each on all cores; the UNet comes last, for it is trained on what
-the others make.
+Stages run one after the other, each on all cores, in an order in which each finds what it is
+trained on.
 """
 
 import argparse

@@ -24,7 +24,10 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from kcdp_lib import datasets, latents, paths, vision_language, world
 from kcdp_lib.config import PRESETS, RECIPES, Preset
+from kcdp_lib.knowledge import knowledge_tokens, load_text_encoder
 from kcdp_lib.loading import place, stack_key
+from kcdp_lib.metrics import linear_classifier
+from kcdp_lib.perception import load_kadap
 from kcdp_lib.world import causes
 
 SEED = 77
@@ -179,6 +182,43 @@ def lost_by_the_vae(
     return found
 
 
+@torch.no_grad()
+def maps_of(preset: Preset, vae, images: torch.Tensor) -> torch.Tensor:
+    """Mean and maximum of the UNet's four frozen maps under an empty text, [N, F].
+
+    Of N uint8 images [N, 3, S, S]; the attention maps, which tell of words, are left out.
+    """
+    recipe, text_encoder = RECIPES["paper"], load_text_encoder(preset)
+    tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
+    kadap = load_kadap(preset, recipe, positions=tokens.shape[1]).eval()
+    parts = []
+    for some in images.split(50):
+        encoded = latents.encode_images(vae, some, recipe)
+        told = tokens.expand(len(some), -1, -1), mask.expand(len(some), -1)
+        maps, _ = kadap.look(encoded, *told)
+        # the attention to each of T tokens stands behind the channels of the middle two
+        bare = [maps[0], *(map_[:, : -tokens.shape[1]] for map_ in maps[1:3]), maps[3]]
+        parts.append(
+            torch.cat([of(map_, (2, 3)) for map_ in bare for of in (torch.mean, torch.amax)], 1)
+        )
+    return torch.cat(parts)
+
+
+def eye(preset: Preset, vae, domain: str) -> float:
+    """Macro-F1 of a linear classifier on `maps_of` a domain's test pictures.
+
+    Taught by the labels of its training pictures, 1,200 as a rule.
+    """
+    features, labels = [], []
+    for split in ("train", "test"):
+        pictures = datasets.load(domain, split)
+        images = datasets.read_images(pictures.files, preset.image_size)
+        features.append(maps_of(preset, vae, images).numpy())
+        labels.append(pictures.labels)
+    answers = linear_classifier(features[0], labels[0], len(world.SIX))(features[1])
+    return round(float(f1_score(labels[1], answers.argmax(1), average="macro")), 4)
+
+
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
     """The preset's text-to-image pipeline, as diffusers loads any, from safetensors alone."""
     logging.disable_progress_bar()  # of loading: it would be debris in a saved notebook
@@ -246,6 +286,7 @@ def measure(preset: Preset, count: int = 1000) -> dict:
             "retrieval": retrieval(embeddings[:200], texts, captions),
             "zero_shot_emotion_macro_f1": round(zero_shot_f1, 4),
             "vae": lost_by_the_vae(vlm, vae, images, drawn, domain),
+            "eye_macro_f1": eye(preset, vae, domain),
         }
     prompts = [world.caption(s, domain) for domain in world.BENCHMARK for s in scenes(domain, 32)]
     pictures = text_to_image(load_pipeline(preset), prompts, preset.image_size)
