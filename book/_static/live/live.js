@@ -219,7 +219,8 @@ export async function load(about, told) {
 async function answer(image, about, {tokenize, numbers, decode, parse}, ort, run) {
   const {words, side, triplets: room} = about;
   const started = performance.now(), pixels = new ort.Tensor("float32", fit(image, side), [1, 3, side, side]);
-  const {image_tokens} = await run("look", {pixels});
+  const {image_tokens, distance} = await run("look", {pixels}), known = about.familiar.distances;
+  const familiarity = known.filter(far => far >= distance.data[0]).length / known.length;    // `familiar.Known.familiarity`
   const said = [words.caption.start], spoken = new Int32Array(words.length - 1);
   while (said.length < words.length) {    // greedy: the likeliest token, then all over again with it
     spoken.fill(words.caption.pad).set(said);
@@ -234,7 +235,7 @@ async function answer(image, about, {tokenize, numbers, decode, parse}, ort, run
   const seen = await run("perceive", {pixels, ids: new ort.Tensor("int32", ids, shape), mask: new ort.Tensor("float32", mask, shape)});
   let place = 1;    // after the start mark
   const places = caption.split(" ").map(word => { const first = place; place += numbers(word).length; return {word, first, last: Math.min(place, words.length - 1)}; });
-  return {caption, triplets, places, seconds: (performance.now() - started) / 1000, probabilities: [...seen.probabilities.data], similarities: [...seen.similarities.data],
+  return {caption, triplets, places, familiarity, seconds: (performance.now() - started) / 1000, probabilities: [...seen.probabilities.data], similarities: [...seen.similarities.data],
           attention: {data: [...seen.attention.data], grid: seen.attention.dims.slice(1)}};
 }
 
@@ -306,6 +307,12 @@ function picture(pixels, found, size) {
     ...found.places.map((place, i) => choice(place.word, place, i === first)), choice("no map", null, false))];
 }
 
+/** Is the picture like anything that the vision-language model was trained on? In a sentence. */
+function familiar(familiarity, least) {
+  if (familiarity < least) return h("p", {className: "live-strange"}, h("strong", {}, "Unlike anything that the model knows. "), "What it says of this picture is not to be trusted.");
+  return h("p", {className: "live-familiar"}, `Familiar: ${percent(familiarity)} of the pictures that the model knows are as far from the others, or farther.`);
+}
+
 /** All results of one picture. */
 function results(pixels, found, about, truth) {
   const [answer, fits] = [about.classes[best(found.probabilities)], about.classes[best(found.similarities)]];
@@ -313,7 +320,7 @@ function results(pixels, found, about, truth) {
   const [map, choice] = picture(pixels, found, about.side);
   const asked = about.classes.map((name, i) => [h("span", {}, h("span", {className: "live-if"}, "and if it were "), `${name}?`), found.similarities[i], found.similarities[i].toFixed(2).replace("-", "−")]);
   const predicted = about.classes.map((name, i) => [name, found.probabilities[i], percent(found.probabilities[i])]);
-  return [map, h("div", {className: "live-said"}, h("h3", {}, "Caption"), h("p", {className: "live-caption"}, found.caption),
+  return [map, h("div", {className: "live-said"}, h("h3", {}, "Caption"), h("p", {className: "live-caption"}, found.caption), familiar(found.familiarity, about.familiar.least),
     h("h3", {}, "Triplets"), h("ul", {className: "live-triplets"}, ...triplets), choice), h("div", {className: "live-answers"},
     bars("The counterfactual question: and if it were another emotion, would the picture still fit what is said about it? (cosine from −1 to 1, the line is zero)", asked, -1, 1, "fits best"),
     bars("Prediction of the experts (probability)", predicted, 0, 1, "answer"),
