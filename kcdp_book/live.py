@@ -370,8 +370,9 @@ def rules() -> dict:
 def examples(folder: Path) -> list[dict]:
     """Draw the example pictures into `folder`.
 
-    The first test sticker of each emotion and the first two photos, so not the best ones. Returns
-    file, alt text and true emotion of each.
+    The first test sticker of each emotion, the first two photos, and the first labelled test
+    drawing of an emoji and of a character by other hands, so not the best ones. Returns file, alt
+    text and true emotion of each.
     """
     shown = []
     for domain, wanted in (("stickers", list(EMOTIONS)), ("photos", [None, None])):
@@ -384,6 +385,14 @@ def examples(folder: Path) -> list[dict]:
                 atomic_write(folder / name, few_colours(world.render(scene, domain, DRAWN)))
                 alt = world.caption(scene, domain).rstrip(" .")
                 shown.append({"file": name, "alt": alt, "truth": truth})
+    for domain in ("art-twemoji", "art-micah"):
+        pictures = datasets.load(domain, "test")
+        first = int((pictures.labels >= 0).argmax())
+        truth, name = EMOTIONS[pictures.labels[first]], f"{domain}.png"
+        drawn = Image.open(pictures.files[first]).convert("RGB").resize((DRAWN, DRAWN))
+        atomic_write(folder / name, few_colours(drawn))
+        alt = f"a drawing by another hand: {datasets.concepts(pictures)[first]}"
+        shown.append({"file": name, "alt": alt, "truth": truth})
     return shown
 
 
