@@ -149,7 +149,7 @@ PAIRS = [
 # From one hand to another: between emoji, between characters, and across.
 ART_PAIRS = [
     ("art-noto", "art-emojione"),
-    ("art-twemoji", "art-streamline-emojis"),
+    ("art-twemoji", "art-streamline"),
     ("art-lorelei", "art-micah"),
     ("art-big-smile", "art-twemoji"),
     ("photos", "art-twemoji"),

@@ -183,7 +183,7 @@ def test_a_concept_of_real_art_is_a_drawing_of_the_corpus():
     assert captions.signs(crying) == {"response": "shedding tears"} and crying.group == "face"
     character = captions.of_concept("micah: sad mouth, smiling eyes2")
     assert (character.group, character.words) == ("character", ("sad mouth", "smiling eyes"))
-    own = captions.of_concept("streamline-emojis: amusing face")
+    own = captions.of_concept("streamline: amusing face")
     assert (own.group, own.label) == ("face", "amusing face")
     for name in datasets.ART:
         known = map(captions.of_concept, datasets.concepts(datasets.load(name, "train")))

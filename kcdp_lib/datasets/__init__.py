@@ -40,7 +40,7 @@ from .words import (
 )
 
 # Real art by other hands, which `python -m kcdp_lib.pretrain.art` has written.
-EMOJI = "noto noto-v1 emojione fxemoji streamline-emojis twemoji"
+EMOJI = "noto noto-v1 emojione fxemoji streamline twemoji"
 CHARACTERS = "big-smile dylan lorelei micah personas toon-head"
 ART = tuple(f"art-{name}" for name in f"{EMOJI} {CHARACTERS}".split())
 DOMAINS = (*world.BENCHMARK, "noto", *ART)

@@ -35,7 +35,7 @@ from kcdp_lib.pretrain import (
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
 STEPS = {
     "text": (1500, 128),
-    "vae": (2000, 32),
+    "vae": (6000, 32),
     "unet": (3000, 64),
     "coca": (3200, 64),
     "words": (1200, 64),
@@ -298,7 +298,7 @@ class Likeness(nn.Module):
     def __init__(self, task: Task):
         super().__init__()
         self.trunk: Any = timm.create_model(
-            "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2)
+            "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3)
         )
         self.trunk.load_state_dict(imagenet(task), strict=False)
         self.trunk.requires_grad_(False).eval().to(task.device)
