@@ -459,7 +459,7 @@ def read(folder: Path) -> list[tuple[Picture, Said]]:
     found: list[tuple[Picture, Said]] = []
     for package in packages.of_kind("icons"):
         collection = json.loads(packages.member(archives[package.short], "icons.json"))
-        found += emoji(package.short.removesuffix("-emojis"), collection, emojibase)
+        found += emoji(package.short, collection, emojibase)
     return [*found, *characters(drawings.drawn_by_node(folder, archives, cast_jobs()))]
 
 

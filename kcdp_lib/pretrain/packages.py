@@ -39,8 +39,8 @@ class Package(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The name without its scope: "twemoji"."""
-        return self.name.rpartition("/")[2]
+        """The name without its scope, and without saying again what it is: "streamline"."""
+        return self.name.rpartition("/")[2].removesuffix("-emojis")
 
     @property
     def of_python(self) -> bool:
