@@ -342,7 +342,7 @@ def train_vae(task: Task) -> None:
             y = vae.decode(posterior.sample()).sample
             unlike = likeness(x, y)
         divergence = 1e-5 * posterior.kl().float().mean() / x[0].numel() * 100
-        return (x - y).abs().mean() + (x - y).pow(2).mean() + 0.3 * unlike + divergence
+        return (x - y).abs().mean() + (x - y).pow(2).mean() + unlike + divergence
 
     stage.run(loss)
     some = encode_latents(vae, pictures[:: len(pictures) // 256 + 1], task.device)
