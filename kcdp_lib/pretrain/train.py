@@ -301,11 +301,13 @@ class Likeness(nn.Module):
             "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3)
         )
         self.trunk.load_state_dict(imagenet(task), strict=False)
-        self.trunk.requires_grad_(False).eval().to(task.device)
+        self.trunk.requires_grad_(False).eval()
+        self.trunk.to(task.device, memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Mean squared distance [] of normalised features of x and y [B, 3, S, S] in [-1, 1]."""
         distances = []
+        x, y = (of.contiguous(memory_format=torch.channels_last) for of in (x, y))
         with torch.no_grad():
             wanted = self.trunk(x)
         for there, here in zip(wanted, self.trunk(y), strict=True):
@@ -339,10 +341,9 @@ def train_vae(task: Task) -> None:
             x = x[:, :, top : top + IMAGE_SIZE // 2, left : left + IMAGE_SIZE // 2]
         with torch.autocast(task.device, torch.bfloat16, enabled=not whole):
             posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample()).sample
-            unlike = likeness(x, y)
+            y = vae.decode(posterior.sample()).sample.float()
         divergence = 1e-5 * posterior.kl().float().mean() / x[0].numel() * 100
-        return (x - y).abs().mean() + (x - y).pow(2).mean() + unlike + divergence
+        return (x - y).abs().mean() + (x - y).pow(2).mean() + likeness(x, y) + divergence
 
     stage.run(loss)
     some = encode_latents(vae, pictures[:: len(pictures) // 256 + 1], task.device)
