@@ -15,7 +15,7 @@ import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
-from kcdp_lib.pretrain import familiar, stack, train
+from kcdp_lib.pretrain import familiar, packages, stack, train
 
 STAGES = {**train.STAGES, "familiar": familiar.train_familiar}
 
@@ -39,11 +39,17 @@ def main() -> None:
         "--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus"
     )
     parser.add_argument("--knowledge", choices=train.KNOWLEDGE, default="both")
+    sets = sorted(package.short for package in packages.of_kind("icons", "characters"))
     parser.add_argument(
-        "--without", nargs="*", default=(), metavar="SET", help="drawings to leave out"
+        "--without", nargs="*", default=(), choices=sets, metavar="SET", help=f"of {sets}"
     )
     parser.add_argument("--stage", choices=STAGES, help="run this stage alone")
+    parser.add_argument("--steps", type=int, help="of that stage, in place of its own number")
     args = parser.parse_args()
+    if args.steps:
+        if args.stage not in train.STEPS:
+            parser.error("--steps belongs to one --stage that is trained")
+        train.STEPS[args.stage] = (args.steps, train.STEPS[args.stage][1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
     if not (task.out / "pretraining.json").exists() or not args.stage:
