@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 
@@ -162,7 +163,8 @@ def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch):
     ]
     drawn = rng.integers(0, 256, (len(about), *shape[1:3], 4), dtype=np.uint8)
     monkeypatch.setattr(drawings, "build", lambda work: (drawn, about))
-    monkeypatch.setattr(train, "imagenet", lambda task: {})
+    imagenet = timm.create_model("tf_efficientnet_lite0").state_dict()
+    monkeypatch.setattr(train, "imagenet", lambda task: imagenet)
 
     def embed(texts, work):
         return torch.nn.functional.normalize(torch.randn(len(texts), sentences.WIDTH), dim=-1)

@@ -62,7 +62,7 @@ def learn(
         target = None
     labels = taught_labels(source, config.switches)
     frozen = frozen_for(variant, source, config, device)
-    labelled = np.flatnonzero(labels >= 0 if labels.ndim == 1 else labels.any(1))
+    labelled = teaching(labels)
     rows = torch.as_tensor(labelled)
     other = frozen_for(variant, target, config, device) if target is not None else None
     key = training_key(config, variant, source, target, device, target_weight)
@@ -92,6 +92,11 @@ def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
         return source.labels
     one_hot = np.eye(len(source.classes) + 1, dtype=np.float32)[source.labels][:, :-1]
     return np.where(np.isnan(source.shares), one_hot, source.shares)
+
+
+def teaching(labels: np.ndarray) -> np.ndarray:
+    """The rows, int64 [K], of `taught_labels` that teach anything."""
+    return np.flatnonzero(labels >= 0 if labels.ndim == 1 else labels.any(1))
 
 
 def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:

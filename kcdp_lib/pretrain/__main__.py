@@ -52,11 +52,13 @@ def main() -> None:
         train.STEPS[args.stage] = (args.steps, train.STEPS[args.stage][1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
-    if not (task.out / "pretraining.json").exists() or not args.stage:
+    if not (task.out / train.RECORD).exists() or not args.stage:
         stack.lay_out(task.out, train.spoken(task))
         train.report(task)
+    train.check(task)
     if args.stage:
         STAGES[args.stage](task)
+        train.record(task, args.stage)
         return
     for name in STAGES:
         run_stage(task, name)

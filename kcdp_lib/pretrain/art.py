@@ -400,8 +400,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def shares_of(said: Said) -> Sequence[object]:
-    """The shares of the six classes as a table has them, empty where nobody names one."""
-    return said.shares or [""] * len(SIX)
+    """The shares of the six classes as a table has them, or empty.
+
+    Empty, too, where a name says one class and nobody was asked how much: what the label does not
+    say already would be a certainty that nobody stated.
+    """
+    asked = said.scores or sum(share > 0 for share in said.shares) > 1
+    return said.shares if asked and said.shares else [""] * len(SIX)
 
 
 def concept_rows(told: dict[str, Said], split_of: dict[str, str]) -> Iterator[list[object]]:

@@ -17,7 +17,7 @@ from kcdp_lib.world import causes
 
 # (kind, phrase, what names it). Of each kind the first that is found counts.
 SIGNS: tuple[tuple[str, str, str], ...] = (
-    ("mouth", "the tongue out", r"\btongue\b"),
+    ("mouth", "the tongue out", r"with tongue|tongue (mouth|out)"),
     (
         "mouth",
         "a big smile",
@@ -32,12 +32,12 @@ SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         "mouth",
         "a frown",
-        r"frown(ing)?(?! eyebrows)|(sad|angry|concerned|unimpressed|disbelief) mouth|pouting",
+        r"frown(ing)?(?! eyebrows)|(sad|angry|concerned|unimpressed|disbelief) mouth|\bpouting\b",
     ),
     ("eyes", "wide eyes", r"(wide|surprised|big) eyes|scream|astonished|flushed"),
     ("eyes", "closed eyes", r"(closed|sleepy?|squint(ing)?) eyes|sleeping|squinting face"),
-    ("response", "shedding tears", r"\bcry(ing)?\b|\btears?\b|sob"),
-    ("response", "dripping sweat", r"\bsweat\b"),
+    ("response", "shedding tears", r"\bcry(ing)?\b|\btears\b|with tear\b|\bsob"),
+    ("response", "dripping sweat", r"\bsweat\b(?! droplets)"),
     ("response", "blowing steam", r"\bsteam\b"),
     ("response", "with a red face", r"enraged"),
     ("response", "with a green face", r"nauseated"),

@@ -42,13 +42,17 @@ def describe(job: tuple[str, int]) -> str:
     return texts.icon_caption(scene) if job[0] == "icons" else world.caption(scene, job[0], DIALS)
 
 
+def key() -> str:
+    """What the pictures are known by: the world and the code that asks it for them."""
+    return f"{IMAGE_SIZE}-{world.world_key()}-{code_key(Path(__file__))[:12]}"
+
+
 def build(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Pictures uint8 [N, S, S, 3] (memory-mapped), S = `IMAGE_SIZE`, and their captions.
 
     Drawn once by all cores and kept in `folder`.
     """
-    drawn_by = code_key(Path(__file__))[:12]
-    path = folder / f"pictures-{IMAGE_SIZE}-{world.world_key()}-{drawn_by}.npy"
+    path = folder / f"pictures-{key()}.npy"
     todo = jobs()
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

