@@ -9,7 +9,7 @@ auroc        how well the distance alone tells them from the built-in domains' p
              that one of this kind is further off than one of those
 
 Each folder holds a VLM that was trained without some sets of drawings (`benchmarks/left_out.py`),
-and what it has seen (`--stage familiar`); it is asked about these sets.
+and what it has seen (`--stage familiar`, with the same --without); it is asked about these sets.
 """
 
 import json
@@ -39,7 +39,7 @@ COUNT = {"domain": 800, "kind": 300}  # pictures of each
 
 
 def of_domain(name: str) -> np.ndarray:
-    """Unseen pictures of a data set, uint8 [N, S, S, 3]."""
+    """Test pictures of a data set, uint8 [N, S, S, 3]."""
     files = datasets.load(name, "test").files[: COUNT["domain"]]
     return datasets.read_images(files, PRESET.image_size).permute(0, 2, 3, 1).numpy()
 

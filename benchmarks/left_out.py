@@ -5,7 +5,7 @@ sets of drawings,
 
     python -m kcdp_lib.pretrain --stage coca --without noto micah --out FOLDER
 
-and is tried on these sets' domains of real art, of which no picture was in its training. Written
+and --stage words after it, and is tried on these sets' domains of real art, of which no picture was in its training. Written
 into results/left_out.json, beside what other folders gave before:
 
 asked        macro-F1 of the six emotions, asked directly, over classes of five pictures or more
@@ -63,15 +63,20 @@ def f1(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> float:
     return round(float(f1_score(labels, answers, average="macro", labels=classes)), 4)
 
 
-def signs(told: list[str], drawings: list[Drawing]) -> float:
-    """Micro-F1, 0 to 1, of the signs that N captions name, of those that the names say."""
+def signs(told: list[str], drawings: list[Drawing]) -> float | None:
+    """Micro-F1, 0 to 1, of the signs that N captions name; None where no name says a sign.
+
+    Only of the kinds that a name speaks of: that it is silent on the eyes does not say that they
+    are open.
+    """
     pairs = [
-        (phrase in text, captions.signs(drawing).get(kind) == phrase)
+        (phrase in text, sign == phrase)
         for text, drawing in zip(told, drawings, strict=True)
-        for kind in ("mouth", "eyes", "response")
+        for kind, sign in captions.signs(drawing).items()
         for phrase in KINDS[kind]
-        if captions.signs(drawing)
     ]
+    if not pairs:
+        return None
     named, there = zip(*pairs, strict=True)
     return round(float(f1_score(there, named)), 4)
 
@@ -97,5 +102,5 @@ if __name__ == "__main__":
         new = measure(folder)
         runs = [run for run in runs if run["without"] != new["without"]] + [new]
         for name, row in new["sets"].items():
-            print(f"{name:20} asked {row['asked']:.3f} of {row['of']}, signs {row['signs']:.3f}")
+            print(f"{name:20} asked {row['asked']:.3f} of {row['of']}, signs {row['signs']}")
         paths.atomic_write(path, json.dumps(runs, indent=1) + "\n")

@@ -81,8 +81,8 @@ def write(preset: Preset, pictures: np.ndarray, held_out: np.ndarray) -> Path:
 def train_familiar(task: train.Task) -> None:
     """The last stage of the pre-training: nothing is trained, `task.out`/vlm is looked through.
 
-    Held out are scenes that nothing was trained on, and one drawing in ten: the VLM was shown it,
-    but this measure was not.
+    Held out are scenes that nothing was trained on, and one drawing in ten, which the VLM was shown
+    and this measure was not.
     """
     pictures, told = train.mixture(task)
     rows, drawn = np.arange(len(told)), len(train.read_drawings(task).about)

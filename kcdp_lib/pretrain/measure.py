@@ -3,8 +3,8 @@
 `python -m kcdp_lib.pretrain.measure [DIR]` measures the shipped ones into results/miniatures.json,
 or those of a folder.
 
-Pictures and scenes come from a seed of the test split that nothing else uses. The world's own
-captions are read here, and in pre-training, and nowhere else.
+Pictures and scenes come from a seed of the test split that no run uses. The world's own captions
+are read here, in `benchmarks/knowledge.py` and in pre-training, and nowhere else.
 """
 
 import json
@@ -93,7 +93,10 @@ def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]])
 
 
 def names_an_emotion(captions: Sequence[str]) -> float:
-    """Share of captions with a word for an emotion, which no picture of the world was told with."""
+    """Share of captions with a word for an emotion.
+
+    In the training no picture of a benchmark domain had one beside it, but real drawings had.
+    """
     words = {word for of_class in world.EMOTION_WORDS.values() for word in of_class}
     return round(float(np.mean([bool(words & set(text.split())) for text in captions])), 4)
 

@@ -48,7 +48,7 @@ def embed(texts: Sequence[str], work: Path) -> torch.Tensor:
     """
     path = work / f"sentences-{paths.sha(*map(natural, texts))[:12]}.npy"
     if not path.exists():
-        wanted = [package for package in packages.PACKAGES if package.kind == "sentences"]
+        wanted = packages.of_kind("sentences")
         (archive,) = packages.fetch(work / "packages", wanted).values()
         folder = packages.unpack_sentences(archive, work)
         tokenizer = AutoTokenizer.from_pretrained(folder)

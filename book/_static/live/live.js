@@ -310,7 +310,7 @@ function picture(pixels, found, size) {
 /** Is the picture like anything that the vision-language model was trained on? In a sentence. */
 function familiar(familiarity, least) {
   if (familiarity < least) return h("p", {className: "live-strange"}, h("strong", {}, "Unlike anything that the model knows. "), "What it says of this picture is not to be trusted.");
-  return h("p", {className: "live-familiar"}, `Familiar: ${percent(familiarity)} of the pictures that the model knows are as far from the others, or farther.`);
+  return h("p", {className: "live-familiar"}, `Familiar: ${percent(familiarity)} of known pictures lie at least this far from what the model was trained on.`);
 }
 
 /** All results of one picture. */
