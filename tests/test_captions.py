@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kcdp_lib import datasets, world
-from kcdp_lib.pretrain import captions, measure, sentences, texts, train
+from kcdp_lib.pretrain import captions, corpus, drawings, measure, sentences, texts, train
 from kcdp_lib.pretrain.drawings import Drawing
 
 FACE = Drawing("some", "x", "grinning face", ("happy", "smile", "face"), "face", "")
@@ -111,6 +111,34 @@ def drawn():
     return train.Drawn(np.zeros((3, 4, 4, 4), np.uint8), about, told, np.full(3, 1 / 3))
 
 
+def test_a_set_that_is_left_out_is_seen_and_told_of_by_nobody(tmp_path, monkeypatch):
+    """Neither its pictures nor its words, in any of the ways that drawings reach a model."""
+    about = [FACE, PERSON._replace(words=("sad mouth", "beard")), labelled("crying face")]
+    pixels = np.stack([np.full((128, 128, 4), 255 * (one is about[1]), np.uint8) for one in about])
+    world_pictures = np.full((128, 128, 128, 3), 7, np.uint8)
+    monkeypatch.setattr(drawings, "build", lambda work: (pixels, about))
+    monkeypatch.setattr(
+        corpus, "build", lambda work: (world_pictures, ["a photo of a cat ."] * 128)
+    )
+    monkeypatch.setattr(train, "PAIRS", 50)
+    whole = train.Task(tmp_path, tmp_path / "out")
+    task = whole._replace(without=("micah",))
+    assert whole.pictures != task.pictures and whole.checkpoints != task.checkpoints
+    shown = train.read_drawings(task)
+    assert [one.set for one in shown.about] == ["some", "some"] and not shown.pictures.any()
+    said = [*train.spoken(task), *train.text_pool(task, shown).all]
+    assert not [text for text in said if "beard" in text]
+    assert [text for text in train.spoken(whole) if "beard" in text]
+    pictures, told = train.mixture(task)
+    assert len(pictures) == len(told) == 66 and not [text for text in told if "beard" in text]
+
+
+def test_names_that_only_sound_like_a_sign_say_none():
+    for name in ("spouting whale", "tear off calendar", "sweat droplets", "tongue"):
+        assert not captions.signs(labelled(name)), name
+    assert captions.signs(labelled("smiling face with tear"))["response"] == "shedding tears"
+
+
 @pytest.mark.parametrize("knowledge", train.KNOWLEDGE)
 def test_each_knowledge_has_its_own_pairs(tmp_path, monkeypatch, drawn, knowledge):
     monkeypatch.setattr(train, "PAIRS", 200)
@@ -164,6 +192,7 @@ def test_feelings_are_what_a_text_says_beyond_what_texts_are_like(tmp_path, monk
 
 
 def test_near_texts_are_near_where_the_teacher_says_so():
+    torch.manual_seed(0)
     teachers = torch.nn.functional.normalize(torch.randn(12, 5), dim=-1)
     own = teachers.clone().requires_grad_(True)
     right = train.same_neighbours(own, teachers)
