@@ -72,7 +72,8 @@ def test_a_built_in_domain_is_loaded_by_name(few, domain):
         not set(train.keys) & set(datasets.load(domain, "train", seed=8).keys)
         and len(set(train.keys)) == COUNT
     )
-    drawn = world.render(world.sample_scene("train", 9, int(train.files[0].stem), domain), domain)
+    scene = world.sample_scene("train", 9, int(train.files[0].stem), domain)
+    drawn = world.render(scene, domain, datasets.SOURCE_SIDE)
     assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(train.files[0])))
 
 
@@ -103,7 +104,7 @@ def test_dials_reach_the_pictures(few):
     drawn = world.render(
         world.sample_scene("train", 0, 3, "stickers", Dials(style_gap=0)),
         "stickers",
-        64,
+        datasets.SOURCE_SIDE,
         Dials(style_gap=0),
     )
     assert np.array_equal(
