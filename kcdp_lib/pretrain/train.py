@@ -306,17 +306,16 @@ def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
 
 
 class Likeness(nn.Module):
-    """How unlike two pictures are to ImageNet's eyes: in its tower's first features, frozen.
+    """How unlike two pictures are to the VLM's tower, frozen: in features of every level.
 
-    A tear of three pixels is nothing to a mean of squares, and all to whoever reads the face.
+    A tear of three pixels is nothing to a mean of squares, and all to whoever reads the face. That
+    latents should keep what a trained tower sees is VA-VAE's idea (arXiv 2501.01423).
     """
 
     def __init__(self, task: Task):
         super().__init__()
-        self.trunk: Any = timm.create_model(
-            "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3)
-        )
-        begin_with_imagenet(self.trunk, task)
+        self.trunk: Any = timm.create_model("tf_efficientnet_lite0", features_only=True)
+        self.trunk.load_state_dict(stack.load_coca(task.out).visual.trunk.trunk.state_dict())
         self.trunk.requires_grad_(False).eval()
         self.trunk.to(task.device, memory_format=torch.channels_last)
 
@@ -353,7 +352,7 @@ def train_vae(task: Task) -> None:
     """
     pictures, _ = mixture(task)
     vae, likeness = stack.new_vae(), Likeness(task)
-    stage = Stage("vae", task, vae)
+    stage = Stage("vae", task, vae, made_from=[key_of(likeness.trunk)])
 
     def loss(rng, batch):
         whole = stage.step >= 0.8 * stage.steps
