@@ -21,6 +21,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from kcdp_lib import checkpoints, paths, world
+from kcdp_lib.config import BACKBONES
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.pretrain import (
     IMAGE_SIZE,
@@ -36,7 +37,7 @@ from kcdp_lib.pretrain import (
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
 STEPS = {
     "text": (1500, 128),
-    "vae": (4000, 32),
+    "vae": (8000, 32),
     "unet": (3000, 64),
     "coca": (3200, 64),
     "words": (1200, 64),
@@ -49,12 +50,8 @@ VARIANTS = 4  # captions of each drawing
 PAIRS = 8000  # of texts, of each kind
 SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside them
 CLEAN = 0.4  # of each of its batches carries almost no noise
-# The UNet's maps that are aligned with the VLM's tokens, with their channels.
-ALIGNED = {
-    "up_blocks.0.resnets.1": stack.CHANNELS[3],
-    "up_blocks.1.attentions.1": stack.CHANNELS[2],
-    "up_blocks.2.attentions.1": stack.CHANNELS[1],
-}
+# The UNet's maps that are aligned with what the VLM sees, those that KADAP reads, by channels.
+ALIGNED = dict(zip(BACKBONES["sd"].maps, stack.CHANNELS, strict=True))
 TEMPERATURE = 0.07  # of cosines, in every contrastive loss
 RECORD = "pretraining.json"
 
@@ -548,19 +545,21 @@ def train_text(task: Task) -> None:
 class Aligned(nn.Module):
     """The UNet, and what aligns its features with the VLM's (REPA, arXiv 2410.06940).
 
-    At each of the maps that KADAP reads a small projection; only the UNet is kept.
+    Behind each of the maps that KADAP reads a small projection, place by place, and a linear one
+    of its mean and maximum, as KADAP pools it. Only the UNet is kept.
     """
 
     def __init__(self, unet: Any, width: int):
         super().__init__()
         self.unet = unet
         self.maps: dict[str, torch.Tensor] = {}
-        self.heads = nn.ModuleList()
+        self.places, self.wholes = nn.ModuleList(), nn.ModuleList()
         for name, channels in ALIGNED.items():
             unet.get_submodule(name).register_forward_hook(self.keep(name))
-            self.heads.append(
+            self.places.append(
                 nn.Sequential(nn.Conv2d(channels, width, 1), nn.SiLU(), nn.Conv2d(width, width, 1))
             )
+            self.wholes.append(nn.Linear(2 * channels, width))
 
     def keep(self, name: str) -> Callable:
         """A hook that keeps a module's map [B, C, h, w]."""
@@ -570,15 +569,20 @@ class Aligned(nn.Module):
 
         return hook
 
-    def unlike(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Cosine distance [] of the projected maps from the VLM's tokens [B, T, D]."""
-        side = int(tokens.shape[1] ** 0.5)
-        grid = tokens.transpose(1, 2).unflatten(2, (side, side))
+    def unlike(self, seen: torch.Tensor) -> torch.Tensor:
+        """Cosine distance [] of the projected maps from what the VLM sees, [B, 1 + T, D].
+
+        Of that the first token is the picture as a whole, the others are its T places.
+        """
+        side = int((seen.shape[1] - 1) ** 0.5)
+        grid = seen[:, 1:].transpose(1, 2).unflatten(2, (side, side))
         distances = []
-        for head, name in zip(self.heads, ALIGNED, strict=True):
-            own = head(self.maps[name])
-            wanted = F.adaptive_avg_pool2d(grid, own.shape[-2:])
-            distances.append(1 - F.cosine_similarity(own, wanted, dim=1).mean())
+        for name, place, whole in zip(ALIGNED, self.places, self.wholes, strict=True):
+            map_ = self.maps[name]
+            wanted = F.adaptive_avg_pool2d(grid, map_.shape[-2:])
+            distances.append(1 - F.cosine_similarity(place(map_), wanted, dim=1).mean())
+            pooled = torch.cat([map_.mean((2, 3)), map_.amax((2, 3))], 1)
+            distances.append(1 - F.cosine_similarity(whole(pooled), seen[:, 0]).mean())
         return torch.stack(distances).mean()
 
 
@@ -632,7 +636,7 @@ def train_unet(task: Task) -> None:
         mask = ids.attention_mask if rng.random() < 0.5 else None
         predicted = model.unet(noisy, t, tokens, encoder_attention_mask=mask).sample
         denoising = F.mse_loss(predicted[clean:], noise[clean:])
-        return denoising + model.unlike(seen[rows, 1:].float().to(task.device))
+        return denoising + model.unlike(seen[rows].float().to(task.device))
 
     stage.run(loss)
     stack.save_diffusion(model.unet.cpu(), "unet", task.out)
