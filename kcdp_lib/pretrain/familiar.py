@@ -18,7 +18,7 @@ from kcdp_lib.familiar import Known
 from kcdp_lib.loading import FAMILIAR, model_key, place
 from kcdp_lib.pretrain import corpus
 
-DIRECTIONS = 128  # that are kept; more weigh more (DECISIONS: no committed run compares counts)
+DIRECTIONS = 128  # that are kept; the file grows with each, and no committed run compares counts
 QUANTILES = 1000
 # Seeds and shares of the corpus' pictures: of those that were trained on, and of new ones.
 FIT, HELD_OUT = (corpus.SEED, 0.16), (9, 0.06)
