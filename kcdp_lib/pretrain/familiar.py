@@ -16,7 +16,7 @@ from kcdp_lib.familiar import Known
 from kcdp_lib.loading import FAMILIAR, model_key, place
 from kcdp_lib.pretrain import IMAGE_SIZE, corpus, train
 
-DIRECTIONS = 128  # that are kept; more weigh more (DECISIONS: no committed run compares counts)
+DIRECTIONS = 128  # that are kept; the file grows with each, and no committed run compares counts
 QUANTILES = 1000
 SEED, NEW = 9, 0.06  # of the world's pictures that are held out, and their share of the corpus
 APART = 10  # one drawing in so many is held out, in all of its pictures
