@@ -37,10 +37,10 @@ from kcdp_lib.pretrain import (
 # Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
 STEPS = {
     "text": (1500, 128),
-    "vae": (8000, 32),
-    "unet": (3000, 64),
+    "vae": (6600, 32),
+    "unet": (2000, 64),
     "coca": (3200, 64),
-    "words": (1200, 64),
+    "words": (1000, 64),
 }
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3, "words": 6e-4}
 # Where the text side's knowledge of feelings comes from: what people say of real drawings and what
