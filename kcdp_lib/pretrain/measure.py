@@ -157,25 +157,37 @@ def brows_of(drawn: Sequence[world.Scene], domain: str) -> np.ndarray:
     return np.array([(face.brow_angle, face.brow_height) for face in faces])
 
 
+def say_and_see(vlm: vision_language.VLM, images: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+    """Captions of N uint8 images [N, 3, S, S] and the VLM's features of each as a whole, [N, D]."""
+    blocks = [vision_language.see_and_say(vlm, None, some) for some in images.split(100)]
+    captions = [caption for _, some, _ in blocks for caption in some]
+    return captions, torch.cat([together for *_, together in blocks])
+
+
 def lost_by_the_vae(
-    vlm: vision_language.VLM, vae, images: torch.Tensor, drawn: Sequence[world.Scene], domain: str
+    vlm: vision_language.VLM,
+    vae,
+    images: torch.Tensor,
+    read: tuple[list[str], torch.Tensor],
+    drawn: Sequence[world.Scene],
+    domain: str,
 ) -> dict:
     """What the eye cannot see, because the VAE loses it: originals beside reconstructions.
 
-    Of N uint8 images [N, 3, S, S]: micro-F1 of captions, F1 of tears, and R2 of the brows' angle
-    and height, read from the VLM's image features by a ridge regression on the first half of the
-    originals and tested on the second half.
+    Of N uint8 images [N, 3, S, S], and what the VLM `read` of them (`say_and_see`): micro-F1 of
+    captions, F1 of tears, and R2 of the brows' angle and height, read from the VLM's image features
+    by a ridge regression on the first half of the originals and tested on the second half.
     """
     visible = [world.visible_attributes(scene, domain) for scene in drawn]
     half = len(drawn) // 2
     back = round_trip(vae, images)
     found: dict[str, Any] = {"psnr": round(float(psnr(images, back).mean()), 2)}
-    ridge = None
-    for name, shown in (("originals", images), ("reconstructions", (back * 255).round().byte())):
-        blocks = [vision_language.see_and_say(vlm, None, some) for some in shown.split(100)]
-        captions = [caption for _, some, _ in blocks for caption in some]
-        seen = torch.cat([together for *_, together in blocks])
-        ridge = ridge or brows(seen[:half], drawn[:half], domain)
+    ridge = brows(read[1][:half], drawn[:half], domain)
+    both = {
+        "originals": read,
+        "reconstructions": say_and_see(vlm, (back * 255).round().byte()),
+    }
+    for name, (captions, seen) in both.items():
         r2 = ridge.score(seen[half:].numpy(), brows_of(drawn[half:], domain))
         found[name] = {
             "micro_f1": attribute_scores(captions, visible)["micro_f1"],
@@ -282,13 +294,13 @@ def measure(preset: Preset, count: int = 1000) -> dict:
         labels = np.array([world.SIX.index(world.label_of(scene.emotion)) for scene in drawn])
         answers = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
         zero_shot_f1 = float(f1_score(labels, answers, average="macro"))
-        told = vision_language.caption(vlm, images)
+        told, seen = say_and_see(vlm, images)
         domains[domain] = {
             **attribute_scores(told, visible),
             "names_an_emotion": names_an_emotion(told),
             "retrieval": retrieval(embeddings[:200], texts, captions),
             "zero_shot_emotion_macro_f1": round(zero_shot_f1, 4),
-            "vae": lost_by_the_vae(vlm, vae, images, drawn, domain),
+            "vae": lost_by_the_vae(vlm, vae, images, (told, seen), drawn, domain),
             "eye_macro_f1": eye(preset, vae, domain),
         }
     prompts = [world.caption(s, domain) for domain in world.BENCHMARK for s in scenes(domain, 32)]
