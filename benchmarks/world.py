@@ -33,7 +33,7 @@ from torch import nn
 
 from kcdp_book.results import FOLDER
 from kcdp_lib import paths, world
-from kcdp_lib.pretrain.train import draw_rows, images
+from kcdp_lib.pretrain.task import draw_rows, images
 from kcdp_lib.world import causes
 
 # Rows of the pretrain split, seed 2: no benchmark scene.

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kcdp_lib import datasets, world
-from kcdp_lib.pretrain import captions, corpus, drawings, measure, sentences, texts, train
+from kcdp_lib.pretrain import captions, corpus, drawings, language, measure, sentences, texts
 from kcdp_lib.pretrain.drawings import Drawing
+from kcdp_lib.pretrain.task import KNOWLEDGE, VARIANTS, Drawn, Task, mixture, read_drawings, spoken
 
 FACE = Drawing("some", "x", "grinning face", ("happy", "smile", "face"), "face", "")
 PERSON = Drawing("micah", "1", "person", ("sad mouth", "cry eyes"), "character", "")
@@ -107,8 +108,8 @@ def test_a_pair_names_an_emotion_that_people_gave_or_their_keywords():
 def drawn():
     about = [FACE, PERSON, labelled("angry face", "rage")]
     rng = np.random.default_rng(0)
-    told = [[captions.caption(one, rng) for one in about] for _ in range(train.VARIANTS)]
-    return train.Drawn(np.zeros((3, 4, 4, 4), np.uint8), about, told, np.full(3, 1 / 3))
+    told = [[captions.caption(one, rng) for one in about] for _ in range(VARIANTS)]
+    return Drawn(np.zeros((3, 4, 4, 4), np.uint8), about, told, np.full(3, 1 / 3))
 
 
 def test_a_set_that_is_left_out_is_seen_and_told_of_by_nobody(tmp_path, monkeypatch):
@@ -120,16 +121,16 @@ def test_a_set_that_is_left_out_is_seen_and_told_of_by_nobody(tmp_path, monkeypa
     monkeypatch.setattr(
         corpus, "build", lambda work: (world_pictures, ["a photo of a cat ."] * 128)
     )
-    monkeypatch.setattr(train, "PAIRS", 50)
-    whole = train.Task(tmp_path, tmp_path / "out")
+    monkeypatch.setattr(language, "PAIRS", 50)
+    whole = Task(tmp_path, tmp_path / "out")
     task = whole._replace(without=("micah",))
     assert whole.pictures != task.pictures and whole.checkpoints != task.checkpoints
-    shown = train.read_drawings(task)
+    shown = read_drawings(task)
     assert [one.set for one in shown.about] == ["some", "some"] and not shown.pictures.any()
-    said = [*train.spoken(task), *train.text_pool(task, shown).all]
+    said = [*spoken(task), *language.text_pool(task, shown).all]
     assert not [text for text in said if "beard" in text]
-    assert [text for text in train.spoken(whole) if "beard" in text]
-    pictures, told = train.mixture(task)
+    assert [text for text in spoken(whole) if "beard" in text]
+    pictures, told = mixture(task)
     assert len(pictures) == len(told) == 66 and not [text for text in told if "beard" in text]
 
 
@@ -139,11 +140,11 @@ def test_names_that_only_sound_like_a_sign_say_none():
     assert captions.signs(labelled("smiling face with tear"))["response"] == "shedding tears"
 
 
-@pytest.mark.parametrize("knowledge", train.KNOWLEDGE)
+@pytest.mark.parametrize("knowledge", KNOWLEDGE)
 def test_each_knowledge_has_its_own_pairs(tmp_path, monkeypatch, drawn, knowledge):
-    monkeypatch.setattr(train, "PAIRS", 200)
-    task = train.Task(tmp_path, tmp_path, knowledge=knowledge)
-    pool = train.text_pool(task, drawn)
+    monkeypatch.setattr(language, "PAIRS", 200)
+    task = Task(tmp_path, tmp_path, knowledge=knowledge)
+    pool = language.text_pool(task, drawn)
     emotional = [
         any(word in text.split() for word in sentences.EMOTION_WORDS) for text in pool.second
     ]
@@ -159,14 +160,14 @@ def test_each_knowledge_has_its_own_pairs(tmp_path, monkeypatch, drawn, knowledg
 
 def test_where_both_teach_the_world_is_left_to_hearsay(tmp_path):
     felt, ours = torch.full((2, 3), 1 / 3), np.array([True, False])
-    both = train.Task(tmp_path, tmp_path, knowledge="both").answers(felt, ours)
-    language = train.Task(tmp_path, tmp_path, knowledge="language").answers(felt, ours)
-    assert both.sum(1).tolist() == pytest.approx([0, 1]) and torch.equal(language, felt)
+    both = Task(tmp_path, tmp_path, knowledge="both").answers(felt, ours)
+    by_language = Task(tmp_path, tmp_path, knowledge="language").answers(felt, ours)
+    assert both.sum(1).tolist() == pytest.approx([0, 1]) and torch.equal(by_language, felt)
 
 
 def test_people_s_own_words_for_a_drawing_make_half_of_what_it_feels(drawn):
     felt = torch.full((3, len(sentences.EMOTION_WORDS)), 1 / len(sentences.EMOTION_WORDS))
-    shares = train.people_feel(drawn, felt)
+    shares = language.people_feel(drawn, felt)
     happy = [sentences.EMOTION_WORDS.index(word) for word in world.EMOTION_WORDS["happy"]]
     assert shares.sum(1).tolist() == pytest.approx([1, 1, 1])
     assert shares[0, happy].sum().item() == pytest.approx(0.5 + 0.5 * felt[0, happy].sum().item())
@@ -195,10 +196,10 @@ def test_near_texts_are_near_where_the_teacher_says_so():
     torch.manual_seed(0)
     teachers = torch.nn.functional.normalize(torch.randn(12, 5), dim=-1)
     own = teachers.clone().requires_grad_(True)
-    right = train.same_neighbours(own, teachers)
+    right = language.same_neighbours(own, teachers)
     right.backward()
     assert torch.isfinite(own.grad).all()
-    assert right < train.same_neighbours(teachers[torch.randperm(12)], teachers)
+    assert right < language.same_neighbours(teachers[torch.randperm(12)], teachers)
 
 
 def test_captions_are_punctuated_for_who_has_read_books():

@@ -9,22 +9,36 @@ trained on.
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
-from kcdp_lib.pretrain import familiar, packages, stack, train
+from kcdp_lib.pretrain import packages, stack, stage
+from kcdp_lib.pretrain.coca import train_coca, train_words
+from kcdp_lib.pretrain.familiar import train_familiar
+from kcdp_lib.pretrain.task import KNOWLEDGE, Task, spoken
+from kcdp_lib.pretrain.text_encoder import train_text
+from kcdp_lib.pretrain.unet import train_unet
+from kcdp_lib.pretrain.vae import train_vae
 
-STAGES = {**train.STAGES, "familiar": familiar.train_familiar}
+STAGES: dict[str, Callable[[Task], None]] = {
+    "coca": train_coca,
+    "words": train_words,
+    "text": train_text,
+    "vae": train_vae,
+    "unet": train_unet,
+    "familiar": train_familiar,
+}
 
 
-def run_stage(task: train.Task, name: str) -> None:
+def run_stage(task: Task, name: str) -> None:
     """One stage in a process of its own, which gives its memory back."""
-    stage = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
-    stage += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
-    if subprocess.run([*stage, "--without", *task.without], check=False).returncode:
+    line = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
+    line += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
+    if subprocess.run([*line, "--without", *task.without], check=False).returncode:
         sys.exit(
             f"Pre-training stopped in {name}; the reason is above. The same command goes on from "
             "the last checkpoint."
@@ -38,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus"
     )
-    parser.add_argument("--knowledge", choices=train.KNOWLEDGE, default="both")
+    parser.add_argument("--knowledge", choices=KNOWLEDGE, default="both")
     sets = sorted(package.short for package in packages.of_kind("icons", "characters"))
     parser.add_argument(
         "--without", nargs="*", default=(), choices=sets, metavar="SET", help=f"of {sets}"
@@ -47,18 +61,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of that stage, in place of its own number")
     args = parser.parse_args()
     if args.steps:
-        if args.stage not in train.STEPS:
+        if args.stage not in stage.STEPS:
             parser.error("--steps belongs to one --stage that is trained")
-        train.STEPS[args.stage] = (args.steps, train.STEPS[args.stage][1])
+        stage.STEPS[args.stage] = (args.steps, stage.STEPS[args.stage][1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    task = train.Task(args.work, args.out, device, args.knowledge, tuple(args.without))
-    if not (task.out / train.RECORD).exists() or not args.stage:
-        stack.lay_out(task.out, train.spoken(task))
-        train.report(task)
-    train.check(task)
+    task = Task(args.work, args.out, device, args.knowledge, tuple(args.without))
+    if not (task.out / stage.RECORD).exists() or not args.stage:
+        stack.lay_out(task.out, spoken(task))
+        stage.report(task)
+    stage.check(task)
     if args.stage:
         STAGES[args.stage](task)
-        train.record(task, args.stage)
+        stage.record(task, args.stage)
         return
     for name in STAGES:
         run_stage(task, name)

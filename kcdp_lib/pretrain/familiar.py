@@ -14,7 +14,8 @@ from kcdp_lib import machine, paths, vision_language, world
 from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.familiar import Known
 from kcdp_lib.loading import FAMILIAR, model_key, place
-from kcdp_lib.pretrain import IMAGE_SIZE, corpus, train
+from kcdp_lib.pretrain import IMAGE_SIZE, corpus
+from kcdp_lib.pretrain.task import Task, mixture, read_drawings
 
 DIRECTIONS = 128  # that are kept; the file grows with each, and no committed run compares counts
 QUANTILES = 1000
@@ -78,14 +79,14 @@ def write(preset: Preset, pictures: np.ndarray, held_out: np.ndarray) -> Path:
     return path
 
 
-def train_familiar(task: train.Task) -> None:
+def train_familiar(task: Task) -> None:
     """The last stage of the pre-training: nothing is trained, `task.out`/vlm is looked through.
 
     Held out are scenes that nothing was trained on, and one drawing in ten, which the VLM was shown
     and this measure was not.
     """
-    pictures, told = train.mixture(task)
-    rows, drawn = np.arange(len(told)), len(train.read_drawings(task).about)
+    pictures, told = mixture(task)
+    rows, drawn = np.arange(len(told)), len(read_drawings(task).about)
     first = len(told) - drawn
     apart = (rows >= first) & ((rows - first) % APART == 0)
     fitted = rows[~apart][:: -(-len(rows) // MOST)]
