@@ -507,6 +507,9 @@ class Config:
     precision: Precision | None = of_stage("training", default=None)
     # pieces in which a process takes its share of a batch: more need less memory
     accumulation: Count = of_stage("training", default=1)
+    # both domains in one pass of the UNet: less time on a GPU that a batch does not fill, more
+    # memory
+    one_pass: Switch = of_stage(default=False)
     # compute the UNet's activations twice in place of keeping them: less memory, more time
     checkpointing: Switch = of_stage(default=False)
     # folder of downloaded data sets

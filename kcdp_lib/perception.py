@@ -259,8 +259,9 @@ class DomainNorm(nn.Module):
             totals = summed(moments.sum(1))
             self.sums[row] = self.forget * self.sums[row] + totals[1:]
             self.weight[row] = self.forget * self.weight[row] + totals[0, 0]
-        row = row if self.weight[row] > 0 else 0
-        mean, square = self.sums[row] / self.weight[row].clamp(min=1)
+        met = self.weight[row] > 0
+        sums, weight = (torch.where(met, of[row], of[0]) for of in (self.sums, self.weight))
+        mean, square = sums / weight.clamp(min=1)
         return (x - mean) * (square - mean.square()).clamp(min=1e-6).rsqrt()
 
 
@@ -350,16 +351,17 @@ class KADAP(nn.Module):
         tokens: torch.Tensor,
         mask: torch.Tensor,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Four maps [B, channels, h, w], finest first, and two attentions [B, T, h, w].
 
         One pass of the UNet at the recipe's t, 1 unless told otherwise (method chapter, eq-maps).
         The attentions are also appended to the middle two maps as channels. latents [B, Z, h, w],
         tokens [B, T, H], bool mask [B, T] (True = a real token), and for some backbones pooled
-        [B, P], see `forward`. Attention is a probability over T: zero on padding where the mask
-        hides it, one in sum.
+        [B, P]; pooled and used as in `forward`. Attention is a probability over T: zero on padding
+        where the mask hides it, one in sum.
         """
-        used = used_positions(mask)
+        used = used_positions(mask) if used is None else used
         if self.schedule:
             latents = self.noised(latents)
         with self.recorder.recording() as records:
@@ -433,6 +435,7 @@ class KADAP(nn.Module):
         embeddings: torch.Tensor | None = None,
         maps: list[torch.Tensor] | None = None,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> Perception:
         """What is seen of B pictures (method chapter, eq-maps, eq-v and eq-experts).
@@ -440,7 +443,8 @@ class KADAP(nn.Module):
         latents [B, Z, h, w], tokens [B, T, H] and bool mask [B, T] (True = a real token).
         embeddings [B, 4 D] are the VLM's (`vision_language.see_and_say`), for a recipe that looks
         at them. maps: the four of `look` where they were computed before; then latents may be None.
-        pooled [B, P]: the caption as one vector, for a backbone that asks for it. domain, "source"
+        pooled [B, P]: the caption as one vector, for a backbone that asks for it. used, int64 [n]:
+        the positions with a real token in some row, where the caller knows them. domain, "source"
         or "target", for a recipe that standardises each by its own averages. KCDPError if T is not
         the T this model was built for.
         """
@@ -456,7 +460,7 @@ class KADAP(nn.Module):
         else:
             if maps is None:
                 assert latents is not None, "there is nothing to look at"
-                maps, attention = self.look(latents, tokens, mask, pooled)
+                maps, attention = self.look(latents, tokens, mask, pooled, used)
             parts = pooled_pyramid(self.fpn, maps)
         if self.recipe.embeddings:
             assert embeddings is not None, "this recipe looks at the VLM's embeddings"

@@ -65,12 +65,12 @@ def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
     return together, slice(start, start + len(values[0]))
 
 
-def mean_of(numbers: dict[str, float], device: str) -> dict[str, float]:
-    """The mean of each number over the processes."""
+def mean_of(numbers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of each number [] over the processes."""
     if PartialState().num_processes == 1:
         return numbers
-    values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
-    return dict(zip(numbers, reduce(values, "mean").tolist(), strict=True))
+    means = reduce(torch.stack(list(numbers.values())), "mean")
+    return dict(zip(numbers, means, strict=True))
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

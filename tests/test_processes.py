@@ -18,8 +18,9 @@ import yaml
 from blank import blank_preset
 from PIL import Image
 from safetensors import safe_open
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kcdp_lib import KCDPError, adapt, paths, processes, shards
+from kcdp_lib import KCDPError, adapt, paths, processes, shards, tokens
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
 from kcdp_lib.adapt.preflight import bytes_a_picture, freeze_some, preflight
@@ -216,6 +217,7 @@ if PartialState().is_main_process:
     count = PartialState().num_processes
     left = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     left["memory"] = labeller.memory
+    training.fetch([row])
     save_file(left, f"{where}/{count}.safetensors", {"row": json.dumps(row)})
 """
 
@@ -324,11 +326,16 @@ def step(folder, small, monkeypatch):
             model.kadap.unet.enable_gradient_checkpointing()
         accelerator = processes.accelerator(pick_precision(config.precision, "cpu"), "cpu")
         labeller = training.PseudoLabeller(len(target), 6, config.switches)
-        rows = torch.arange(10)
-        row = training.source_step(
-            model, frozen[0], torch.as_tensor(source.labels), rows, config, accelerator
-        )
-        row |= training.target_step(model, labeller, frozen[1], rows, 1.0, config, accelerator)
+        rows, labels = torch.arange(10), torch.as_tensor(source.labels)
+        settings = config, accelerator
+        if config.one_pass:
+            row = training.joint_step(
+                model, labeller, frozen[0], labels, rows, frozen[1], rows, 1.0, *settings
+            )
+        else:
+            row = training.source_step(model, frozen[0], labels, rows, *settings)
+            row |= training.target_step(model, labeller, frozen[1], rows, 1.0, *settings)
+        training.fetch([row])
         return (
             {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
             row,
@@ -345,6 +352,48 @@ def distance(one: dict, other: dict) -> float:
         torch.stack([(one[name] - other[name]).norm() for name in one]).norm()
         / torch.stack([value.norm() for value in one.values()]).norm()
     )
+
+
+@pytest.mark.parametrize("recipe, accumulation", [("paper", 1), ("released", 3)])
+def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulation):
+    (two, row, _), (one, joint, _) = (
+        step(recipe=recipe, accumulation=accumulation, one_pass=one_pass)
+        for one_pass in (False, True)
+    )
+    assert distance(two, one) < 1e-5 and any("unet" in name for name in two)
+    assert joint == pytest.approx(row, abs=1e-5) and row["coverage"] > 0
+
+
+class Asked(TorchDispatchMode):
+    """Notes the operations that would make a GPU's queue wait, by name."""
+
+    WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::unique")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name().split(".")[0]
+        self.names += [name] if name.startswith(self.WAITING) else []
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper, domain_norm=True", "released"])
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_a_step_asks_the_device_for_no_number(step, monkeypatch, recipe, one_pass):
+    """Or a GPU would wait for the host. A mask on the CPU may be asked; here none is."""
+    monkeypatch.setattr(tokens, "_asks", lambda mask: False)
+    asked, backward = Asked(), training.of_source
+
+    def watched(*args):
+        asked.__enter__()
+        return backward(*args)
+
+    monkeypatch.setattr(training, "of_source", watched)
+    monkeypatch.setattr(training, "fetch", lambda rows: asked.__exit__(None, None, None))
+    step(recipe=recipe, one_pass=one_pass)
+    assert not asked.names
 
 
 def test_checkpointing_changes_no_gradient_and_leaves_nothing_behind(step):

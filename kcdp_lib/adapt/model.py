@@ -42,6 +42,7 @@ from kcdp_lib.paths import atomic_save, atomic_write, resolve
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Foundations, Frozen, describe, load_foundations, without_knowledge
 from kcdp_lib.shards import Rows
+from kcdp_lib.tokens import used_positions
 from kcdp_lib.vision_language import class_embeddings, embedding_width
 
 
@@ -75,11 +76,13 @@ class Batch(NamedTuple):
     embeddings: torch.Tensor | None = None  # [B, 4 D], the VLM's
     maps: list[torch.Tensor] | None = None  # four [B, channels, h, w], see `KADAP.look`
     pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
+    # int64 [n], the positions with a real token in some row; None: whoever needs them looks
+    used: torch.Tensor | None = None
 
     @property
     def for_unet(self) -> tuple[Any, ...]:
-        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled [B, P]."""
-        return self.latents, self.tokens, self.mask, self.pooled
+        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled, used."""
+        return self.latents, self.tokens, self.mask, self.pooled, self.used
 
 
 class KCDP(nn.Module):
@@ -128,6 +131,9 @@ class KCDP(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 names = class_embeddings(preset, self.classes, device)
             self.register_buffer("class_embeddings", names, persistent=False)
+        if recipe.cliea_masked:
+            read = used_positions(mask.cpu())
+            tokens, mask = tokens[:, read], mask[:, read]
         self.register_buffer("prompt_tokens", tokens, persistent=False)
         self.register_buffer("prompt_mask", mask, persistent=False)
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
@@ -141,25 +147,43 @@ class KCDP(nn.Module):
         embeddings: torch.Tensor | None = None,
         maps: list[torch.Tensor] | None = None,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> tuple[Perception, torch.Tensor]:
         """Perception and similarities [B, C] (cosines, eq-cliea) of a `Batch`, unpacked.
 
         latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T]; embeddings
-        [B, 4 D], maps, pooled [B, P] and domain ("source" or "target") as in `KADAP.forward`.
-        KCDPError if T is not the preset's 2 L.
+        [B, 4 D], maps, pooled [B, P], used [n] and domain ("source" or "target") as in
+        `KADAP.forward`. KCDPError if T is not the preset's 2 L.
         """
-        perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, domain)
-        return perception, self.align(perception, tokens, mask)
+        perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, used, domain)
+        return perception, self.align(perception, tokens, mask, used)
 
     def align(
-        self, perception: Perception, tokens: torch.Tensor, mask: torch.Tensor
+        self,
+        perception: Perception,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was perceived and knowledge.
 
-        tokens [B, T, H] with bool mask [B, T].
+        tokens [B, T, H] with bool mask [B, T]; used as in `Batch`.
         """
-        return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+        return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask, used)
+
+    def look_at_both(self, source: Batch, target: Batch) -> tuple[Batch, Batch]:
+        """The same batches with their maps, for which the UNet is run once on both together."""
+        if source.maps or self.recipe.eye == "blind":
+            return source, target
+        pairs = zip(source.for_unet[:4], target.for_unet[:4], strict=True)
+        both: list[Any] = [None if one is None else torch.cat([one, other]) for one, other in pairs]
+        maps, _ = self.kadap.look(*both)
+        count = len(source.tokens)
+        return (
+            source._replace(maps=[map_[:count] for map_ in maps]),
+            target._replace(maps=[map_[count:] for map_ in maps]),
+        )
 
     @property
     def asks_cliea(self) -> bool:
@@ -343,16 +367,25 @@ def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
     """
 
     def some(rows_of: torch.Tensor | Rows) -> torch.Tensor:
-        return rows_of[rows].to(device)
+        return sent(rows_of[rows], device)
 
+    mask = frozen.mask[rows]
     return Batch(
         latents=None if frozen.maps else some(frozen.latents),
         tokens=some(frozen.tokens),
-        mask=some(frozen.mask),
+        mask=sent(mask, device),
         embeddings=None if frozen.embeddings is None else some(frozen.embeddings),
         maps=[some(map_) for map_ in frozen.maps] if frozen.maps else None,
         pooled=None if frozen.pooled is None else some(frozen.pooled),
+        used=sent(used_positions(mask), device),
     )
+
+
+def sent(values: torch.Tensor, device: str) -> torch.Tensor:
+    """Put values [B, ...] on the device, without waiting for them to get to a GPU."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def autocast(device: str, precision: str | None = None):
@@ -386,7 +419,7 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
             batch = gather(frozen, rows, model.device)
             perception = model.kadap(*batch, domain=domain)
             if model.asks_cliea:
-                similarities = model.align(perception, batch.tokens, batch.mask)
+                similarities = model.align(perception, batch.tokens, batch.mask, batch.used)
         probs[rows] = model.answer(perception, similarities, batch.embeddings)
     return reduce(probs, "sum").cpu().numpy()
 

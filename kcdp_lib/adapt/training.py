@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 
 from kcdp_lib import checkpoints, processes
-from kcdp_lib.adapt.model import KCDP, autocast, gather
+from kcdp_lib.adapt.model import KCDP, Batch, autocast, gather, sent
 from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
@@ -140,13 +141,27 @@ def train(
                 accelerator,
                 target_weight,
             )
-        numbers = source_step(model, source, answers, rows, config, accelerator)
-        if labeller and target is not None and len(target_rows):
-            weight = target_weight * len(target_rows) / len(rows)
-            numbers |= target_step(
-                model, labeller, target, target_rows, fraction, config, accelerator, weight
+        if not labeller or target is None or not len(target_rows):
+            return source_step(model, source, answers, rows, config, accelerator)
+        weight = target_weight * len(target_rows) / len(rows)
+        if config.one_pass and len(rows) == len(target_rows):
+            return joint_step(
+                model,
+                labeller,
+                source,
+                answers,
+                rows,
+                target,
+                target_rows,
+                fraction,
+                config,
+                accelerator,
+                weight,
             )
-        return numbers
+        numbers = source_step(model, source, answers, rows, config, accelerator)
+        return numbers | target_step(
+            model, labeller, target, target_rows, fraction, config, accelerator, weight
+        )
 
     saved = time.monotonic()
     for epoch in range(done // steps, epochs):
@@ -165,6 +180,7 @@ def train(
             update(optimizer, accelerator)
             due = step + 1 == last or time.monotonic() - saved > SAVE_SECONDS
             if due and accelerator.is_main_process:
+                fetch(history)
                 save_checkpoint(
                     checkpoint,
                     key,
@@ -182,7 +198,24 @@ def train(
     if labeller is not None:
         final = labeller.all(1.0)
         pseudo_labels = torch.where(final.kept, final.labels, -1).cpu().numpy()
+    fetch(history)
     return Trained(model.eval(), history, pseudo_labels)
+
+
+def fetch(history: list[dict]) -> None:
+    """Turn the numbers of steps that are still on the device into floats, where they stand.
+
+    None for what is no number. Every number is fetched once, and all of them together: to wait for
+    each would keep a GPU from working ahead.
+    """
+    waiting = [
+        (row, name) for row in history for name, value in row.items() if torch.is_tensor(value)
+    ]
+    if not waiting:
+        return
+    values = torch.stack([row[name] for row, name in waiting]).tolist()
+    for (row, name), value in zip(waiting, values, strict=True):
+        row[name] = None if math.isnan(value) else value
 
 
 def set_up(
@@ -217,6 +250,50 @@ def pseudo_labeller(
     return PseudoLabeller(len(target), classes, config.switches, source_prior=prior).to(device)
 
 
+def of_source(
+    model: KCDP,
+    batch: Batch,
+    labels: torch.Tensor,
+    config: Config,
+    accelerator: Accelerator,
+) -> tuple[torch.Tensor, dict]:
+    """The source's loss [] on a batch and its parts (`source_loss`).
+
+    labels: int64 classes [B], or float32 shares [B, C].
+    """
+    with autocast(model.device, accelerator.mixed_precision):
+        perception, similarities = model(*batch, domain="source")
+    return source_loss(_float(perception), similarities.float(), labels, config.switches)
+
+
+def of_target(
+    model: KCDP,
+    labeller: PseudoLabeller,
+    batch: Batch,
+    rows: torch.Tensor,
+    done: float,
+    accelerator: Accelerator,
+) -> tuple[torch.Tensor, dict]:
+    """Label a target batch, int64 rows [B]; the target's loss [], and its parts as tensors [].
+
+    Method chapter, eq-pseudo and eq-total. Without a trusted label the loss is zero, and L_ce among
+    the parts no number. done: fraction of the training, 0 to 1.
+    """
+    with autocast(model.device, accelerator.mixed_precision):
+        perception, similarities = model(*batch)
+    opinion = model.label(perception, similarities, batch.embeddings).detach()
+    (everyones, probs), mine = processes.gathered(rows.to(model.device), opinion)
+    # Every process notes all answers: their memories stay alike.
+    pseudo = labeller.note(everyones, probs, done)
+    total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
+    some = pseudo.kept.any()
+    coverage = pseudo.kept[mine].float().mean()
+    return total * some, {
+        "target_loss": torch.where(some, emotion, torch.nan),
+        "coverage": coverage,
+    }
+
+
 def source_step(
     model: KCDP,
     source: Frozen,
@@ -225,25 +302,19 @@ def source_step(
     config: Config,
     accelerator: Accelerator,
 ) -> dict:
-    """Gradients of the source's loss on one batch, int64 rows [B].
+    """Gradients of the source's loss on one batch, int64 rows [B], and its parts as tensors [].
 
-    Its parts as numbers (method chapter, eq-total). answers: int64 classes [N] or float32 shares
-    [N, C] of all N source pictures.
+    Method chapter, eq-total. answers: int64 classes [N] or float32 shares [N, C] of all N source
+    pictures.
     """
-    sums: dict[str, float] = {}
+    sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
-        with autocast(model.device, accelerator.mixed_precision):
-            perception, similarities = model(*gather(source, piece, model.device), domain="source")
-        labels = answers[piece.to(answers.device)]
-        total, parts = source_loss(
-            _float(perception), similarities.float(), labels, config.switches
-        )
+        batch = gather(source, piece, model.device)
+        labels = answers[sent(piece, model.device)]
+        total, parts = of_source(model, batch, labels, config, accelerator)
         accelerator.backward(share * total)
-        sums = {
-            name: sums.get(name, 0.0) + share * float(value.detach())
-            for name, value in parts.items()
-        }
-    return processes.mean_of(sums, model.device)
+        add(sums, parts, share)
+    return processes.mean_of(sums)
 
 
 def target_step(
@@ -258,28 +329,64 @@ def target_step(
 ) -> dict:
     """Label one target batch, int64 rows [B], and add the gradients of its loss.
 
-    Method chapter, eq-pseudo and eq-total. A piece of it without a trusted label gives none and
-    costs no backward pass. done: fraction of the training, 0 to 1; weight: of this loss, the
-    batch's size over the source batch's, so that a picture weighs alike in both domains. A small
-    target that was shown again and again, at full weight, would confirm its own first mistakes.
-    Returns L_ce (None where no label is trusted) and the share of trusted labels.
+    While no label is trusted there is no backward pass. done: fraction of the training, 0 to 1;
+    weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike
+    in both domains. A small target that was shown again and again, at full weight, would confirm
+    its own first mistakes. Returns L_ce (no number where no label is trusted) and the share of
+    trusted labels, tensors [].
     """
-    loss, coverage, any_kept = 0.0, 0.0, False
+    sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
-        with autocast(model.device, accelerator.mixed_precision):
-            batch = gather(target, piece, model.device)
-            perception, similarities = model(*batch)
-        opinion = model.label(perception, similarities, batch.embeddings).detach()
-        (everyones, probs), mine = processes.gathered(piece.to(model.device), opinion)
-        # Every process notes all answers: their memories stay alike.
-        pseudo = labeller.note(everyones, probs, done)
-        total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
-        if pseudo.kept.any():
+        batch = gather(target, piece, model.device)
+        total, parts = of_target(model, labeller, batch, piece, done, accelerator)
+        if not labeller.waits(done):
             accelerator.backward(weight * share * total)
-            loss, any_kept = loss + share * float(emotion.detach()), True
-        coverage += share * float(pseudo.kept[mine].float().mean())
-    means = processes.mean_of({"target_loss": loss, "coverage": coverage}, model.device)
-    return means if any_kept else means | {"target_loss": None}
+        add(sums, parts, share)
+    return processes.mean_of(sums)
+
+
+def joint_step(
+    model: KCDP,
+    labeller: PseudoLabeller,
+    source: Frozen,
+    answers: torch.Tensor,
+    rows: torch.Tensor,
+    target: Frozen,
+    target_rows: torch.Tensor,
+    done: float,
+    config: Config,
+    accelerator: Accelerator,
+    weight: float = 1.0,
+) -> dict:
+    """`source_step` and `target_step` with one pass of the UNet for both domains.
+
+    The same numbers but for rounding, in less time where a batch does not fill the device, and with
+    more memory.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    pieces = zip(
+        processes.shares(rows, config.accumulation),
+        processes.shares(target_rows, config.accumulation),
+        strict=True,
+    )
+    for (piece, share), (target_piece, target_share) in pieces:
+        batch = gather(source, piece, model.device)
+        target_batch = gather(target, target_piece, model.device)
+        with autocast(model.device, accelerator.mixed_precision):
+            batch, target_batch = model.look_at_both(batch, target_batch)
+        labels = answers[sent(piece, model.device)]
+        total, parts = of_source(model, batch, labels, config, accelerator)
+        add(sums, parts, share)
+        loss, parts = of_target(model, labeller, target_batch, target_piece, done, accelerator)
+        add(sums, parts, target_share)
+        accelerator.backward(share * total + weight * target_share * loss)
+    return processes.mean_of(sums)
+
+
+def add(sums: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], share: float) -> None:
+    """Add a share of each part [] of a piece to the sums over its batch."""
+    for name, value in parts.items():
+        sums[name] = sums.get(name, 0.0) + share * value.detach()
 
 
 def peer_step(
@@ -305,7 +412,7 @@ def peer_step(
         if len(target_rows):
             batch = gather(target, target_rows, model.device)
             of_target = model.kadap(*batch, domain="target")
-    labels = answers[rows.to(answers.device)]
+    labels = answers[sent(rows, model.device)]
     emotion = F.cross_entropy(perception.logits.float(), labels)
     total, own = emotion + BALANCE_WEIGHT * perception.balance, emotion.new_zeros(())
     if done >= peer.source_until:
@@ -324,9 +431,9 @@ def peer_step(
         total = total + weight * own + BALANCE_WEIGHT * of_target.balance
     accelerator.backward(total)
     return {
-        "source_loss": float(emotion.detach()),
-        "peer_loss": float(own.detach()),
-        "source_accuracy": float(accuracy(perception.logits, labels)),
+        "source_loss": emotion.detach(),
+        "peer_loss": own.detach(),
+        "source_accuracy": accuracy(perception.logits, labels),
     }
 
 
