@@ -327,14 +327,8 @@ def step(folder, small, monkeypatch):
         accelerator = processes.accelerator(pick_precision(config.precision, "cpu"), "cpu")
         labeller = training.PseudoLabeller(len(target), 6, config.switches)
         rows, labels = torch.arange(10), torch.as_tensor(source.labels)
-        settings = config, accelerator
-        if config.one_pass:
-            row = training.joint_step(
-                model, labeller, frozen[0], labels, rows, frozen[1], rows, 1.0, *settings
-            )
-        else:
-            row = training.source_step(model, frozen[0], labels, rows, *settings)
-            row |= training.target_step(model, labeller, frozen[1], rows, 1.0, *settings)
+        of_source, of_target = (frozen[0], labels, rows), (frozen[1], rows, 1.0)
+        row = training.both_steps(model, labeller, *of_source, *of_target, config, accelerator)
         training.fetch([row])
         return (
             {name: p.grad for name, p in model.named_parameters() if p.grad is not None},

@@ -19,11 +19,10 @@ from kcdp_lib.adapt.model import gather
 from kcdp_lib.adapt.record import peak_memory
 from kcdp_lib.adapt.run import load_all
 from kcdp_lib.adapt.training import (
+    both_steps,
     pseudo_labeller,
     set_up,
-    source_step,
     steps_per_epoch,
-    target_step,
     update,
 )
 from kcdp_lib.config import PRESETS, Config, Preset, pick_device
@@ -158,8 +157,8 @@ def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> t
     seconds = []
     for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
         started = time.perf_counter()
-        source_step(model, source, labels, rows, config, accelerator)
-        target_step(model, labeller, target, rows, 1.0, config, accelerator)
+        of_source, of_target = (source, labels, rows), (target, rows, 1.0)
+        both_steps(model, labeller, *of_source, *of_target, config, accelerator)
         update(optimizer, accelerator)
         if device.startswith("cuda"):
             torch.cuda.synchronize()

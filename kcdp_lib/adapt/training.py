@@ -144,24 +144,8 @@ def train(
         if not labeller or target is None or not len(target_rows):
             return source_step(model, source, answers, rows, config, accelerator)
         weight = target_weight * len(target_rows) / len(rows)
-        if config.one_pass and len(rows) == len(target_rows):
-            return joint_step(
-                model,
-                labeller,
-                source,
-                answers,
-                rows,
-                target,
-                target_rows,
-                fraction,
-                config,
-                accelerator,
-                weight,
-            )
-        numbers = source_step(model, source, answers, rows, config, accelerator)
-        return numbers | target_step(
-            model, labeller, target, target_rows, fraction, config, accelerator, weight
-        )
+        of_source, of_target = (source, answers, rows), (target, target_rows, fraction)
+        return both_steps(model, labeller, *of_source, *of_target, config, accelerator, weight)
 
     saved = time.monotonic()
     for epoch in range(done // steps, epochs):
@@ -345,7 +329,7 @@ def target_step(
     return processes.mean_of(sums)
 
 
-def joint_step(
+def both_steps(
     model: KCDP,
     labeller: PseudoLabeller,
     source: Frozen,
@@ -358,11 +342,17 @@ def joint_step(
     accelerator: Accelerator,
     weight: float = 1.0,
 ) -> dict:
-    """`source_step` and `target_step` with one pass of the UNet for both domains.
+    """`source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
 
-    The same numbers but for rounding, in less time where a batch does not fill the device, and with
-    more memory.
+    A run with `one_pass` has one pass of the UNet for both, where the batches are of one size. That
+    gives the same numbers but for rounding, in less time where a batch does not fill the device,
+    and with more memory.
     """
+    if not config.one_pass or len(rows) != len(target_rows):
+        numbers = source_step(model, source, answers, rows, config, accelerator)
+        return numbers | target_step(
+            model, labeller, target, target_rows, done, config, accelerator, weight
+        )
     sums: dict[str, torch.Tensor] = {}
     pieces = zip(
         processes.shares(rows, config.accumulation),
