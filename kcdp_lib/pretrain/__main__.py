@@ -17,7 +17,7 @@ import torch
 from kcdp_lib import paths
 from kcdp_lib.command import command
 from kcdp_lib.pretrain import packages, stack, stage
-from kcdp_lib.pretrain.coca import train_coca, train_words
+from kcdp_lib.pretrain.coca import train_coca
 from kcdp_lib.pretrain.familiar import train_familiar
 from kcdp_lib.pretrain.task import KNOWLEDGE, Task, spoken
 from kcdp_lib.pretrain.text_encoder import train_text
@@ -26,7 +26,6 @@ from kcdp_lib.pretrain.vae import train_vae
 
 STAGES: dict[str, Callable[[Task], None]] = {
     "coca": train_coca,
-    "words": train_words,
     "text": train_text,
     "vae": train_vae,
     "unet": train_unet,

@@ -1,4 +1,4 @@
-"""The training of CoCa, and of its words."""
+"""The training of CoCa."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from kcdp_lib import paths
 from kcdp_lib.pretrain import corpus, drawings, packages, sentences, stack
 from kcdp_lib.pretrain.language import Teacher, TextSide, info_nce
 from kcdp_lib.pretrain.stage import Stage, key_of
-from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, mixture, read_drawings
+from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, read_drawings
 
 
 def imagenet(task: Task) -> dict[str, torch.Tensor]:
@@ -155,51 +155,7 @@ def train_coca(task: Task) -> None:
                 words, bags[of_bags][:, common].float().to(task.device)
             )
             + info_nce(pooled, output["text_features"])
-            + side.loss(model.coca.encode_text, model.thoughts, names, rng, batch // 2)
-            + teacher.loss(model.thoughts, pooled, names, rows)
-        )
-
-    stage.run(loss)
-    stack.save_coca(model.coca.cpu(), task.out)
-
-
-def train_words(task: Task) -> None:
-    """CoCa trains on with its image tower frozen: its captions and, above all, its text side.
-
-    What the tower sees is computed once, which leaves time for many texts in a step.
-    """
-    import open_clip
-
-    pictures, told = mixture(task)
-    drawn = read_drawings(task)
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{task.out / 'vlm'}")
-    vlm = stack.load_coca(task.out)
-    seen = seen_by(vlm, task, pictures)
-    model = CaptionModel(vlm, len(tokenizer.tokenizer))
-    model.coca.visual.requires_grad_(False)
-    stage = Stage("words", task, model, made_from=[key_of(model.coca.visual)])
-    side = TextSide(task, drawn, tokenizer)
-    ids = tokenizer(told)
-    ours = len(told) - len(drawn.about)
-    teacher = Teacher(task, told, ours, drawn)
-
-    def loss(rng, batch):
-        chosen = ours + rng.choice(len(drawn.about), batch // 2, p=drawn.share)
-        rows = np.concatenate([draw_rows(rng, ours, batch // 2), chosen])
-        tokens = seen[rows].float().to(task.device)
-        output = model.coca(
-            None,
-            side.short(ids[rows]),
-            image_latent=F.normalize(tokens[:, 0], dim=-1),
-            image_embs=tokens,
-        )
-        pooled = output["image_features"]
-        logits = output["logits"].transpose(1, 2)
-        names = side.words(model.coca.encode_text, rng)
-        return (
-            2 * F.cross_entropy(logits, output["labels"], ignore_index=0)
-            + info_nce(pooled, output["text_features"])
-            + side.loss(model.coca.encode_text, model.thoughts, names, rng, 4 * batch)
+            + side.loss(model.coca.encode_text, model.thoughts, names, rng, 2 * batch)
             + teacher.loss(model.thoughts, pooled, names, rows)
         )
 

@@ -22,9 +22,8 @@ STEPS = {
     "vae": (8000, 32),
     "unet": (2600, 64),
     "coca": (3200, 64),
-    "words": (1000, 64),
 }
-PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3, "words": 6e-4}
+PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
 RECORD = "pretraining.json"
 
 
