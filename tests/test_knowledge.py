@@ -67,17 +67,24 @@ def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
     assert {vlm.start, vlm.model.pad_id} == set(vlm.forbidden) and vlm.end not in vlm.forbidden
     word = vlm.tokenizer.tokenizer.convert_tokens_to_ids("photo</w>")
 
-    def decoder(image_tokens, text_tokens):
-        sizes.append(len(text_tokens))
-        scores = torch.zeros(*text_tokens.shape[:2], vlm.model.text.vocab_size)
-        scores[..., word] = 1
-        scores[..., vlm.forbidden] = 5  # start and padding are no words
-        scores[image_tokens[:, 0, 0] < text_tokens.shape[1], :, vlm.end] = (
-            2  # row r ends after r words
-        )
-        return scores
+    class EndsAfter:
+        """Row r of three pictures ends after as many words as its first number says."""
 
-    monkeypatch.setattr(vlm.model.text_decoder, "forward", decoder)
+        def __init__(self, model, image_tokens):
+            self.lengths = image_tokens[:, 0, 0]
+
+        def scores(self, ids):
+            sizes.append(len(ids))
+            scores = torch.zeros(len(ids), vlm.model.text.vocab_size)
+            scores[:, word] = 1
+            scores[:, vlm.forbidden] = 5  # start and padding are no words
+            scores[self.lengths < len(sizes), vlm.end] = 2
+            return scores
+
+        def keep(self, rows):
+            self.lengths = self.lengths[rows]
+
+    monkeypatch.setattr(vision_language, "Decoder", EndsAfter)
     rows = torch.tensor([3.0, 1.0, 2.0])[:, None, None].expand(3, 4, 128)
     assert vision_language._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
     assert sizes == [3, 3, 2, 1]
