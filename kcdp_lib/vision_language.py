@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
 from kcdp_lib.config import Preset
@@ -60,8 +63,23 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
         check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
         start, end = words.bos_token_id, words.eos_token_id
     forbidden = [i for i in {start, model.pad_id} if i != end]
-    model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on a CPU
+    model.eval().requires_grad_(False)
+    fold_norms(model.visual)
+    model.to(memory_format=torch.channels_last)  # faster on a CPU
     return VLM(model, tokenizer, start, end, forbidden)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Let convolutions do what the batch norms right behind them do, in eval mode.
+
+    The same numbers but for rounding, in two thirds of the time on a CPU. timm's norms hold the
+    activation that follows, which stays.
+    """
+    for part in module.modules():
+        for (first, convolution), (second, norm) in pairwise(list(part.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(part, second, getattr(norm, "act", nn.Identity()))
 
 
 def _vlm_weights(preset: Preset) -> str | None:

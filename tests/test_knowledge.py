@@ -11,7 +11,7 @@ import pytest
 import torch
 from blank import blank_preset
 
-from kcdp_lib import knowledge, paths, precompute, vision_language
+from kcdp_lib import knowledge, paths, precompute, towers, vision_language
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
 from kcdp_lib.triplets import parse_triplets
@@ -56,6 +56,24 @@ def test_captions_of_a_batch_are_those_of_each_picture(foundations, images):
     captions = vision_language.caption(foundations.vlm, images)
     assert captions[:2] == [greedy_by_hand(foundations.vlm, image) for image in images[:2]]
     assert vision_language.caption(foundations.vlm, images[2:3]) == captions[2:3]
+
+
+@torch.no_grad()
+def test_folded_norms_change_nothing(images):
+    torch.manual_seed(0)
+    tower = towers.EfficientTokens().eval()
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    pixels = images.float() / 127.5 - 1
+    before = tower(pixels)
+    vision_language.fold_norms(tower)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in tower.modules())
+    for one, other in zip(before, tower(pixels), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
