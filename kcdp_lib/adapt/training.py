@@ -260,8 +260,8 @@ def of_target(
 ) -> tuple[torch.Tensor, dict]:
     """Label a target batch, int64 rows [B]; the target's loss [], and its parts as tensors [].
 
-    Method chapter, eq-pseudo and eq-total. Without a trusted label the loss is zero, and L_ce among
-    the parts no number. done: fraction of the training, 0 to 1.
+    Method chapter, eq-pseudo and eq-total. Without a trusted label the loss is zero. done: fraction
+    of the training, 0 to 1.
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception, similarities = model(*batch)
@@ -270,12 +270,8 @@ def of_target(
     # Every process notes all answers: their memories stay alike.
     pseudo = labeller.note(everyones, probs, done)
     total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
-    some = pseudo.kept.any()
     coverage = pseudo.kept[mine].float().mean()
-    return total * some, {
-        "target_loss": torch.where(some, emotion, torch.nan),
-        "coverage": coverage,
-    }
+    return total * pseudo.kept.any(), {"target_loss": emotion, "coverage": coverage}
 
 
 def source_step(
@@ -298,7 +294,7 @@ def source_step(
         total, parts = of_source(model, batch, labels, config, accelerator)
         accelerator.backward(share * total)
         add(sums, parts, share)
-    return processes.mean_of(sums)
+    return means(sums)
 
 
 def target_step(
@@ -326,7 +322,7 @@ def target_step(
         if not labeller.waits(done):
             accelerator.backward(weight * share * total)
         add(sums, parts, share)
-    return processes.mean_of(sums)
+    return means(sums)
 
 
 def both_steps(
@@ -370,7 +366,19 @@ def both_steps(
         loss, parts = of_target(model, labeller, target_batch, target_piece, done, accelerator)
         add(sums, parts, target_share)
         accelerator.backward(share * total + weight * target_share * loss)
-    return processes.mean_of(sums)
+    return means(sums)
+
+
+def means(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parts [] of a batch, over all processes.
+
+    Where no label of the target was trusted, L_ce is no number.
+    """
+    numbers = processes.mean_of(sums)
+    if "coverage" in numbers:
+        trusted = numbers["coverage"] > 0
+        numbers["target_loss"] = torch.where(trusted, numbers["target_loss"], torch.nan)
+    return numbers
 
 
 def add(sums: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], share: float) -> None:
