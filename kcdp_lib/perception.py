@@ -62,9 +62,10 @@ class Perception:
 def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
     """The preset's UNet in float32, frozen as in the paper's figure 2.
 
-    KCDPError if it cannot be loaded whole.
+    Channels last, which convolutions take less time for. KCDPError if it cannot be loaded whole.
     """
-    return load_part(UNet2DConditionModel, preset, "unet").to(device)
+    unet = load_part(UNet2DConditionModel, preset, "unet")
+    return unet.to(device, memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------------------ KADAP

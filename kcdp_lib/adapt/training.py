@@ -216,7 +216,7 @@ def set_up(
         model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY, fused=True)
     return model, accelerator.prepare(optimizer), accelerator
 
 
