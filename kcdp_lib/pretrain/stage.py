@@ -21,7 +21,7 @@ STEPS = {
     "text": (1500, 128),
     "vae": (8000, 32),
     "unet": (2600, 64),
-    "coca": (3200, 64),
+    "coca": (4200, 64),
 }
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}
 RECORD = "pretraining.json"
