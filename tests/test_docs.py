@@ -407,3 +407,12 @@ def test_every_reference_is_cited_and_every_citation_is_there():
         for key in keys.split(",")
     }
     assert not known ^ cited, f"only in one of the two: {sorted(known ^ cited)}"
+
+
+def test_no_line_of_a_script_or_style_is_wider_than_a_hundred_columns():
+    """As ruff asks of Python. What others made (ort) stays as they made it."""
+    static = METHOD_FILE.parent / "_static"
+    files = [*static.glob("*.*s"), *static.glob("live/*.*s")]
+    assert {file.name for file in files} >= {"live.js", "live.css", "book.js", "book.css"}
+    lines = [(file.name, line) for file in files for line in file.read_text("utf-8").splitlines()]
+    assert not [(name, line) for name, line in lines if len(line) > 100]

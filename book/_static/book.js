@@ -1,7 +1,10 @@
 // What unfolds the pages below one in the sidebar is an arrow; a screen reader needs a word.
 addEventListener("DOMContentLoaded", () => {
   for (const arrow of document.querySelectorAll("li.has-children > details > summary")) {
-    arrow.setAttribute("aria-label", `Pages below ${arrow.closest("li").querySelector("a").textContent.trim()}`);
+    arrow.setAttribute(
+      "aria-label",
+      `Pages below ${arrow.closest("li").querySelector("a").textContent.trim()}`,
+    );
   }
 });
 // An equation that is wider than the page scrolls; a keyboard must be able to scroll it, too.
