@@ -315,9 +315,10 @@ export function unpack(bytes, tensors) {
       if (kind === "grid") floats[at + i] = ((word << 16) >> 16) * step;
       else if (kind === "float24") bits[at + i] = word << 8;
       else {
+        // float16: its exponent counts from elsewhere
         bits[at + i] = ((word & 0x8000) << 16) | ((word & 0x7fff) << 13);
         floats[at + i] *= 2 ** 112;
-      } // float16: its exponent counts from elsewhere
+      }
     }
     [at, byte] = [at + count, byte + depth * count];
   }
@@ -668,10 +669,11 @@ async function start(root) {
     className: "live-file",
     id: "live-file",
   });
+  // silent: read out, but not shown, because it stands below
   const say = (text, silent = false) => {
     status.textContent = text;
     status.classList.toggle("live-silent", silent);
-  }; // silent: read out, but not shown, because it stands below
+  };
   let model,
     turn = 0;
 
