@@ -5,8 +5,8 @@ sets of drawings,
 
     python -m kcdp_lib.pretrain --stage coca --without noto micah --out FOLDER
 
-and --stage words after it. It is tried on these sets' domains of real art, of which no picture was
-in its training. Written into results/left_out.json, beside what other folders gave before:
+It is tried on these sets' domains of real art, of which no picture was in its training. Written
+into results/left_out.json, beside what other folders gave before:
 
 asked        macro-F1 of the six emotions, asked directly, over classes of five pictures or more
 signs        micro-F1 of what captions name of mouth, eyes and body, against what the designers' and
