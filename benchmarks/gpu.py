@@ -36,7 +36,7 @@ FIRST = ("paper_bf16_one_pass", "released", "paper_bf16", "once", "released_bf16
 
 
 def gradients(preset, device: str, precision: str = "no", one_pass: bool = False) -> torch.Tensor:
-    """All gradients of one step of the paper's recipe, one after the other, on the CPU."""
+    """All gradients of one step of the paper's recipe, in a row, brought to the CPU."""
     torch.manual_seed(0)
     recipe = RECIPES["paper"]
     model = KCDP(preset, recipe).to(device)
@@ -106,7 +106,9 @@ def costs(name: str, deadline: float, keep) -> dict:
         try:
             ran = subprocess.run(command, capture_output=True, text=True, timeout=left, check=True)
         except subprocess.SubprocessError as error:
-            print(f"{way}: {getattr(error, 'stderr', None) or error}"[-2000:], flush=True)
+            why = getattr(error, "stderr", None) or str(error)
+            why = why.decode(errors="replace") if isinstance(why, bytes) else why
+            print(f"{way}: {why[-2000:]}", flush=True)
             continue
         found[way] = json.loads(ran.stdout.splitlines()[-1])
         keep(found)

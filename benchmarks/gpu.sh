@@ -8,9 +8,9 @@
 #       importlib_metadata peft accelerate transformers timm safetensors pydantic pydantic_core
 # Results go to $OUT, or to runs/gpu. To rehearse without a GPU: bash benchmarks/gpu.sh "" --small
 set -euo pipefail
-cd "$(dirname "$0")/.."
-wheels=${1:-}
+wheels=${1:+$(realpath "$1")}
 [ $# -gt 0 ] && shift
+cd "$(dirname "$0")/.."
 if [ -n "$wheels" ]; then
     python3 -m pip install --quiet --no-index --no-deps "$wheels"/*.whl
 fi

@@ -197,8 +197,8 @@ def known_to(model: KCDP) -> Known:
     if known := load_known(model.preset):
         return known
     raise KCDPError(
-        f"Nothing says what {model.preset.vlm} has seen; make its {FAMILIAR} with "
-        "`kcdp_lib.pretrain.familiar`."
+        f"Nothing says what {model.preset.vlm} has seen; make its {FAMILIAR} by "
+        "`python -m kcdp_lib.pretrain --stage familiar`."
     )
 
 
@@ -389,7 +389,7 @@ def examples(folder: Path) -> list[dict]:
         pictures = datasets.load(domain, "test")
         first = int((pictures.labels >= 0).argmax())
         truth, name = EMOTIONS[pictures.labels[first]], f"{domain}.png"
-        drawn = Image.open(pictures.files[first]).convert("RGB").resize((DRAWN, DRAWN))
+        drawn = datasets.square(Image.open(pictures.files[first]), DRAWN)
         atomic_write(folder / name, few_colours(drawn))
         alt = f"a drawing by another hand: {datasets.concepts(pictures)[first]}"
         shown.append({"file": name, "alt": alt, "truth": truth})

@@ -368,7 +368,7 @@ class KADAP(nn.Module):
         with self.recorder.recording() as records:
             self.unet(
                 latents,
-                self.recipe.timestep,
+                self.times(latents),
                 tokens[:, used],
                 encoder_attention_mask=mask[:, used],
                 added_cond_kwargs=self._conditions(latents, pooled),
@@ -400,8 +400,16 @@ class KADAP(nn.Module):
                 "the preset of the model."
             )
         side = self.image_size
-        sizes = latents.new_tensor([side, side, 0, 0, side, side])
-        return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+        sizes = latents.new_full((len(latents), 6), side)
+        sizes[:, 2:4] = 0  # what was cut off above and to the left
+        return {"text_embeds": pooled, "time_ids": sizes}
+
+    def times(self, latents: torch.Tensor) -> torch.Tensor:
+        """The recipe's t for each of the latents [B, Z, h, w], int64 [B].
+
+        Made where they are: a GPU would have to be waited for to get a number from Python.
+        """
+        return torch.full((len(latents),), self.recipe.timestep, device=latents.device)
 
     def noised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, Z, h, w] with the noise that the UNet expects of them at the recipe's t.
@@ -412,7 +420,7 @@ class KADAP(nn.Module):
         assert self.schedule is not None, "at t = 1 there is next to no noise"
         seeded = torch.Generator().manual_seed(0)
         noise = torch.randn(latents[:1].shape, generator=seeded).to(latents)
-        times = torch.full((len(latents),), self.recipe.timestep, device=latents.device)
+        times = self.times(latents)
         return self.schedule.add_noise(latents, noise.expand_as(latents), times)
 
     def _attention(

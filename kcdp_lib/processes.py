@@ -2,9 +2,9 @@
 
 What one process leaves to Accelerate, and the four sums that make many compute what one would.
 
-Each process takes its share of every batch. Nothing is wrapped: a step has two losses, one after
-the other, so gradients are averaged once, when both have been run backward. In a single process all
-of this does nothing.
+Each process takes its share of every batch. Nothing is wrapped: a step has two losses, often with a
+backward pass each, and gradients are averaged once, behind the last. In a single process all of
+this does nothing.
 """
 
 from __future__ import annotations
@@ -78,5 +78,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if PartialState().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = reduce(nn.utils.parameters_to_vector(gradients), "mean")
-    nn.utils.vector_to_parameters(mean, gradients)
+    mean = reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), "mean")
+    parts = mean.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))  # keeps a gradient's channels last

@@ -318,10 +318,27 @@ def test_shares_that_cannot_be_used_are_counted_and_the_label_stays(tmp_path, ba
     )
     assert np.isnan(pictures.shares[order]).any(1).tolist() == [False, True, False]
     assert pictures.labels[order].tolist() == [1, 3, 5]
-    assert pictures.left_out == {"shares that cannot be used": 1}
+    assert not pictures.left_out
     assert pictures.notes == [
         "rows of metadata.csv whose shares cannot be used (1): "
         f"line 3 has {bad!r} for a probability"
+    ]
+
+
+def test_shares_without_a_label_name_the_likeliest_class(tmp_path):
+    """Of the six, of which two columns may be one; a text in a synonym's column is no share."""
+    pictures, order = listed_shares(
+        tmp_path,
+        "2,0,2,0,0,0,0,3,a man",
+        "0,0,0,0,1,0,0,2,",
+        "1,0,0,0,1,0,0,0,",
+        header=",".join(["file_name", *EIGHT, "content"]),
+    )
+    classes = [EMOTIONS[label] if label >= 0 else None for label in pictures.labels[order]]
+    assert classes == ["happy", "sadness", None]
+    assert pictures.notes == [
+        "metadata.csv has no column label or emotion, so the class with the largest share is the "
+        "label"
     ]
 
 

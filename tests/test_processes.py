@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kcdp_lib import KCDPError, adapt, paths, processes, shards, tokens
+from kcdp_lib import KCDPError, adapt, checkpoints, paths, processes, shards, tokens
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
 from kcdp_lib.adapt.preflight import bytes_a_picture, freeze_some, preflight
@@ -732,3 +732,42 @@ def test_shards_that_another_machine_keeps_to_itself_are_a_sentence(monkeypatch,
         match="made by another machine .* set KCDP_CACHE to a folder that all machines share",
     ):
         shards.compute(["a", "b"], lambda i: ({"x": torch.zeros(1)}, []))
+
+
+def conv_after(steps: int) -> tuple[torch.nn.Conv2d, torch.optim.Optimizer]:
+    """A convolution with its channels last, after some fused steps of AdamW, and gradients."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, fused=True)
+    for _ in range(steps):
+        step_of(conv, optimizer)
+    return conv, optimizer
+
+
+def step_of(conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    conv(torch.linspace(-1, 1, 108).reshape(1, 3, 6, 6)).square().sum().backward()
+    optimizer.step()
+
+
+def test_an_optimizer_remembers_channels_last(tmp_path):
+    """What is saved lies otherwise in memory, and a fused step asks no strides."""
+    conv, optimizer = conv_after(3)
+    checkpoints.save(tmp_path / "state.safetensors", {}, optimizer)
+    again, resumed = conv_after(3)
+    _, tensors = checkpoints.read(tmp_path / "state.safetensors")
+    checkpoints.restore_optimizer(resumed, tensors)
+    step_of(conv, optimizer)
+    step_of(again, resumed)
+    assert torch.equal(conv.weight, again.weight)
+
+
+def test_averaged_gradients_keep_their_channels_last(monkeypatch):
+    conv, _ = conv_after(1)
+    before = [parameter.grad.clone() for parameter in conv.parameters()]
+    monkeypatch.setattr(processes, "PartialState", lambda: type("State", (), {"num_processes": 2}))
+    monkeypatch.setattr(processes, "reduce", lambda values, how: 2 * values)
+    processes.average_gradients(list(conv.parameters()))
+    for parameter, gradient in zip(conv.parameters(), before, strict=True):
+        assert torch.equal(parameter.grad, 2 * gradient)
+        assert parameter.grad.stride() == gradient.stride()

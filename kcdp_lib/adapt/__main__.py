@@ -68,9 +68,9 @@ def shares_lines(target: dict) -> list[str]:
     if not (scores := target.get("distribution")):
         return []
     return [
-        "from the shares of {n} target pictures: Jensen-Shannon divergence {js_divergence:.3f} "
-        "[{js_divergence_interval[0]:.3f}, {js_divergence_interval[1]:.3f}], calibration error "
-        "{calibration_error:.3f}".format_map(scores)
+        "KCDP, from the shares of {n} target pictures: Jensen-Shannon divergence "
+        "{js_divergence:.3f} [{js_divergence_interval[0]:.3f}, {js_divergence_interval[1]:.3f}], "
+        "calibration error {calibration_error:.3f}".format_map(scores)
     ]
 
 

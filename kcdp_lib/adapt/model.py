@@ -76,7 +76,7 @@ class Batch(NamedTuple):
     embeddings: torch.Tensor | None = None  # [B, 4 D], the VLM's
     maps: list[torch.Tensor] | None = None  # four [B, channels, h, w], see `KADAP.look`
     pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
-    # int64 [n], the positions with a real token in some row; None: whoever needs them looks
+    # int64 [n], the positions with a real token in some row; None: found from the mask
     used: torch.Tensor | None = None
 
     @property
@@ -96,8 +96,8 @@ class KCDP(nn.Module):
     """
 
     class_embeddings: torch.Tensor  # [C, D], the names of the classes as the VLM embeds them
-    prompt_tokens: torch.Tensor  # [C, L, H]
-    prompt_mask: torch.Tensor  # [C, L]
+    prompt_tokens: torch.Tensor  # [C, n, H], n <= L positions where CLIEA hides padding
+    prompt_mask: torch.Tensor  # [C, n]
 
     def __init__(
         self,
@@ -172,13 +172,18 @@ class KCDP(nn.Module):
         """
         return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask, used)
 
-    def look_at_both(self, source: Batch, target: Batch) -> tuple[Batch, Batch]:
-        """The same batches with their maps, for which the UNet is run once on both together."""
+    def look_at_both(
+        self, source: Batch, target: Batch, used: torch.Tensor | None = None
+    ) -> tuple[Batch, Batch]:
+        """The same batches with their maps, for which the UNet is run once on both together.
+
+        used: int64 [n], the positions with a real token in some row of either.
+        """
         if source.maps or self.recipe.eye == "blind":
             return source, target
         pairs = zip(source.for_unet[:4], target.for_unet[:4], strict=True)
         both: list[Any] = [None if one is None else torch.cat([one, other]) for one, other in pairs]
-        maps, _ = self.kadap.look(*both)
+        maps, _ = self.kadap.look(*both, used)
         count = len(source.tokens)
         return (
             source._replace(maps=[map_[:count] for map_ in maps]),

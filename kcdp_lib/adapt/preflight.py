@@ -157,8 +157,7 @@ def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> t
     seconds = []
     for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
         started = time.perf_counter()
-        of_source, of_target = (source, labels, rows), (target, rows, 1.0)
-        both_steps(model, labeller, *of_source, *of_target, config, accelerator)
+        both_steps(model, labeller, source, labels, rows, target, rows, 1.0, config, accelerator)
         update(optimizer, accelerator)
         if device.startswith("cuda"):
             torch.cuda.synchronize()

@@ -27,6 +27,7 @@ from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
 from kcdp_lib.paths import progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Frozen
+from kcdp_lib.tokens import used_positions
 
 BALANCE_WEIGHT = 0.1
 CONSTANT_RATE = 1e-5  # the released code's, which never moves
@@ -144,8 +145,19 @@ def train(
         if not labeller or target is None or not len(target_rows):
             return source_step(model, source, answers, rows, config, accelerator)
         weight = target_weight * len(target_rows) / len(rows)
-        of_source, of_target = (source, answers, rows), (target, target_rows, fraction)
-        return both_steps(model, labeller, *of_source, *of_target, config, accelerator, weight)
+        return both_steps(
+            model,
+            labeller,
+            source,
+            answers,
+            rows,
+            target,
+            target_rows,
+            fraction,
+            config,
+            accelerator,
+            weight,
+        )
 
     saved = time.monotonic()
     for epoch in range(done // steps, epochs):
@@ -266,7 +278,7 @@ def of_target(
     with autocast(model.device, accelerator.mixed_precision):
         perception, similarities = model(*batch)
     opinion = model.label(perception, similarities, batch.embeddings).detach()
-    (everyones, probs), mine = processes.gathered(rows.to(model.device), opinion)
+    (everyones, probs), mine = processes.gathered(sent(rows, model.device), opinion)
     # Every process notes all answers: their memories stay alike.
     pseudo = labeller.note(everyones, probs, done)
     total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
@@ -340,26 +352,25 @@ def both_steps(
 ) -> dict:
     """`source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
 
-    A run with `one_pass` has one pass of the UNet for both, where the batches are of one size. That
-    gives the same numbers but for rounding, in less time where a batch does not fill the device,
-    and with more memory.
+    A run with `one_pass` has one pass of the UNet for both, as soon as labels of the target are
+    trusted and where both batches come in equally many pieces. That gives the same numbers but for
+    rounding, in less time where a batch does not fill the device, and with more memory.
     """
-    if not config.one_pass or len(rows) != len(target_rows):
+    pieces = processes.shares(rows, config.accumulation)
+    target_pieces = processes.shares(target_rows, config.accumulation)
+    together = config.one_pass and len(pieces) == len(target_pieces)
+    if not together or labeller.waits(done):
         numbers = source_step(model, source, answers, rows, config, accelerator)
         return numbers | target_step(
             model, labeller, target, target_rows, done, config, accelerator, weight
         )
     sums: dict[str, torch.Tensor] = {}
-    pieces = zip(
-        processes.shares(rows, config.accumulation),
-        processes.shares(target_rows, config.accumulation),
-        strict=True,
-    )
-    for (piece, share), (target_piece, target_share) in pieces:
+    for (piece, share), (target_piece, target_share) in zip(pieces, target_pieces, strict=True):
         batch = gather(source, piece, model.device)
         target_batch = gather(target, target_piece, model.device)
+        used = used_positions(torch.cat([source.mask[piece], target.mask[target_piece]]))
         with autocast(model.device, accelerator.mixed_precision):
-            batch, target_batch = model.look_at_both(batch, target_batch)
+            batch, target_batch = model.look_at_both(batch, target_batch, sent(used, model.device))
         labels = answers[sent(piece, model.device)]
         total, parts = of_source(model, batch, labels, config, accelerator)
         add(sums, parts, share)
@@ -406,10 +417,10 @@ def peer_step(
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception = model.kadap(*gather(source, rows, model.device), domain="source")
-        of_target = None
+        adapted = None
         if len(target_rows):
             batch = gather(target, target_rows, model.device)
-            of_target = model.kadap(*batch, domain="target")
+            adapted = model.kadap(*batch, domain="target")
     labels = answers[sent(rows, model.device)]
     emotion = F.cross_entropy(perception.logits.float(), labels)
     total, own = emotion + BALANCE_WEIGHT * perception.balance, emotion.new_zeros(())
@@ -417,16 +428,16 @@ def peer_step(
         # No gradient for the last layer, not even zero: the optimizer would move it by what it
         # remembers.
         total = 0 * perception.z.sum()
-    if of_target:
+    if adapted:
         own = peer(
             model.kadap.experts,
             _float(perception),
             labels,
-            _float(of_target),
-            target_rows.to(model.device),
+            _float(adapted),
+            sent(target_rows, model.device),
             done,
         )
-        total = total + weight * own + BALANCE_WEIGHT * of_target.balance
+        total = total + weight * own + BALANCE_WEIGHT * adapted.balance
     accelerator.backward(total)
     return {
         "source_loss": emotion.detach(),

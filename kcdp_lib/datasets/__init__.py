@@ -252,13 +252,12 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     labels = read_labels(tree.lists, tree.files, elsewhere)
     words, table, doubts = pick_words(tree.files, root, labels.words, taxonomy)
     pictures = from_files(tree.files, words, name, split, taxonomy, table, labels.shares)
+    name_likeliest(pictures, labels.unnamed)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
     pictures.left_out = dict(tree.left_out)
     if labels.unusable:
         pictures.left_out["row that cannot be used"] = labels.unusable
-    if labels.unusable_shares:
-        pictures.left_out["shares that cannot be used"] = labels.unusable_shares
     pictures.notes += tree.notes + labels.notes + doubts
     if not len(pictures):
         about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
@@ -273,6 +272,18 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     if len(labelled) < len(pictures):
         pictures.left_out["no label, so not in the test"] = len(pictures) - len(labelled)
     return pictures.select(labelled)
+
+
+def name_likeliest(pictures: Pictures, unnamed: Collection[Path]) -> None:
+    """Give some files the class of their largest share, if nothing named another and it is alone.
+
+    unnamed: files whose list has shares and no column for a label.
+    """
+    for row, file in enumerate(pictures.files):
+        if pictures.shares is not None and file in unnamed and pictures.labels[row] < 0:
+            likeliest = np.flatnonzero(pictures.shares[row] == pictures.shares[row].max())
+            if len(likeliest) == 1:
+                pictures.labels[row] = likeliest[0]
 
 
 def pick_words(

@@ -40,6 +40,7 @@ FILE_COLUMNS = tuple(
     "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
 )
 LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
+CLASSES = frozenset(word for classes in TAXONOMIES.values() for word in classes)
 EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in emotion_words(name))
 
 
@@ -200,14 +201,15 @@ class Names:
 class Labels:
     """What lists say: each file's labels, files that are not there, rows that cannot be used.
 
-    shares: {file: {word: number}}, 0 or more, of files that have a number for every class.
+    shares: {file: {word: number}}, 0 or more, of files that have a number for every class;
+    unnamed: those of them whose list has no column for a label.
     """
 
     words: dict[Path, list[str]] = field(default_factory=dict)
     shares: dict[Path, dict[str, float]] = field(default_factory=dict)
+    unnamed: set[Path] = field(default_factory=set)
     missing: list[Path] = field(default_factory=list)
     unusable: int = 0
-    unusable_shares: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -251,6 +253,7 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
     """Add what a list says to `labels`."""
     rows, faults, unshared = read_rows(path), [], []
     is_json = path.suffix.lower() == ".jsonl"
+    names_labels = any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or [])
     for number, row in rows:
         if row is None:
             why = "is no object of JSON" if is_json else "has more fields than the header"
@@ -274,20 +277,24 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
             try:
                 if shares := row_shares(row):
                     labels.shares.setdefault(files[0], shares)
+                    labels.unnamed.update([] if names_labels else files)
             except Unusable as error:
                 unshared.append(f"line {number} {error}")
         elif not place.startswith(passed):
             there = path.parent / native(name.replace("\\", "/"))
             labels.missing += [] if os.path.exists(there) else [there]
     if rows and len(faults) == len(rows):
-        raise KCDPError(
-            f"No row of {path} can be used: {some(faults)}; each needs a file_name, add the column."
+        advice = (
+            'write one object a line, such as {"file_name": "a.png", "label": "happy"}'
+            if is_json and not any(row for _, row in rows)
+            else "each needs a file_name, add the column"
         )
-    if not any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or []):
-        labels.notes.append(f"{path.name} has no column label or emotion")
+        raise KCDPError(f"No row of {path} can be used: {some(faults)}; {advice}.")
+    if not names_labels:
+        instead = ", so the class with the largest share is the label" * bool(labels.unnamed)
+        labels.notes.append(f"{path.name} has no column label or emotion{instead}")
     labels.unusable += len(faults)
     labels.notes += note(f"rows of {path.name} that cannot be used", faults)
-    labels.unusable_shares += len(unshared)
     labels.notes += note(f"rows of {path.name} whose shares cannot be used", unshared)
 
 
@@ -301,12 +308,23 @@ def row_shares(row: Row) -> dict[str, float]:
     """{column: number} of the columns named after emotions, such as "happy" or "Anger".
 
     {} where they do not hold a column for every class of a taxonomy, or all are empty. Unusable for
-    what is no number from 0 on.
+    what is no number from 0 on. A text beside them, as in a column "content", is no share.
     """
     told = {column: value for column, value in row if column in EMOTION_COLUMNS}
+    numbers = {name: value for name, value in told.items() if name in CLASSES or is_share(value)}
+    told = numbers if is_distribution(numbers) else told
     if not is_distribution(told) or all(value in (None, "") for value in told.values()):
         return {}
     return {column: share_of(value) for column, value in told.items()}
+
+
+def is_share(value: Any) -> bool:
+    """Can a value be a probability, or how many people say so?"""
+    try:
+        share_of(value)
+    except Unusable:
+        return False
+    return True
 
 
 def share_of(value: Any) -> float:
