@@ -449,17 +449,17 @@ ROWS = [
     (
         "metadata.jsonl of numbers",
         folder(text("metadata.jsonl", "3")),
-        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object a line",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl of lists",
         folder(text("metadata.jsonl", '[["file_name", "a.png"]]')),
-        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object a line",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl too deep",
         folder(text("metadata.jsonl", "[" * 100_000)),
-        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object a line",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl of bytes that are no text",
