@@ -104,7 +104,9 @@ def costs(name: str, deadline: float, keep) -> dict:
             continue
         command = [sys.executable, cost.__file__, name, "--one", way]
         try:
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=left, check=True)
+            ran = subprocess.run(
+                command, capture_output=True, encoding="utf-8", timeout=left, check=True
+            )
         except subprocess.SubprocessError as error:
             why = getattr(error, "stderr", None) or str(error)
             why = why.decode(errors="replace") if isinstance(why, bytes) else why

@@ -893,7 +893,9 @@ def test_a_run_on_real_art_is_scored_by_shares(world):
     assert "distribution" not in results["source"]
     lines = table(results).splitlines()
     (line,) = [
-        line for line in lines if line.startswith(f"from the shares of {rated} target pictures")
+        line
+        for line in lines
+        if line.startswith(f"KCDP, from the shares of {rated} target pictures")
     ]
     assert f"divergence {found['js_divergence']:.3f} [{low:.3f}, {high:.3f}]" in line
 

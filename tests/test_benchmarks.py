@@ -229,8 +229,8 @@ def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_sc
     job = grid.Job("mcc", 100, "best, trained=heads", "sketches", weights=(0.3, 1.0))
     target, source_test, target_test = (
         SimpleNamespace(labels=None),
-        SimpleNamespace(labels=labels),
-        SimpleNamespace(labels=labels),
+        SimpleNamespace(labels=labels, shares=None),
+        SimpleNamespace(labels=labels, shares=None),
     )
     monkeypatch.setattr(grid, "CHOICE", criterion)
     monkeypatch.setattr(grid, "learn", learn)

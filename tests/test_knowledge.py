@@ -14,6 +14,7 @@ from blank import blank_preset
 from kcdp_lib import knowledge, paths, precompute, towers, vision_language
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
+from kcdp_lib.pretrain.stack import HIDDEN
 from kcdp_lib.triplets import parse_triplets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -282,7 +283,7 @@ TRIPLETS = [
 def test_knowledge_of_the_paper_recipe(foundations):
     tokens, mask = knowledge_tokens(CAPTIONS, TRIPLETS, PAPER, foundations.text_encoder)
     captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
-    assert tokens.shape == (3, 64, 64) and mask.shape == (3, 64)
+    assert tokens.shape == (3, 64, HIDDEN) and mask.shape == (3, 64)
     assert torch.equal(tokens[:, :32], captions) and torch.equal(mask[:, :32], caption_mask)
     alone, alone_mask = encode_texts(
         ["cat has hat", "girl at party", "girl has cake on a table"], foundations.text_encoder
@@ -317,12 +318,13 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
     one, _ = knowledge_tokens(["a cat"], [many[:1]], PAPER, foundations.text_encoder)
     tokens, mask = knowledge_tokens(["a cat"], [many], PAPER, foundations.text_encoder)
     assert (
-        tokens.shape == (1, 64, 64) and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
+        tokens.shape == (1, 64, HIDDEN)
+        and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
     )
     glued, _ = knowledge_tokens(["a cat"], [many], RELEASED, foundations.text_encoder)
     assert glued[:, 32:].norm() > 10 * tokens[:, 32:].norm()
     nobody, mask = knowledge_tokens([], [], PAPER, foundations.text_encoder)
-    assert nobody.shape == (0, 64, 64) and mask.shape == (0, 64)
+    assert nobody.shape == (0, 64, HIDDEN) and mask.shape == (0, 64)
 
 
 # -- the cache
@@ -512,7 +514,7 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
     )
     moved = shutil.copytree(preset.diffusion, tmp_path / "moved")
     assert not changed(replace(preset, diffusion=str(moved)))
-    assert changed(replace(preset, image_size=128)) == {"captions", "latents", "tokens"}
+    assert changed(replace(preset, image_size=64)) == {"captions", "latents", "tokens"}
     assert (
         changed(recipe=replace(PAPER, image_range="imagenet_twice"))
         == {"latents"}

@@ -17,6 +17,7 @@ from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.config import BEYOND, RECIPES, SWITCHES, read_recipe
 from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.perception import Perception
+from kcdp_lib.pretrain.stack import HIDDEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -278,7 +279,7 @@ FACTS = {
     ),
     "knowledge_in_moe": (
         lambda step: step.model.kadap.experts.gate.in_features,
-        4 * 64 + 64,
+        4 * 64 + HIDDEN,
         4 * 64,
     ),
     "gate_renormalised": (

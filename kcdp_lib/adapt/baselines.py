@@ -83,7 +83,7 @@ def learn(
 
 
 def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
-    """What a source of N pictures teaches, by the recipe's `labels`.
+    """What a source of N pictures teaches, by the recipe's `labels` (chapter "Mixed feelings").
 
     int64 classes [N] (-1: nothing). Under "soft", where some pictures have shares, float32 shares
     [N, C] in which the class of a picture without is 1 (all 0: nothing).
@@ -95,7 +95,7 @@ def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
 
 
 def teaching(labels: np.ndarray) -> np.ndarray:
-    """The rows, int64 [K], of `taught_labels` that teach anything."""
+    """The rows, int64 [K], of `taught_labels` that teach anything (chapter 05)."""
     return np.flatnonzero(labels >= 0 if labels.ndim == 1 else labels.any(1))
 
 

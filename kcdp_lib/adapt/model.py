@@ -387,7 +387,7 @@ def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
 
 
 def sent(values: torch.Tensor, device: str) -> torch.Tensor:
-    """Put values [B, ...] on the device, without waiting for them to get to a GPU."""
+    """Put values [B, ...] on the device, without waiting for a GPU to have them (chapter 05)."""
     if torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -66,7 +66,10 @@ def source_loss(
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Share [] of right answers, logits [B, C] against classes [B], or the likeliest of [B, C]."""
+    """Share [] of right answers (chapter 05).
+
+    logits [B, C] against classes [B], or the likeliest of shares [B, C].
+    """
     classes = labels if labels.ndim == 1 else labels.argmax(-1)
     return (logits.argmax(-1) == classes).float().mean()
 
@@ -253,7 +256,7 @@ def of_source(
     config: Config,
     accelerator: Accelerator,
 ) -> tuple[torch.Tensor, dict]:
-    """The source's loss [] on a batch and its parts (`source_loss`).
+    """The source's loss [] on a batch and its parts (method chapter, eq-total).
 
     labels: int64 classes [B], or float32 shares [B, C].
     """
@@ -321,11 +324,11 @@ def target_step(
 ) -> dict:
     """Label one target batch, int64 rows [B], and add the gradients of its loss.
 
-    While no label is trusted there is no backward pass. done: fraction of the training, 0 to 1;
-    weight: of this loss, the batch's size over the source batch's, so that a picture weighs alike
-    in both domains. A small target that was shown again and again, at full weight, would confirm
-    its own first mistakes. Returns L_ce (no number where no label is trusted) and the share of
-    trusted labels, tensors [].
+    Method chapter, eq-pseudo and eq-total. While no label is trusted there is no backward pass.
+    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source
+    batch's, so that a picture weighs alike in both domains. A small target that was shown again and
+    again, at full weight, would confirm its own first mistakes. Returns L_ce (no number where no
+    label is trusted) and the share of trusted labels, tensors [].
     """
     sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
@@ -352,9 +355,10 @@ def both_steps(
 ) -> dict:
     """`source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
 
-    A run with `one_pass` has one pass of the UNet for both, as soon as labels of the target are
-    trusted and where both batches come in equally many pieces. That gives the same numbers but for
-    rounding, in less time where a batch does not fill the device, and with more memory.
+    Method chapter, eq-total. A run with `one_pass` has one pass of the UNet for both, as soon as
+    labels of the target are trusted and where both batches come in equally many pieces. That gives
+    the same numbers but for rounding, in less time where a batch does not fill the device, and with
+    more memory.
     """
     pieces = processes.shares(rows, config.accumulation)
     target_pieces = processes.shares(target_rows, config.accumulation)
@@ -381,7 +385,7 @@ def both_steps(
 
 
 def means(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parts [] of a batch, over all processes.
+    """The parts [] of a batch, over all processes (chapter "Full size").
 
     Where no label of the target was trusted, L_ce is no number.
     """
@@ -393,7 +397,7 @@ def means(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def add(sums: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], share: float) -> None:
-    """Add a share of each part [] of a piece to the sums over its batch."""
+    """Add a share of each part [] of a piece to the sums over its batch (chapter "Full size")."""
     for name, value in parts.items():
         sums[name] = sums.get(name, 0.0) + share * value.detach()
 

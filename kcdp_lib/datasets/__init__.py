@@ -101,7 +101,7 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     words: dict[str, int] = field(default_factory=dict)
-    shares: np.ndarray | None = None
+    shares: np.ndarray | None = None  # [N, C]
 
     def __post_init__(self) -> None:
         """Have no shares where no picture has any."""

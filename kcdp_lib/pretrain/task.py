@@ -122,7 +122,7 @@ def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
 
 
 def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make` computes of the mixture, from the task's folder once it is there."""
+    """What `make` computes of the mixture, [N, ...], from the task's folder once it is there."""
     path = task.checkpoints / f"{name}-{task.pictures}.npy"
     if not path.exists():
         part = path.with_suffix(".part.npy")
