@@ -183,7 +183,7 @@ class KCDP(nn.Module):
             return source, target
         pairs = zip(source.for_unet[:4], target.for_unet[:4], strict=True)
         both: list[Any] = [None if one is None else torch.cat([one, other]) for one, other in pairs]
-        maps, _ = self.kadap.look(*both, used)
+        maps, _ = self.kadap.look(*both, used)  # type: ignore[call-arg]  # both are four
         count = len(source.tokens)
         return (
             source._replace(maps=[map_[:count] for map_ in maps]),
