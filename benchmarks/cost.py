@@ -15,6 +15,7 @@ paper          recipe "paper" as this book runs it: frozen parts come from the c
 paper_bf16     the same under bfloat16 autocast
 ..._saving     the two with gradient checkpointing, which saves memory
 ..._pieces     the two with the batch in two pieces (`accumulation`), which saves memory, too
+..._one_pass   the two with both domains in one pass of the UNet (`one_pass`)
 once           what `paper` pays once for each picture: VAE, text encoder, VLM
 predict        `KCDP.predict` on the built-in stickers, captions included
 
@@ -63,6 +64,8 @@ WAYS = (
     "paper_bf16_saving",
     "paper_pieces",
     "paper_bf16_pieces",
+    "paper_one_pass",
+    "paper_bf16_one_pass",
     "once",
     "predict",
 )
@@ -150,12 +153,13 @@ def train_steps(preset, way: str, device: str) -> dict:
         latents = torch.randn(2 * batch, model.kadap.unet.config.in_channels, size, size)
         tokens, mask = knowledge.knowledge_tokens(said, triplets, recipe, encoder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    config, labels = (
-        Config(
-            preset=preset.name, recipe=recipe.name, accumulation=2 if way.endswith("pieces") else 1
-        ),
-        torch.arange(2 * batch, device=device) % 6,
+    config = Config(
+        preset=preset.name,
+        recipe=recipe.name,
+        accumulation=2 if way.endswith("pieces") else 1,
+        one_pass=way.endswith("one_pass"),
     )
+    labels = torch.arange(2 * batch, device=device) % 6
     for _ in range(STEPS if not released or batch > 2 else 2):
         clock.steps.append({})
         if released:
@@ -175,11 +179,11 @@ def train_steps(preset, way: str, device: str) -> dict:
         labeller = PseudoLabeller(2 * batch, len(EMOTIONS), recipe).to(device)
         backward = accelerator.backward
         accelerator.backward = clock("backward")(backward)
+        rows, target_rows = torch.arange(2 * batch).split(batch)
+        of_source = frozen, labels, rows
+        of_target = frozen, target_rows, 1.0, config, accelerator
         with clock("both"):
-            training.source_step(model, frozen, labels, torch.arange(batch), config, accelerator)
-            training.target_step(
-                model, labeller, frozen, torch.arange(batch, 2 * batch), 1.0, config, accelerator
-            )
+            training.both_steps(model, labeller, *of_source, *of_target)
         accelerator.backward = backward
         step = clock.steps[-1]
         step["forward"] = step.pop("both") - step["backward"]

@@ -1,16 +1,22 @@
 """How often pictures are called unlike anything that the miniature VLM was trained on.
 
-It was trained on pictures of the built-in domains: of unseen ones about one in a hundred should be
-called so, of all else many. `python benchmarks/familiar.py` prints, and writes into
-results/familiar.json, for each kind of pictures
+It was trained on pictures of the built-in domains and on real drawings: of these about one in a
+hundred should be called so, of all else many. `python benchmarks/familiar.py [FOLDER ...]` prints,
+and writes into results/familiar.json, for each kind of pictures
 
 unfamiliar   the share whose familiarity is below `familiar.UNFAMILIAR`
 auroc        how well the distance alone tells them from the built-in domains' pictures: the chance
              that one of this kind is further off than one of those
+
+Each folder holds a VLM that was trained without some sets of drawings (`benchmarks/left_out.py`),
+and what it has seen (`--stage familiar`, with the same --without); it is asked about these sets.
 """
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from kcdp_book.results import FOLDER
 from kcdp_lib import datasets, paths, world
 from kcdp_lib.checkout import commit
-from kcdp_lib.config import PRESETS
+from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.familiar import UNFAMILIAR, load_known
 from kcdp_lib.loading import FAMILIAR, place, stack_key
 from kcdp_lib.pretrain.familiar import features
@@ -33,7 +39,7 @@ COUNT = {"domain": 800, "kind": 300}  # pictures of each
 
 
 def of_domain(name: str) -> np.ndarray:
-    """Unseen pictures of a data set, uint8 [N, S, S, 3]."""
+    """Test pictures of a data set, uint8 [N, S, S, 3]."""
     files = datasets.load(name, "test").files[: COUNT["domain"]]
     return datasets.read_images(files, PRESET.image_size).permute(0, 2, 3, 1).numpy()
 
@@ -75,32 +81,50 @@ def photographs(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 def kinds() -> Iterator[tuple[str, np.ndarray]]:
     """Every kind of pictures that no domain has."""
     rng, count, size = np.random.default_rng(0), COUNT["kind"], PRESET.image_size
-    yield "noto", of_domain("noto")
     yield from noise(rng, of_domain("photos")[:count])
     yield from plain(rng, count, size)
     yield "photographs", photographs(rng, count, size)
 
 
-def measure() -> dict:
+class Asked:
+    """A VLM and what it has seen."""
+
+    def __init__(self, preset: Preset):
+        known = load_known(preset)
+        assert known is not None, "`python -m kcdp_lib.pretrain --stage familiar` makes the file"
+        self.known, self.vlm = known, load_vlm(preset)
+
+    def look(self, pictures: np.ndarray) -> tuple[np.ndarray, dict]:
+        """Distances [N] of uint8 pictures [N, S, S, 3], and how many are called unfamiliar."""
+        seen = features(self.vlm, pictures)[:, : len(self.known.mean)]
+        strange = (self.known.familiarity(seen) < UNFAMILIAR).float().mean().item()
+        return self.known.distance(seen).numpy(), {"n": len(seen), "unfamiliar": round(strange, 4)}
+
+    def compare(self, kinds: Iterator[tuple[str, np.ndarray]]) -> dict[str, dict]:
+        """The built-in domains, and each of some kinds beside all of them."""
+        found, near = {}, []
+        for name in world.BENCHMARK:
+            distances, found[name] = self.look(of_domain(name))
+            near.append(distances)
+        usual = np.concatenate(near)
+        for name, pictures in paths.progress(kinds, "kinds"):
+            distances, found[name] = self.look(pictures)
+            is_odd = np.repeat([0, 1], [len(usual), len(distances)])
+            area = roc_auc_score(is_odd, np.concatenate([usual, distances]))
+            found[name]["auroc"] = round(float(area), 4)
+        return found
+
+
+def measure(folders: Sequence[Path]) -> dict:
     """What results/familiar.json holds."""
-    known, vlm = load_known(PRESET), load_vlm(PRESET)
-    assert known is not None, "python -m kcdp_lib.pretrain.familiar makes the file"
-
-    def look(pictures: np.ndarray) -> tuple[np.ndarray, dict]:
-        seen = features(vlm, pictures)[:, : len(known.mean)]
-        strange = (known.familiarity(seen) < UNFAMILIAR).float().mean().item()
-        return known.distance(seen).numpy(), {"n": len(seen), "unfamiliar": round(strange, 4)}
-
-    found, near = {}, []
-    for name in world.BENCHMARK:
-        distances, found[name] = look(of_domain(name))
-        near.append(distances)
-    usual = np.concatenate(near)
-    for name, pictures in paths.progress(kinds(), "kinds"):
-        distances, found[name] = look(pictures)
-        is_odd = np.repeat([0, 1], [len(usual), len(distances)])
-        area = roc_auc_score(is_odd, np.concatenate([usual, distances]))
-        found[name]["auroc"] = round(float(area), 4)
+    shown = (("real art", np.concatenate(list(map(of_domain, datasets.ART)))),)
+    found = Asked(PRESET).compare(chain(shown, kinds()))
+    for folder in folders:
+        about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+        sets = [name for name in about["without"] if f"art-{name}" in datasets.ART]
+        preset = replace(PRESET, vlm=f"local-dir:{folder / 'vlm'}")
+        told = Asked(preset).compare((name, of_domain(f"art-{name}")) for name in sets)
+        found |= {f"{name}, left out": told[name] for name in sets}
     reference = Path(place(PRESET.vlm), FAMILIAR).read_bytes()
     return {
         "world": world.world_key(),
@@ -113,8 +137,8 @@ def measure() -> dict:
 
 
 if __name__ == "__main__":
-    result = measure()
+    result = measure([Path(name) for name in sys.argv[1:]])
     for kind, row in result["kinds"].items():
         area = f"{row['auroc']:.3f}" if "auroc" in row else ""
-        print(f"{kind:16} {row['n']:5} {row['unfamiliar']:7.1%} {area}")
+        print(f"{kind:26} {row['n']:5} {row['unfamiliar']:7.1%} {area}")
     paths.atomic_write(FOLDER / "familiar.json", json.dumps(result, indent=1) + "\n")

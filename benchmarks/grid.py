@@ -22,6 +22,7 @@ matrix     every built-in domain to every other and to real artwork, with the ta
            and without (UC), two seeds, weight 1 and the last epoch
 sweep      KCDP and some peers on frozen features while one dial of the world is turned: style,
            expression, events, class frequencies
+art        one hand's real artwork to another's, taught by its classes or by its shares of them
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
            who labels the target
@@ -60,6 +61,7 @@ from kcdp_lib.adapt.baselines import (
 )
 from kcdp_lib.adapt.model import evaluate, settle
 from kcdp_lib.adapt.peers import PEERS
+from kcdp_lib.adapt.record import shares_score
 from kcdp_lib.adapt.run import load_all
 from kcdp_lib.checkout import commit
 from kcdp_lib.command import command
@@ -144,6 +146,14 @@ WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}  # nothing 
 PAIRS = [
     (source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target
 ]  # noto has 42 labelled pictures: too few to teach
+# From one hand to another: between emoji, between characters, and across.
+ART_PAIRS = [
+    ("art-noto", "art-emojione"),
+    ("art-twemoji", "art-streamline"),
+    ("art-lorelei", "art-micah"),
+    ("art-big-smile", "art-twemoji"),
+    ("photos", "art-twemoji"),
+]
 SWEPT = [
     Dials(),
     *(
@@ -244,6 +254,20 @@ GRIDS = {
                 for method in ("kcdp", "source_only", *SOME)
             ),
             Job("kcdp", seed, f"paper, {HEADS}", dials=dials),
+        )
+    ],
+    "art": [
+        job
+        for seed in range(3)
+        for source, target in ART_PAIRS
+        for job in (
+            Job("untrained", seed, "best", target, source),
+            Job("kcdp", seed, f"paper, {HEADS}", target, source),
+            *(
+                Job(method, seed, f"best, {HEADS}{labels}", target, source)
+                for labels in (("", ", labels=hard") if source != "photos" else ("",))
+                for method in ("kcdp", "source_only", *SOME)
+            ),
         )
     ],
     "probe": [
@@ -454,14 +478,17 @@ def unseen(
 def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
     """What `metrics.scores` says of probabilities [N, C], and the calibration error.
 
-    Also the predicted classes with the true ones, a digit a picture, so that methods can be
-    compared picture by picture.
+    Also the predicted classes with the true ones, a digit a labelled picture, so that methods can
+    be compared picture by picture; and how near they come to the shares of the pictures that have
+    any.
     """
+    known = pictures.labels >= 0
     return {
         **metrics.scores(pictures.labels, probs, job.config.classes, job.seed),
         "calibration_error": metrics.calibration(pictures.labels, probs)["error"],
-        "predicted": "".join(map(str, probs.argmax(1))),
-        "labels": "".join(map(str, pictures.labels)),
+        "predicted": "".join(map(str, probs.argmax(1)[known])),
+        "labels": "".join(map(str, pictures.labels[known])),
+        **shares_score(pictures, probs, job.seed),
     }
 
 

@@ -33,8 +33,7 @@ from torch import nn
 
 from kcdp_book.results import FOLDER
 from kcdp_lib import paths, world
-from kcdp_lib.pretrain.train import draw_rows, images
-from kcdp_lib.towers import ConvTokens
+from kcdp_lib.pretrain.task import draw_rows, images
 from kcdp_lib.world import causes
 
 # Rows of the pretrain split, seed 2: no benchmark scene.
@@ -172,19 +171,76 @@ def drawn(domain: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+class Tower(nn.Module):
+    """A plain residual CNN: images [B, 3, S, S] -> pooled features [B, D]."""
+
+    def __init__(self, width: int = 32, embed_dim: int = 128):
+        super().__init__()
+        w = (width, width * 2, width * 4)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, w[0], 5, 2, 2, bias=False), nn.BatchNorm2d(w[0]), nn.ReLU()
+        )
+        self.stages = nn.Sequential(
+            *[
+                Residual(*io)
+                for io in (
+                    (w[0], w[0], 1),
+                    (w[0], w[1], 2),
+                    (w[1], w[1], 1),
+                    (w[1], w[2], 2),
+                    (w[2], w[2], 1),
+                    (w[2], w[2], 1),
+                )
+            ]
+        )
+        self.project = nn.Conv2d(w[2], embed_dim, 1)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, S, S], S a multiple of 8 pixels -> pooled [B, D]."""
+        tokens = self.project(self.stages(self.stem(images))).flatten(2).transpose(1, 2)
+        return self.norm(tokens.mean(1) + tokens.amax(1))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with a shortcut.
+
+    [B, C_in, H, W] -> [B, C_out, H / stride, W / stride].
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(),
+            nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+        )
+        self.skip = (
+            nn.Identity()
+            if stride == 1 and c_in == c_out
+            else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From x [B, C_in, H, W] to [B, C_out, H / stride, W / stride], 0 or more."""
+        return torch.relu(self.skip(x) + self.body(x))
+
+
 class Net(nn.Module):
-    """The miniature VLM's image tower, narrower and from nothing, with a linear layer.
+    """A small CNN from nothing, with a linear layer.
 
     Images [B, 3, S, S] -> logits [B, 6].
     """
 
     def __init__(self):
         super().__init__()
-        self.tower, self.head = ConvTokens(width=24, embed_dim=96), nn.Linear(96, 6)
+        self.tower, self.head = Tower(width=24, embed_dim=96), nn.Linear(96, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [B, 6] of images [B, 3, S, S]."""
-        return self.head(self.tower(x)[0])
+        return self.head(self.tower(x))
 
 
 def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Net:
@@ -200,7 +256,7 @@ def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> 
     for _ in paths.progress(range(steps), "CNN", steps):
         rows = draw_rows(rng, len(labels), BATCH)
         loss = F.cross_entropy(
-            model(images(pictures, rows, rng, "cpu")),
+            model(images(pictures, rows, rng, "cpu", shift=4)),
             torch.from_numpy(labels[rows]),
             weight=weight,
             label_smoothing=0.05,

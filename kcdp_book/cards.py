@@ -18,6 +18,7 @@ from kcdp_lib import datasets, paths
 from kcdp_lib.cards import TAGS, rendered
 from kcdp_lib.command import command
 from kcdp_lib.config import PRESETS
+from kcdp_lib.pretrain import packages
 from kcdp_lib.world import BENCHMARK, SIX, causes, world_key
 
 HERE = Path(__file__).parent
@@ -45,6 +46,10 @@ def of_miniatures() -> str:
         trained=trained,
         measured=measured,
         corpus=trained["corpus"].items(),
+        packages=[
+            (one.kind, f"{one.name} {one.version}", one.licence, one.author)
+            for one in packages.PACKAGES
+        ],
         trainings=[
             (name, *about, trained["learning_rate"][name])
             for name, about in trained["steps"].items()
@@ -52,7 +57,7 @@ def of_miniatures() -> str:
         domains=[
             (
                 *(name, of["micro_f1"], of["macro_f1"], of["retrieval"]["image_to_text"]),
-                *(of["zero_shot_emotion_macro_f1"], of["psnr"]),
+                *(of["zero_shot_emotion_macro_f1"], of["vae"]["psnr"]),
             )
             for name, of in measured["domains"].items()
         ],

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import entropy
 
 from kcdp_book.results import interval
-from kcdp_lib import world
+from kcdp_lib import datasets, world
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.metrics import paired_difference_over_seeds
@@ -107,17 +107,17 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
 
 
 def runs(
-    rows: list[dict], method: str, recipe: str, target: str = "stickers", **told
+    rows: list[dict], method: str, recipe: str, target: str = "stickers", **entries
 ) -> dict[int, dict]:
     """Seed -> the line of one method and recipe on one target, in the order of seeds.
 
-    `told` are further entries of the line, such as pictures=30. The source is photos, unless it is
-    told. KCDPError if a seed has several lines.
+    `entries` are further ones of the line, such as pictures=30. The source is photos, unless they
+    say otherwise. KCDPError if a seed has several lines.
     """
-    wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **told}
-    found = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
-    by_seed = {row["seed"]: row for row in found}
-    if len(by_seed) < len(found):
+    wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **entries}
+    matching = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
+    by_seed = {row["seed"]: row for row in matching}
+    if len(by_seed) < len(matching):
         raise KCDPError(
             f"Several lines of {method}, {recipe}, to {target} have the same seed; tell more of "
             "them, their dials or pictures."
@@ -159,12 +159,12 @@ def difference(one: dict, other: dict) -> dict:
     )
 
 
-def summary(found: dict[int, dict]) -> dict[str, float]:
+def summary(by_seed: dict[int, dict]) -> dict[str, float]:
     """Means over seeds of a method's scores (0 to 1), and the interval of its macro-F1.
 
-    found: the method's `runs`; the scores are those on the target's test pictures.
+    by_seed: the method's `runs`; the scores are those on the target's test pictures.
     """
-    scores = [row["metrics"]["target.test"] for row in found.values()]
+    scores = [row["metrics"]["target.test"] for row in by_seed.values()]
     means = {
         name: float(np.mean([of[name] for of in scores]))
         for name in ("macro_f1", "balanced_accuracy", "accuracy", "calibration_error")
@@ -179,16 +179,64 @@ def choices(rows: list[dict]) -> dict[str, list[float]]:
     Lines without candidates are passed over. "last epoch" takes the last epoch at weight 1, or at
     the only weight; "target labels" takes the best candidate, which nobody could know.
     """
-    found: dict[str, list[float]] = {}
+    chosen: dict[str, list[float]] = {}
     for candidates in (
         row["metrics"]["candidates"] for row in rows if "candidates" in row["metrics"]
     ):
         for name in CRITERIA:
-            found.setdefault(name, []).append(choose(candidates, name)["macro_f1"])
+            chosen.setdefault(name, []).append(choose(candidates, name)["macro_f1"])
         plain = [one for one in candidates if one["weight"] == 1.0]
-        found.setdefault("last epoch", []).append(plain[-1]["macro_f1"])
-        found.setdefault("target labels", []).append(choose(candidates, "macro_f1")["macro_f1"])
-    return found
+        chosen.setdefault("last epoch", []).append(plain[-1]["macro_f1"])
+        chosen.setdefault("target labels", []).append(choose(candidates, "macro_f1")["macro_f1"])
+    return chosen
+
+
+def pictures_of(row: dict) -> Pictures:
+    """The target's test pictures that a line's answers are about, in their order.
+
+    Pictures are ordered by content, and before the models saw 128 pixels they were drawn at half
+    the side. KCDPError for a line of another world.
+    """
+    labels, _ = predictions(row)
+    for side in (datasets.SOURCE_SIDE, datasets.SOURCE_SIDE // 2):
+        pictures = datasets.load(row["target"], "test", seed=row["seed"], size=side)
+        if np.array_equal(pictures.labels[pictures.labels >= 0], labels):
+            return pictures
+    raise KCDPError("The line was made on other pictures; run its grid again (`make results`).")
+
+
+def difference_by_concept(one: dict, other: dict, resamples: int = 1000, seed: int = 0) -> dict:
+    """How far one method's macro-F1 is ahead of another's on real art: mean and 95% interval.
+
+    one, other: what `everywhere` returned for each. The same few concepts are drawn by several
+    hands and asked about under several seeds; so concepts are resampled, each with all of that.
+    """
+    asked = {}
+    for key, row in one.items():
+        pictures = pictures_of(row)
+        called = zip(datasets.concepts(pictures), pictures.labels, strict=True)
+        asked[key] = [name for name, label in called if label >= 0]
+    different = sorted({name for names in asked.values() for name in names})
+    draws = np.random.default_rng(seed).integers(len(different), size=(resamples, len(different)))
+    counts = np.stack([np.bincount(draw, minlength=len(different)) for draw in draws])
+    counts = np.concatenate([np.ones((1, len(different)), int), counts])  # first as they are
+    ahead = np.zeros(len(counts))
+    for key, names in asked.items():
+        often = counts[:, [different.index(name) for name in names]]
+        for sign, row in ((1, one[key]), (-1, other[key])):
+            ahead += sign * weighted_macro_f1(*predictions(row), often) / len(asked)
+    low, high = np.quantile(ahead[1:], (0.025, 0.975))
+    return {"macro_f1": ahead[0], "macro_f1_interval": [low, high], "concepts": len(different)}
+
+
+def weighted_macro_f1(labels: np.ndarray, predicted: np.ndarray, often: np.ndarray) -> np.ndarray:
+    """Macro-F1 [R], 0 to 1, over the classes of labels [N], each picture counted `often` [R, N]."""
+    f1 = []
+    for label in np.unique(labels):
+        hit = often[:, (labels == label) & (predicted == label)].sum(1)
+        either = often[:, labels == label].sum(1) + often[:, predicted == label].sum(1)
+        f1.append(2 * hit / np.maximum(either, 1))
+    return np.mean(f1, axis=0)
 
 
 def causes(pictures: Pictures) -> list[dict]:
@@ -225,7 +273,7 @@ def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.nd
         counts[_signs(Shown(**{**record, "face": Face(**record["face"])}))] for record in records
     ]
     return np.array(
-        [entropy(list(seen.values())) if seen.total() >= least else np.nan for seen in alike]
+        [entropy(list(count.values())) if count.total() >= least else np.nan for count in alike]
     )
 
 

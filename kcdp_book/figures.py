@@ -532,17 +532,17 @@ def by_pictures(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
-        for (name, found), colour in zip(
+        for (name, by_count), colour in zip(
             scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET)), strict=False
         ):
             axes.plot(
-                list(found),
-                [np.mean(values) for values in found.values()],
+                list(by_count),
+                [np.mean(values) for values in by_count.values()],
                 color=colour,
                 linewidth=2,
                 label=name,
             )
-            for pictures, values in found.items():
+            for pictures, values in by_count.items():
                 axes.plot(
                     [pictures] * len(values), values, "o", color=colour, markersize=4, alpha=0.6
                 )
@@ -550,7 +550,7 @@ def by_pictures(
             axes.axhline(
                 np.mean(values), color="#555555", linewidth=1.2, linestyle=style, label=name
             )
-        ticks = sorted({pictures for found in scores.values() for pictures in found})
+        ticks = sorted({pictures for by_count in scores.values() for pictures in by_count})
         axes.set(
             xscale="log",
             xlabel="unlabelled pictures of the target",
@@ -599,10 +599,10 @@ def planes(
                 axes.set(xticks=(), yticks=())
                 sns.despine(ax=axes, left=True, bottom=True)
         for row in panels:
-            handles, told = row[0].get_legend_handles_labels()
+            handles, names = row[0].get_legend_handles_labels()
             row[-1].legend(
                 handles,
-                told,
+                names,
                 frameon=False,
                 loc="center left",
                 bbox_to_anchor=(1.01, 0.5),
@@ -611,23 +611,25 @@ def planes(
         return figure
 
 
-def one_space(found: Mapping[str, Mapping]) -> Figure:
+def one_space(spaces: Mapping[str, Mapping]) -> Figure:
     """A row for each space of features.
 
     How well the domains are told apart in it (left), and how well emotion is read in it (right);
     chapter 02.
 
-    found: space -> {"gap": what `metrics.proxy_a_distance` returned, and what `metrics.readability`
-    did: the domain that taught, then the other, by name}. Whiskers are the 95% intervals; the
-    dotted line is guessing one of the classes.
+    spaces: space -> {"gap": what `metrics.proxy_a_distance` returned, and what
+    `metrics.readability` did: the domain that taught, then the other, by name}. Whiskers are the
+    95% intervals; the dotted line is guessing one of the classes.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(10.5, 0.62 * len(found) + 1.6), layout="constrained")
+        figure = Figure(figsize=(10.5, 0.62 * len(spaces) + 1.6), layout="constrained")
         apart, read = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.25])
-        first = next(iter(found.values()))
+        first = next(iter(spaces.values()))
         source, target = (name for name in first if name != "gap")
-        rows = np.arange(len(found))
-        _whiskered(apart, rows, [entry["gap"] for entry in found.values()], "a_distance", GREY, 0.5)
+        rows = np.arange(len(spaces))
+        _whiskered(
+            apart, rows, [entry["gap"] for entry in spaces.values()], "a_distance", GREY, 0.5
+        )
         for name, colour, shift, role in (
             (source, SOURCE, -0.19, "the domain it learnt on"),
             (target, TARGET, 0.19, "the other domain"),
@@ -636,7 +638,7 @@ def one_space(found: Mapping[str, Mapping]) -> Figure:
             _whiskered(
                 read,
                 rows + shift,
-                [entry[name] for entry in found.values()],
+                [entry[name] for entry in spaces.values()],
                 "macro_f1",
                 colour,
                 0.36,
@@ -655,7 +657,7 @@ def one_space(found: Mapping[str, Mapping]) -> Figure:
             xticks=(0, 0.5, 1, 1.5, 2),
             xlabel=f"proxy A-distance: 0 guessing, 2 always (n = {first['gap']['n']})",
         )
-        apart.set_yticks(rows, [textwrap.fill(name, 24) for name in found])
+        apart.set_yticks(rows, [textwrap.fill(name, 24) for name in spaces])
         apart.invert_yaxis()
         read.set(
             title=f"Is emotion read, when learnt on {source} alone?",
@@ -952,21 +954,21 @@ def believed(
         return figure
 
 
-def reliability(found: Mapping[str, Mapping]) -> Figure:
+def reliability(panels: Mapping[str, Mapping]) -> Figure:
     """Confidence against accuracy in bins, over the bins' counts (chapter 04).
 
-    found: title -> what `metrics.calibration` returned, a panel each. On the dashed diagonal a
+    panels: title -> what `metrics.calibration` returned, a panel each. On the dashed diagonal a
     model is as sure as it is right; below, too sure. Points are the bins' means, with the count
     beside each; the first panel is the source's.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.8 * len(found), 4.4), layout="constrained")
+        figure = Figure(figsize=(4.8 * len(panels), 4.4), layout="constrained")
         figure.get_layout_engine().set(wspace=0.06)
         grid = figure.subplots(
-            2, len(found), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
+            2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
         )
         for (fit, many), (title, entry), colour in zip(
-            grid.T, found.items(), (SOURCE, TARGET), strict=False
+            grid.T, panels.items(), (SOURCE, TARGET), strict=False
         ):
             fit.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle="--")
             fit.plot(

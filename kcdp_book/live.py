@@ -4,8 +4,9 @@
 and weights), `live.json` (words, rules, where all comes from) and the pictures. The book makes
 these files when it is built and they are missing or of other code or weights.
 
-Three graphs: `look`, the VLM's picture tower; `say`, one step of its captions; `perceive`, all the
-rest: text encoder, VAE, UNet with its attention, experts, CLIEA.
+Three graphs: `look`, the VLM's picture tower and how familiar a picture is to it; `say`, one step
+of its captions; `perceive`, all the rest: text encoder, VAE, UNet with its attention, experts,
+CLIEA.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 from torch import nn
@@ -35,19 +37,20 @@ from kcdp_lib.command import command
 from kcdp_lib.config import PRESETS
 from kcdp_lib.datasets import EMOTIONS, Pictures
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.familiar import UNFAMILIAR, Known, load_known
 from kcdp_lib.keys import code_key, modules_of
 from kcdp_lib.latents import encode_images
-from kcdp_lib.loading import stack_key
+from kcdp_lib.loading import FAMILIAR, place, stack_key
 from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes
 from kcdp_lib.vision_language import VLM, vlm_pixels
 
-CODE = ("adapt.model", "latents", "triplets")  # modules whose code the files repeat
+CODE = ("adapt.model", "familiar", "latents", "triplets")  # modules whose code the files repeat
 WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; it is not made here
 STILL = "still.png"
 TRIPLETS = 15  # of one picture, at most: a caption of 32 tokens has no room for more
-DRAWN = 192  # pixels a side of an example; the model sees 64
+DRAWN = 192  # pixels a side of an example; the model sees 128
 LEAST = 1024  # numbers in a tensor that is worth packing; smaller ones stay in the graph
 # Two by two places: nearly half of the weights, and what they add hardly moves the answer
 COARSE = ("unet.down_blocks.3.", "unet.mid_block.", "unet.up_blocks.0.")
@@ -58,15 +61,22 @@ OPSET = 18
 
 
 class Look(nn.Module):
-    """The VLM's picture tower."""
+    """The VLM's picture tower, and how far a picture is from what it has seen."""
 
-    def __init__(self, vlm: VLM):
+    def __init__(self, vlm: VLM, known: Known):
         super().__init__()
-        self.vlm, self.visual = vlm, vlm.model.visual
+        self.vlm, self.visual, self.known = vlm, vlm.model.visual, known
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Image tokens [1, P, W] of pixels [1, 3, S, S] (0 to 255)."""
-        return self.visual(vlm_pixels(self.vlm, pixels))[1]
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image tokens [1, P, W] and distance [1] of pixels [1, 3, S, S] (0 to 255).
+
+        As `vision_language.image_features` and `familiar.Known` have them.
+        """
+        embedding, image_tokens = self.visual(vlm_pixels(self.vlm, pixels))
+        mirrored, _ = self.visual(vlm_pixels(self.vlm, pixels.flip(-1)))
+        both = F.normalize(F.normalize(embedding, dim=-1) + F.normalize(mirrored, dim=-1), dim=-1)
+        seen = torch.cat([both, image_tokens.mean(1)], 1)
+        return image_tokens, self.known.distance(seen)
 
 
 class Say(nn.Module):
@@ -149,6 +159,10 @@ def pack(model: KCDP) -> tuple[bytes, dict]:
         "classes": list(model.classes),
         "words": words(model),
         "rules": rules(),
+        "familiar": {
+            "distances": [round(of, 4) for of in known_to(model).distances.tolist()],
+            "least": UNFAMILIAR,
+        },
     }
     return gzip.compress(b"".join([*graphs.values(), *numbers]), 9, mtime=0), about
 
@@ -164,11 +178,11 @@ def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], li
     ids = torch.ones(1 + TRIPLETS, length, dtype=torch.int32)
     mask = torch.zeros(1 + TRIPLETS, length)
     mask[:, :9] = 1
-    look, say, perceive = Look(vlm), Say(vlm), Perceive(model)
+    look, say, perceive = Look(vlm, known_to(model)), Say(vlm), Perceive(model)
     with torch.no_grad():
-        image_tokens = look(pixels)
+        image_tokens, _ = look(pixels)
     return {
-        "look": (look, {"pixels": pixels}, ["image_tokens"]),
+        "look": (look, {"pixels": pixels}, ["image_tokens", "distance"]),
         "say": (say, {"ids": ids[:1, 1:], "image_tokens": image_tokens}, ["next"]),
         "perceive": (
             perceive,
@@ -176,6 +190,16 @@ def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], li
             ["probabilities", "similarities", "attention"],
         ),
     }
+
+
+def known_to(model: KCDP) -> Known:
+    """What the model's VLM has seen. KCDPError where nobody has written that down."""
+    if known := load_known(model.preset):
+        return known
+    raise KCDPError(
+        f"Nothing says what {model.preset.vlm} has seen; make its {FAMILIAR} by "
+        "`python -m kcdp_lib.pretrain --stage familiar`."
+    )
 
 
 @torch.no_grad()
@@ -346,8 +370,9 @@ def rules() -> dict:
 def examples(folder: Path) -> list[dict]:
     """Draw the example pictures into `folder`.
 
-    The first test sticker of each emotion and the first two photos, so not the best ones. Returns
-    file, alt text and true emotion of each.
+    The first test sticker of each emotion, the first two photos, and the first labelled test
+    drawing of an emoji and of a character by other hands, so not the best ones. Returns file, alt
+    text and true emotion of each.
     """
     shown = []
     for domain, wanted in (("stickers", list(EMOTIONS)), ("photos", [None, None])):
@@ -360,6 +385,14 @@ def examples(folder: Path) -> list[dict]:
                 atomic_write(folder / name, few_colours(world.render(scene, domain, DRAWN)))
                 alt = world.caption(scene, domain).rstrip(" .")
                 shown.append({"file": name, "alt": alt, "truth": truth})
+    for domain in ("art-twemoji", "art-micah"):
+        pictures = datasets.load(domain, "test")
+        first = int((pictures.labels >= 0).argmax())
+        truth, name = EMOTIONS[pictures.labels[first]], f"{domain}.png"
+        drawn = datasets.square(Image.open(pictures.files[first]), DRAWN)
+        atomic_write(folder / name, few_colours(drawn))
+        alt = f"a drawing by another hand: {datasets.concepts(pictures)[first]}"
+        shown.append({"file": name, "alt": alt, "truth": truth})
     return shown
 
 
@@ -399,6 +432,7 @@ def origin(source: Path) -> dict[str, str]:
     return {
         "model": sha((source / "model.safetensors").read_bytes())[:12],
         "stack": stack_key(PRESETS["tiny"]),
+        "seen": sha(Path(place(PRESETS["tiny"].vlm), FAMILIAR).read_bytes())[:12],
         "world": world.world_key(),
         "code": code_key(Path(__file__), *modules_of(*CODE))[:12],
     }

@@ -54,17 +54,17 @@ def drawn_words(
     picture (a beach), what covers more than half of it and what cannot be seen in it has no place
       and is left out.
     """
-    found = []
-    for row, (file, caption, told) in enumerate(
+    regions = []
+    for row, (file, caption, known) in enumerate(
         zip(pictures.files, captions, triplets, strict=True)
     ):
         scene = world.sample_scene(pictures.split, seed, int(file.stem), pictures.name)
-        seen, objects = (
+        visible, objects = (
             world.shown(scene, pictures.name),
-            {word for *_, phrase in told for word in phrase.split()},
+            {word for *_, phrase in known for word in phrase.split()},
         )
         for cause, table in (("event", causes.EVENTS), ("response", causes.RESPONSES)):
-            name = getattr(seen, cause)
+            name = getattr(visible, cause)
             phrase = table[name][0] if name else ""
             words = [
                 word
@@ -72,7 +72,7 @@ def drawn_words(
                 if word in objects and caption.split().count(word) == 1
             ]  # "of" or a second "rabbit" would lead to another place
             if words and phrase in caption and name not in WIDE:
-                found.append(
+                regions.append(
                     {
                         "row": row,
                         "cause": cause,
@@ -80,4 +80,4 @@ def drawn_words(
                         "region": drawn_region(scene, pictures.name, cause),
                     }
                 )
-    return [entry for entry in found if 0 < entry["region"].mean() <= 0.5]
+    return [entry for entry in regions if 0 < entry["region"].mean() <= 0.5]

@@ -34,6 +34,8 @@ MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seco
 def read(name: str, world: str | None = None) -> list[dict]:
     """The runs of `results/<name>.jsonl` on this checkout's world and frozen models.
 
+    Until a grid has run on these frozen models, its lines of the ones before them: never of both.
+
     world: an earlier version of the world instead, whose lines stay in the file. Of a run that was
     made several times the last line counts, and one made by the present code before all others.
     """
@@ -43,8 +45,9 @@ def read(name: str, world: str | None = None) -> list[dict]:
     if world:
         rows = [row for row in rows if row["world"] == world]
     else:
-        here = world_key(), stack_key(Config().sizes)
-        rows = [row for row in rows if (row["world"], row["stack"]) == here]
+        rows = [row for row in rows if row["world"] == world_key()]
+        these = [row for row in rows if of_these_weights(row)]
+        rows = these or [row for row in rows if row["stack"] == rows[-1]["stack"]]
     newest: dict[str, dict] = {}
     for row in [*of_other_code(rows), *of_this_code(rows)]:
         newest[run_of(row)] = row
@@ -66,19 +69,32 @@ def code_now() -> str:
     return sha(results_code(), code_key(*beside_the_library))[:16]
 
 
+def of_these_weights(row: dict) -> bool:
+    """Was a line made with this checkout's frozen models?"""
+    return row["stack"] == stack_key(Config().sizes)
+
+
 def of_this_code(rows: list[dict]) -> list[dict]:
-    """The lines that this checkout's code made."""
-    return [row for row in rows if row.get("code") == code_now()]
+    """The lines that this checkout's code made, with its frozen models."""
+    return [row for row in rows if row.get("code") == code_now() and of_these_weights(row)]
 
 
 def of_other_code(rows: list[dict]) -> list[dict]:
-    """The lines that other code made, or code that did not note its key yet."""
-    return [row for row in rows if row.get("code") != code_now()]
+    """The other lines: of other code or frozen models, or of code that did not note its key yet."""
+    return [row for row in rows if row.get("code") != code_now() or not of_these_weights(row)]
 
 
 def standing(names: Iterable[str]) -> str:
-    """A sentence on the lines that a page shows: how many of them other code made than this one."""
+    """A sentence on the lines that a page shows: how many of them other code made than this one.
+
+    Or other frozen models.
+    """
     rows = [row for name in names for row in read(name)]
+    if earlier := sum(not of_these_weights(row) for row in rows):
+        return (
+            f"The miniature models of an earlier version made {earlier} of the {len(rows)} lines "
+            "of results shown here; `make results` lists what has to run again."
+        )
     if not rows:
         return ""
     others = len(of_other_code(rows))
@@ -101,14 +117,14 @@ def benchmark(name: str) -> dict:
 
 
 def macro_f1(
-    rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **told
+    rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **entries
 ) -> dict[int, float]:
     """Seed -> macro-F1 (0 to 1) of one method and recipe.
 
-    pictures: "target.test" or "source.test"; `told` are further entries of the lines, such as
+    pictures: "target.test" or "source.test"; `entries` are further ones of the lines, such as
     target="noto".
     """
-    wanted = {"method": method, "recipe": recipe, **told}.items()
+    wanted = {"method": method, "recipe": recipe, **entries}.items()
     return {
         row["seed"]: row["metrics"][pictures]["macro_f1"] for row in rows if wanted <= row.items()
     }
@@ -116,13 +132,15 @@ def macro_f1(
 
 def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
     """Method -> KCDP's macro-F1 minus its (-1 to 1), one number for each seed."""
-    found = {}
+    differences = {}
     for method in dict.fromkeys(
         row["method"] for row in rows if row["target"] == target and row["method"] != "kcdp"
     ):
         ours, theirs = macro_f1(rows, "kcdp", target=target), macro_f1(rows, method, target=target)
-        found[method] = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    return found
+        differences[method] = [
+            ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())
+        ]
+    return differences
 
 
 def way_to_oracle(rows: list[dict]) -> float:
@@ -155,19 +173,19 @@ def dial_curves(rows: list[dict]) -> dict[str, dict[float, dict[str, float]]]:
 
     All other dials are at their defaults; "all gaps" are four dials turned together.
     """
-    found: dict[str, dict[float, dict[str, list[float]]]] = {}
+    curves: dict[str, dict[float, dict[str, list[float]]]] = {}
     for row in rows:
         for dial in _turned(row["dials"]):
             stop = row["dials"][GAPS[0] if dial == "all gaps" else dial]
-            found.setdefault(dial, {}).setdefault(stop, {}).setdefault(row["method"], []).append(
+            curves.setdefault(dial, {}).setdefault(stop, {}).setdefault(row["method"], []).append(
                 row["metrics"]["target.test"]["macro_f1"]
             )
     return {
         dial: {
-            stop: {method: float(np.mean(values)) for method, values in found[dial][stop].items()}
-            for stop in sorted(found[dial])
+            stop: {method: float(np.mean(values)) for method, values in curves[dial][stop].items()}
+            for stop in sorted(curves[dial])
         }
-        for dial in found
+        for dial in curves
     }
 
 
@@ -191,7 +209,7 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
     One number (-1 to 1) for each seed, on "target.test" or "source.test"; "all" are the switches
     together.
     """
-    paper, found = macro_f1(rows, "kcdp", "paper", pictures), {}
+    paper, effects = macro_f1(rows, "kcdp", "paper", pictures), {}
     for recipe in dict.fromkeys(row["recipe"] for row in rows if row["recipe"] != "paper"):
         changed = [
             switch
@@ -199,10 +217,10 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
             if getattr(read_recipe(recipe), switch) != getattr(read_recipe("paper"), switch)
         ]
         scores = macro_f1(rows, "kcdp", recipe, pictures)
-        found[changed[0] if len(changed) == 1 else "all"] = [
+        effects[changed[0] if len(changed) == 1 else "all"] = [
             scores[seed] - paper[seed] for seed in sorted(scores.keys() & paper.keys())
         ]
-    return found
+    return effects
 
 
 def standard_error(changes: dict[str, list[float]]) -> float:

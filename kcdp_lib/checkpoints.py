@@ -45,10 +45,17 @@ def part_of(tensors: State, part: str) -> State:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: State) -> None:
-    """Give an optimizer back what it remembered."""
+    """Give an optimizer back what it remembered, laid out in memory as its parameters are.
+
+    A file knows no channels-last, and a fused step reads moments and weights number by number.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, State] = {}
     for name, value in part_of(tensors, "optimizer").items():
         i, kind = name.split(".", 1)
+        if value.ndim:
+            like = torch.empty_like(parameters[int(i)], dtype=value.dtype, device=value.device)
+            value = like.copy_(value)
         state.setdefault(int(i), {})[kind] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

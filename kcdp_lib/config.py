@@ -138,7 +138,7 @@ PRESETS = {
         writer=None,
         parser="rules",
         variant=None,
-        image_size=64,
+        image_size=128,
         batch_size=32,
         epochs=4,
         fpn_channels=64,
@@ -314,6 +314,8 @@ class Recipe:
     labelled_by: Literal["similarities", "answer", "experts", "vlm"] = of_stage(
         "training", default="similarities"
     )
+    # of a source whose pictures have shares of the classes: the class alone | the shares
+    labels: Literal["hard", "soft"] = of_stage("training", default="hard")
 
     # What can be taken away or exchanged, and is nobody's recipe (the same chapter measures it):
     # caption and triplets (figure) | one of them | nothing | the knowledge of another picture
@@ -382,7 +384,12 @@ RECIPES = {
 }
 # chosen by `benchmarks/grid.py develop`
 RECIPES["best"] = replace(
-    RECIPES["paper"], name="best", embeddings=True, domain_norm=True, labelled_by="answer"
+    RECIPES["paper"],
+    name="best",
+    embeddings=True,
+    domain_norm=True,
+    labelled_by="answer",
+    labels="soft",  # not chosen by it: its pictures have no shares, and nothing changes there
 )
 
 
@@ -500,6 +507,9 @@ class Config:
     precision: Precision | None = of_stage("training", default=None)
     # pieces in which a process takes its share of a batch: more need less memory
     accumulation: Count = of_stage("training", default=1)
+    # both domains in one pass of the UNet: less time on a GPU that a batch does not fill, more
+    # memory
+    one_pass: Switch = of_stage(default=False)
     # compute the UNet's activations twice in place of keeping them: less memory, more time
     checkpointing: Switch = of_stage(default=False)
     # folder of downloaded data sets

@@ -56,21 +56,24 @@ class CLIEA(nn.Module):
         mask: torch.Tensor,
         prompt_tokens: torch.Tensor,
         prompt_mask: torch.Tensor,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The texts s [B, C, H] of eq-cliea (method chapter).
 
         For each class c, self-attention over [prompt_c ; k] and then the mean over tokens. tokens
         [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
-        prompt_mask [C, L]. Prompt and knowledge are projected once each and only then paired, and
-        the mean is taken before the (linear) output projection: the same numbers for a sixth of the
-        work.
+        prompt_mask [C, L]; used as in `Batch`. Prompt and knowledge are projected once each and
+        only then paired, and the mean is taken before the (linear) output projection: the same
+        numbers for a sixth of the work.
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
+            used = None
         if self.recipe.alignment == "prompts":
             # Without the knowledge: the same six texts for every picture.
-            mask = torch.zeros_like(mask)
-        used, prompt_used = used_positions(mask), used_positions(prompt_mask)
+            used = torch.arange(0, device=mask.device)
+        used = used_positions(mask) if used is None else used
+        prompt_used = used_positions(prompt_mask)
         tokens, mask = tokens[:, used], mask[:, used]
         prompt_tokens, prompt_mask = prompt_tokens[:, prompt_used], prompt_mask[:, prompt_used]
         batch, classes, width = len(tokens), len(prompt_tokens), tokens.shape[-1]
@@ -100,21 +103,22 @@ class CLIEA(nn.Module):
         mask: torch.Tensor,
         prompt_tokens: torch.Tensor,
         prompt_mask: torch.Tensor,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Cosines [B, C] of the picture's v [B, 4 F] and its counterfactual texts.
 
-        Before the division by the temperature. The second half of eq-cliea; tokens, masks and
-        prompts as in `read`.
+        Before the division by the temperature. The second half of eq-cliea; tokens, masks,
+        prompts and used as in `read`.
         """
-        texts = self.read(tokens, mask, prompt_tokens, prompt_mask)
+        texts = self.read(tokens, mask, prompt_tokens, prompt_mask, used)
         return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """L_ccl of eq-ccl: cross-entropy over the counterfactual texts (method chapter).
 
-    The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] -> mean loss [] in
-    nats.
+    The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] or shares [B, C] ->
+    mean loss [] in nats.
     """
     return F.cross_entropy(similarities / TEMPERATURE, labels)
 
@@ -199,17 +203,19 @@ class PseudoLabeller(nn.Module):
         Infinite during the warm-up and for a class never predicted. progress: fraction of the
         training done, 0 to 1.
         """
-        confidence, labels = self.probabilities().max(-1)
-        limits = confidence.new_full((self.memory.shape[1],), float("inf"))
-        if progress < self.warm_up:
-            return limits
+        classes = torch.arange(self.memory.shape[1], device=self.memory.device)
+        if self.waits(progress):
+            return torch.full_like(self.memory[0], torch.inf)
         first, last = self.keep
         fraction = first + (last - first) * (progress - self.warm_up) / (1 - self.warm_up)
-        for c in range(len(limits)):
-            of_class = confidence[self.seen & (labels == c)]
-            if len(of_class):
-                limits[c] = of_class.quantile(1 - fraction)
-        return limits
+        confidence, labels = self.probabilities().max(-1)
+        of_class = self.seen & (labels == classes[:, None])
+        limits = torch.where(of_class, confidence, torch.nan).nanquantile(1 - fraction, dim=1)
+        return limits.nan_to_num(torch.inf)
+
+    def waits(self, progress: float) -> bool:
+        """Is no label trusted yet? progress: fraction of the training done, 0 to 1."""
+        return self.recipe.pseudo_labels != "raw" and progress < self.warm_up
 
     @torch.no_grad()
     def all(self, progress: float = 1.0) -> Pseudo:

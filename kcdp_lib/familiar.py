@@ -63,20 +63,19 @@ def load_known(preset: Preset) -> Known | None:
     if made_for == model_key(home):
         return known
     warnings.warn(
-        f"{path} belongs to other weights and is left aside; python -m kcdp_lib.pretrain.familiar "
-        "makes it anew.",
+        f"{path} belongs to other weights and is left aside; python -m kcdp_lib.pretrain --stage "
+        "familiar makes it anew.",
         stacklevel=2,
     )
     return None
 
 
-def familiarity(preset: Preset, frozen: Frozen) -> np.ndarray | None:
+def familiarity(known: Known | None, frozen: Frozen) -> np.ndarray | None:
     """For each of N pictures the share of known pictures that are at least as far off, [N], 0 to 1.
 
-    Below `UNFAMILIAR` a picture is unlike anything that the preset's VLM was trained on. None where
-    that is not known. KCDPError as `load_known` raises it.
+    Below `UNFAMILIAR` a picture is unlike anything that the VLM was trained on. None where that is
+    not known.
     """
-    known = load_known(preset)
     if known is None or frozen.embeddings is None:
         return None
     # They begin with the image features; what follows is of the caption.

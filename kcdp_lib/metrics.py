@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.special import rel_entr
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
@@ -146,7 +147,7 @@ def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
     accuracy, mean = calibration_curve(right.astype(int), confidence, n_bins=BINS, pos_label=1)
     edges = np.linspace(0, 1, BINS + 1)
     # scikit-learn's bins, whose counts it keeps to itself
-    count = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=BINS)
+    count = np.bincount(_bins(confidence), minlength=BINS)
     filled = np.flatnonzero(count)
     return {
         "n": len(known),
@@ -158,6 +159,45 @@ def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
         "accuracy": accuracy.round(6).tolist(),
         "count": count[filled].tolist(),
     }
+
+
+def distribution(shares: np.ndarray, probs: np.ndarray, seed: int = 0) -> dict:
+    """How near answers are to what people see, shares [N, C]; rows with NaN are left out.
+
+    `js_divergence` is the mean Jensen-Shannon divergence from the rows of probs [N, C], in bits, 0
+    (the same) to 1 (nothing in common; Lin 1991), with its 95% interval. `calibration_error` is
+    `calibration`'s, where an answer is right as far as people give it: the share of its class.
+    ValueError if the lengths differ or no row has shares.
+    """
+    if len(shares) != len(probs):
+        raise ValueError(f"{len(shares)} rows of shares beside {len(probs)} predictions")
+    known = ~np.isnan(shares).any(1)
+    if not known.any():
+        raise ValueError("no row has shares")
+    true, answered = np.asarray(shares, float)[known], np.asarray(probs, float)[known]
+    apart = js_divergence(true, answered)
+    rng, n = np.random.default_rng(seed), len(apart)
+    means = [apart[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
+    confidence = answered.max(1)
+    given = true[np.arange(n), answered.argmax(1)]
+    gaps = np.bincount(_bins(confidence), confidence - given, BINS)
+    return {
+        "n": n,
+        "js_divergence": _number(apart.mean()),
+        "js_divergence_interval": _interval(means),
+        "calibration_error": _number(np.abs(gaps).sum() / n),
+    }
+
+
+def js_divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence [N] of distributions [N, C] in bits, 0 to 1 (Lin 1991)."""
+    mean = (one + other) / 2
+    return (rel_entr(one, mean) + rel_entr(other, mean)).sum(1).clip(0) / (2 * np.log(2))
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    """The bin [N] of each confidence [N], as `calibration` has them."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
 
 
 def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> dict:
@@ -291,12 +331,13 @@ def _summaries(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _with_intervals(observed: dict, resampled: dict) -> dict:
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    intervals = {
-        f"{name}_interval": [_number(q) for q in np.quantile(resampled[name], tails)]
-        for name in SUMMARIES
-    }
+    intervals = {f"{name}_interval": _interval(resampled[name]) for name in SUMMARIES}
     return {**{name: _number(observed[name]) for name in SUMMARIES}, **intervals}
+
+
+def _interval(resampled) -> list[float]:
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return [_number(q) for q in np.quantile(resampled, tails)]
 
 
 def _number(value) -> float:

@@ -62,9 +62,10 @@ class Perception:
 def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
     """The preset's UNet in float32, frozen as in the paper's figure 2.
 
-    KCDPError if it cannot be loaded whole.
+    Channels last, which convolutions take less time for. KCDPError if it cannot be loaded whole.
     """
-    return load_part(UNet2DConditionModel, preset, "unet").to(device)
+    unet = load_part(UNet2DConditionModel, preset, "unet")
+    return unet.to(device, memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------------------ KADAP
@@ -259,8 +260,9 @@ class DomainNorm(nn.Module):
             totals = summed(moments.sum(1))
             self.sums[row] = self.forget * self.sums[row] + totals[1:]
             self.weight[row] = self.forget * self.weight[row] + totals[0, 0]
-        row = row if self.weight[row] > 0 else 0
-        mean, square = self.sums[row] / self.weight[row].clamp(min=1)
+        met = self.weight[row] > 0
+        sums, weight = (torch.where(met, of[row], of[0]) for of in (self.sums, self.weight))
+        mean, square = sums / weight.clamp(min=1)
         return (x - mean) * (square - mean.square()).clamp(min=1e-6).rsqrt()
 
 
@@ -350,22 +352,23 @@ class KADAP(nn.Module):
         tokens: torch.Tensor,
         mask: torch.Tensor,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Four maps [B, channels, h, w], finest first, and two attentions [B, T, h, w].
 
         One pass of the UNet at the recipe's t, 1 unless told otherwise (method chapter, eq-maps).
         The attentions are also appended to the middle two maps as channels. latents [B, Z, h, w],
         tokens [B, T, H], bool mask [B, T] (True = a real token), and for some backbones pooled
-        [B, P], see `forward`. Attention is a probability over T: zero on padding where the mask
-        hides it, one in sum.
+        [B, P]; pooled and used as in `forward`. Attention is a probability over T: zero on padding
+        where the mask hides it, one in sum.
         """
-        used = used_positions(mask)
+        used = used_positions(mask) if used is None else used
         if self.schedule:
             latents = self.noised(latents)
         with self.recorder.recording() as records:
             self.unet(
                 latents,
-                self.recipe.timestep,
+                self.times(latents),
                 tokens[:, used],
                 encoder_attention_mask=mask[:, used],
                 added_cond_kwargs=self._conditions(latents, pooled),
@@ -397,8 +400,16 @@ class KADAP(nn.Module):
                 "the preset of the model."
             )
         side = self.image_size
-        sizes = latents.new_tensor([side, side, 0, 0, side, side])
-        return {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
+        sizes = latents.new_full((len(latents), 6), side)
+        sizes[:, 2:4] = 0  # what was cut off above and to the left
+        return {"text_embeds": pooled, "time_ids": sizes}
+
+    def times(self, latents: torch.Tensor) -> torch.Tensor:
+        """The recipe's t for each of the latents [B, Z, h, w], int64 [B].
+
+        Made where they are: a GPU would have to be waited for to get a number from Python.
+        """
+        return torch.full((len(latents),), self.recipe.timestep, device=latents.device)
 
     def noised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, Z, h, w] with the noise that the UNet expects of them at the recipe's t.
@@ -409,7 +420,7 @@ class KADAP(nn.Module):
         assert self.schedule is not None, "at t = 1 there is next to no noise"
         seeded = torch.Generator().manual_seed(0)
         noise = torch.randn(latents[:1].shape, generator=seeded).to(latents)
-        times = torch.full((len(latents),), self.recipe.timestep, device=latents.device)
+        times = self.times(latents)
         return self.schedule.add_noise(latents, noise.expand_as(latents), times)
 
     def _attention(
@@ -433,6 +444,7 @@ class KADAP(nn.Module):
         embeddings: torch.Tensor | None = None,
         maps: list[torch.Tensor] | None = None,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> Perception:
         """What is seen of B pictures (method chapter, eq-maps, eq-v and eq-experts).
@@ -440,7 +452,8 @@ class KADAP(nn.Module):
         latents [B, Z, h, w], tokens [B, T, H] and bool mask [B, T] (True = a real token).
         embeddings [B, 4 D] are the VLM's (`vision_language.see_and_say`), for a recipe that looks
         at them. maps: the four of `look` where they were computed before; then latents may be None.
-        pooled [B, P]: the caption as one vector, for a backbone that asks for it. domain, "source"
+        pooled [B, P]: the caption as one vector, for a backbone that asks for it. used, int64 [n]:
+        the positions with a real token in some row, where the caller knows them. domain, "source"
         or "target", for a recipe that standardises each by its own averages. KCDPError if T is not
         the T this model was built for.
         """
@@ -456,7 +469,7 @@ class KADAP(nn.Module):
         else:
             if maps is None:
                 assert latents is not None, "there is nothing to look at"
-                maps, attention = self.look(latents, tokens, mask, pooled)
+                maps, attention = self.look(latents, tokens, mask, pooled, used)
             parts = pooled_pyramid(self.fpn, maps)
         if self.recipe.embeddings:
             assert embeddings is not None, "this recipe looks at the VLM's embeddings"

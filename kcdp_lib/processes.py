@@ -2,9 +2,9 @@
 
 What one process leaves to Accelerate, and the four sums that make many compute what one would.
 
-Each process takes its share of every batch. Nothing is wrapped: a step has two losses, one after
-the other, so gradients are averaged once, when both have been run backward. In a single process all
-of this does nothing.
+Each process takes its share of every batch. Nothing is wrapped: a step has two losses, often with a
+backward pass each, and gradients are averaged once, behind the last. In a single process all of
+this does nothing.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
     return together, slice(start, start + len(values[0]))
 
 
-def mean_of(numbers: dict[str, float], device: str) -> dict[str, float]:
-    """The mean of each number over the processes."""
+def mean_of(numbers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of each number [] over the processes."""
     if PartialState().num_processes == 1:
         return numbers
-    values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
-    return dict(zip(numbers, reduce(values, "mean").tolist(), strict=True))
+    means = reduce(torch.stack(list(numbers.values())), "mean")
+    return dict(zip(numbers, means, strict=True))
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -78,5 +78,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     if PartialState().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = reduce(nn.utils.parameters_to_vector(gradients), "mean")
-    nn.utils.vector_to_parameters(mean, gradients)
+    mean = reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), "mean")
+    parts = mean.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))  # keeps a gradient's channels last

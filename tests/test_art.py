@@ -121,8 +121,24 @@ def test_every_picture_has_a_concept_with_a_reason():
         assert row["certain"] == ("yes" if row["label"] else "no")
         shares = [float(row[name]) for name in SIX if row[name]]
         assert not shares or sum(shares) == pytest.approx(1, abs=0.01)
-        if row["label"]:
+        if row["label"] and shares:
             assert float(row[row["label"]]) == max(shares)
+        # no answer is made up: who was not asked has said several classes, or has no shares
+        assert not shares or row["emotag_scores"] or sum(share > 0 for share in shares) > 1
+
+
+def test_every_picture_has_the_shares_of_its_concept():
+    for name, listed in LISTED.items():
+        assert list(listed[0]) == ["file_name", "label", "concept", *SIX]
+        told = {Path(row["file_name"]).name: CONCEPTS[row["concept"]] for row in listed}
+        assert all(row[one] == CONCEPTS[row["concept"]][one] for row in listed for one in SIX)
+        pictures = datasets.load(f"art-{name}", "test")
+        if pictures.shares is None:
+            assert not any(told[file.name][one] for file in pictures.files for one in SIX)
+            continue
+        for file, shares in zip(pictures.files, pictures.shares, strict=True):
+            said = np.array([float(told[file.name][one] or "nan") for one in SIX])
+            np.testing.assert_allclose(shares, said / said.sum(), rtol=1e-6)
 
 
 def test_ratings_are_those_of_emotag():
@@ -253,9 +269,11 @@ def test_what_is_written_is_what_was_said(tmp_path):
     pictures = [
         (
             art.Picture("micah", f"{i:012x}", f"micah: {label} mouth", square.format(left)),
-            concepts.Said(label, (), "designers", "for a test"),
+            concepts.Said(label, shares, "designers", "for a test"),
         )
-        for i, (left, label) in enumerate([(0, "happy"), (4, "sadness"), (4, "sadness")])
+        for i, (left, label, shares) in enumerate(
+            [(0, "happy", (0.0, 0.7, 0.0, 0.3, 0.0, 0.0)), *[(4, "sadness", ())] * 2]
+        )
     ]
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     first = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*") if path.is_file()}
@@ -263,4 +281,9 @@ def test_what_is_written_is_what_was_said(tmp_path):
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     assert first == {path: path.read_bytes() for path in first}
     (table,) = [rows(tmp_path / "art" / "micah" / "metadata.csv")]
-    assert {row["label"] for row in table} == {"happy", "sadness"}
+    assert {row["label"]: row["happy"] for row in table} == {"happy": "0.7", "sadness": ""}
+    named = concepts.Said("happy", (0.0, 1.0, 0.0, 0.0, 0.0, 0.0), "CLDR", "says its name")
+    assert not any(art.shares_of(named))  # the label says it already
+    assert any(art.shares_of(named._replace(scores=(0.0,) * 8)))
+    told = {row["concept"]: row for row in rows(tmp_path / "art" / "concepts.csv")}
+    assert all(row[one] == told[row["concept"]][one] for row in table for one in SIX)

@@ -76,7 +76,7 @@ SMALL = {
     ),
 }
 IMAGES = torch.randint(
-    0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    0, 256, (4, 3, 128, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
 
 
@@ -100,7 +100,10 @@ def write_small(name: str) -> Preset:
     shutil.rmtree(folder / "unet")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(in_channels=8, out_channels=8, norm_num_groups=8, **SMALL[name])
+        channels = stack.VAE["latent_channels"]
+        unet = UNet2DConditionModel(
+            in_channels=channels, out_channels=channels, norm_num_groups=8, **SMALL[name]
+        )
         unet.save_pretrained(folder / "unet")
         if name == "sdxl":
             tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -116,7 +119,7 @@ def write_small(name: str) -> Preset:
         vlm=blank.vlm,
         vlm_pretrained=None,
         variant=None,
-        image_size=64,
+        image_size=128,
         fpn_channels=16,
         expert_channels=16,
     )
@@ -195,7 +198,7 @@ def test_maps_are_the_plain_unets(small, kadap):
         unet.get_submodule(name).register_forward_hook(keep)
     if small.preset.name == "sdxl":
         pipeline = pipeline_of(small, StableDiffusionXLPipeline, unet)
-        sizes = pipeline._get_add_time_ids((64, 64), (0, 0), (64, 64), torch.float32, POOLED)
+        sizes = pipeline._get_add_time_ids((128, 128), (0, 0), (128, 128), torch.float32, POOLED)
         added = {"text_embeds": batch.pooled, "time_ids": sizes.expand(4, -1)}
     unet(
         batch.latents,

@@ -447,24 +447,19 @@ ROWS = [
         "taxonomy='seven' is not known; choose one of six, eight",
     ),
     (
-        "metadata.jsonl cut off",
-        folder(text("metadata.jsonl", '{"file_name": "a.png"}\n{"file_na')),
-        "Line 2 of .*metadata.jsonl is not JSON; write one object a line",
-    ),
-    (
         "metadata.jsonl of numbers",
         folder(text("metadata.jsonl", "3")),
-        "Line 1 of .*metadata.jsonl is not JSON",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl of lists",
         folder(text("metadata.jsonl", '[["file_name", "a.png"]]')),
-        "Line 1 of .*metadata.jsonl is not JSON; write one object a line in UTF-8",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl too deep",
         folder(text("metadata.jsonl", "[" * 100_000)),
-        "Line 1 of .*metadata.jsonl is not JSON",
+        "No row of .*metadata.jsonl can be used: line 1 is no object of JSON; write one object",
     ),
     (
         "metadata.jsonl of bytes that are no text",

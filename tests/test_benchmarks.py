@@ -94,6 +94,26 @@ def test_every_way_of_the_committed_table_is_known():
     } <= set(cost.WAYS)
 
 
+def test_the_script_for_a_gpu_is_rehearsed(tmp_path, capsys):
+    """All that agrees on a GPU agrees here, and what there is no time for is said."""
+    gpu = importlib.import_module("gpu")
+    assert gpu.main(["--small", "--minutes", "0.1", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(report["lines"]) == 4 and all(one["ok"] for one in report["lines"])
+    assert report["lines"][2]["found"] > 0, "bfloat16 differs"
+    printed = capsys.readouterr().out
+    assert "golden" in printed and "no time for released" in printed
+
+
+def test_the_script_for_a_gpu_can_say_no(tmp_path, monkeypatch, capsys):
+    gpu = importlib.import_module("gpu")
+    monkeypatch.setitem(gpu.ALLOWED, "bf16", 0.0)
+    monkeypatch.setattr(gpu, "golden", lambda device: 1 / 0)
+    assert gpu.main(["--small", "--minutes", "0.1", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "WRONG" in printed and "ZeroDivisionError" in printed
+
+
 def test_steps_are_timed(monkeypatch):
     step = importlib.import_module("step")
     monkeypatch.setattr(step, "PRESET", replace(step.PRESET, batch_size=PICTURES))
@@ -209,8 +229,8 @@ def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_sc
     job = grid.Job("mcc", 100, "best, trained=heads", "sketches", weights=(0.3, 1.0))
     target, source_test, target_test = (
         SimpleNamespace(labels=None),
-        SimpleNamespace(labels=labels),
-        SimpleNamespace(labels=labels),
+        SimpleNamespace(labels=labels, shares=None),
+        SimpleNamespace(labels=labels, shares=None),
     )
     monkeypatch.setattr(grid, "CHOICE", criterion)
     monkeypatch.setattr(grid, "learn", learn)

@@ -157,7 +157,8 @@ def test_what_is_imported_is_asked_for(folders, extras):
     """By the library itself: whoever installs it alone has all that it needs."""
     ours = {"kcdp_lib", "kcdp_book"}
     ours |= {path.stem for folder in folders for path in (ROOT / folder).glob("*")}
-    ours |= {path.stem for folder in ("book", "benchmarks") for path in (ROOT / folder).glob("*")}
+    beside = ("book", "benchmarks", "tests")
+    ours |= {path.stem for folder in beside for path in (ROOT / folder).glob("*")}
     homes = importlib.metadata.packages_distributions()
     asked = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
     lacking = {
@@ -481,6 +482,7 @@ def typed_numbers(prose: str) -> list[str]:
         r"`[^`]*`",
         r"\$[^$]*\$",
         r"\]\([^)]*\)",
+        r"\b\d+\.\d+\.\d+\b|\bCC(?:-BY|0)-\d\.\d\b",  # a version, and a licence
     ):
         prose = re.sub(pattern, " ", prose, flags=re.DOTALL)
     for words in TYPED:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from kcdp_book import compare, results
 from kcdp_lib import KCDPError, datasets, world
@@ -144,3 +145,33 @@ def test_signs_that_mean_one_class_are_not_ambiguous(monkeypatch):
             else np.isnan(few[i])
         )
     assert np.isfinite(few).any() and np.nanmin(few) == 0 < np.nanmax(few) < np.log(6)
+
+
+def test_macro_f1_with_pictures_counted_several_times_is_that_of_the_longer_list():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, 30), rng.integers(0, 6, 30)
+    often = np.stack([np.ones(30, int), rng.integers(0, 4, 30)])
+    found = compare.weighted_macro_f1(labels, predicted, often)
+    for counts, score in zip(often, found, strict=True):
+        repeated = labels.repeat(counts), predicted.repeat(counts)
+        expected = f1_score(*repeated, average="macro", labels=np.unique(labels), zero_division=0)
+        assert score == pytest.approx(expected)
+
+
+def test_a_difference_on_real_art_counts_a_concept_once_however_often_it_was_asked():
+    """Three seeds say what one says, and no more surely."""
+    pictures = datasets.load("art-emojione", "test")
+    labels = pictures.labels[pictures.labels >= 0]
+
+    def line(predicted):
+        digits = {"labels": "".join(map(str, labels)), "predicted": "".join(map(str, predicted))}
+        return {"target": "art-emojione", "seed": 0, "metrics": {"target.test": digits}}
+
+    right, wrong = line(labels), line(np.where(np.arange(len(labels)) % 3, labels, 1))
+    once = compare.difference_by_concept({0: right}, {0: wrong})
+    thrice = compare.difference_by_concept(
+        dict.fromkeys(range(3), right), dict.fromkeys(range(3), wrong)
+    )
+    assert once["macro_f1"] > 0 and once["concepts"] <= len(labels)
+    assert thrice["macro_f1"] == pytest.approx(once["macro_f1"])
+    assert thrice["macro_f1_interval"] == pytest.approx(once["macro_f1_interval"])

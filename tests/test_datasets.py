@@ -72,7 +72,8 @@ def test_a_built_in_domain_is_loaded_by_name(few, domain):
         not set(train.keys) & set(datasets.load(domain, "train", seed=8).keys)
         and len(set(train.keys)) == COUNT
     )
-    drawn = world.render(world.sample_scene("train", 9, int(train.files[0].stem), domain), domain)
+    scene = world.sample_scene("train", 9, int(train.files[0].stem), domain)
+    drawn = world.render(scene, domain, datasets.SOURCE_SIDE)
     assert np.array_equal(np.asarray(drawn), np.asarray(Image.open(train.files[0])))
 
 
@@ -103,7 +104,7 @@ def test_dials_reach_the_pictures(few):
     drawn = world.render(
         world.sample_scene("train", 0, 3, "stickers", Dials(style_gap=0)),
         "stickers",
-        64,
+        datasets.SOURCE_SIDE,
         Dials(style_gap=0),
     )
     assert np.array_equal(
@@ -277,3 +278,104 @@ def test_bad_pictures_are_read_properly_or_skipped_and_counted(tmp_path):
     assert red > 250 and blue < 5, "the first frame is the red one"
     with pytest.raises(KCDPError, match="broken.png cannot be read as a picture"):
         datasets.read_images([tmp_path / "broken.png"], 32)
+
+
+# ---------------------------------------------------------------- shares of the classes
+
+
+COLUMNS = "file_name,label,Surprise,JOY,disgust,fear,Sad,anger,neutral,comment"
+
+
+def listed_shares(root, *lines: str, taxonomy: str = "six", header: str = COLUMNS):
+    """Pictures 0.png, 1.png, ..., in this order, a line of a list each."""
+    files = [save(root / f"{i}.png", colour=(i, 0, 0)) for i in range(len(lines))]
+    rows = [f"{file.name},{line}" for file, line in zip(files, lines, strict=True)]
+    (root / "metadata.csv").write_text("\n".join([header, *rows]))
+    pictures = datasets.load(root, "train", taxonomy=taxonomy)
+    return pictures, [pictures.files.index(file) for file in files]
+
+
+def test_shares_are_read_from_columns_named_after_the_classes(tmp_path):
+    pictures, order = listed_shares(
+        tmp_path,
+        "happy,0,3,0,0,1,0,4,votes",
+        ",0.1,0.2,0.1,0.1,0.1,0.4,,people are not sure",
+        "fear,,,,,,,,nobody was asked",
+        "anger,0,0,0,0,0,0,9,all of them neutral",
+    )
+    assert pictures.shares.dtype == np.float32 and pictures.shares.shape == (4, 6)
+    shares = pictures.shares[order]
+    np.testing.assert_allclose(shares[0], [0, 0.75, 0, 0, 0.25, 0])
+    np.testing.assert_allclose(shares[1], [0.1, 0.2, 0.1, 0.1, 0.1, 0.4], rtol=1e-6)
+    assert np.isnan(shares[2:]).all() and not pictures.notes and not pictures.left_out
+    assert [int(label) for label in pictures.labels[order]] == [1, -1, 3, 5]
+
+
+@pytest.mark.parametrize("bad", ["-0.1", "much", "nan", "inf", ""])
+def test_shares_that_cannot_be_used_are_counted_and_the_label_stays(tmp_path, bad):
+    pictures, order = listed_shares(
+        tmp_path, "happy,0,1,0,0,0,0,0,", f"fear,0,0,0,{bad},1,0,0,", "anger,0,0,0,0,0,2,0,"
+    )
+    assert np.isnan(pictures.shares[order]).any(1).tolist() == [False, True, False]
+    assert pictures.labels[order].tolist() == [1, 3, 5]
+    assert not pictures.left_out
+    assert pictures.notes == [
+        "rows of metadata.csv whose shares cannot be used (1): "
+        f"line 3 has {bad!r} for a probability"
+    ]
+
+
+def test_shares_without_a_label_name_the_likeliest_class(tmp_path):
+    """Of the six, of which two columns may be one; a text in a synonym's column is no share."""
+    pictures, order = listed_shares(
+        tmp_path,
+        "2,0,2,0,0,0,0,3,a man",
+        "0,0,0,0,1,0,0,2,",
+        "1,0,0,0,1,0,0,0,",
+        header=",".join(["file_name", *EIGHT, "content"]),
+    )
+    classes = [EMOTIONS[label] if label >= 0 else None for label in pictures.labels[order]]
+    assert classes == ["happy", "sadness", None]
+    assert pictures.notes == [
+        "metadata.csv has no column label or emotion, so the class with the largest share is the "
+        "label"
+    ]
+
+
+def test_columns_that_are_no_distribution_are_no_shares(tmp_path):
+    few, _ = listed_shares(tmp_path / "a", "happy,x,1", header="file_name,label,fear,happy")
+    none, _ = listed_shares(tmp_path / "b", "happy,0,0,0,0,0,0,1,")
+    assert few.shares is None and none.shares is None and not few.notes and not none.notes
+
+
+def test_shares_of_eight_are_added_up_for_six_and_not_the_other_way_round(tmp_path):
+    header = ",".join(["file_name", "label", *EIGHT])
+    line = ",".join(["", *(str(i) for i in range(8))])
+    for taxonomy, classes in world.TAXONOMIES.items():
+        pictures, _ = listed_shares(tmp_path / taxonomy, line, taxonomy=taxonomy, header=header)
+        expected = dict.fromkeys(classes, 0.0)
+        for i, word in enumerate(EIGHT):
+            expected[world.label_of(word, taxonomy)] += i / 28
+        np.testing.assert_allclose(pictures.shares[0], list(expected.values()), rtol=1e-6)
+    six, _ = listed_shares(tmp_path / "c", "happy,0,3,0,0,1,0,4,", taxonomy="eight")
+    assert six.shares is None
+
+
+def test_shares_in_json_are_numbers_too(tmp_path):
+    save(tmp_path / "x.png")
+    shares = dict.fromkeys(SIX, 0) | {"fear": 3, "anger": "1"}
+    for anger, told in (("1", [0, 0, 0, 0.75, 0, 0.25]), (True, None)):
+        row = {"file_name": "x.png", **shares, "anger": anger}
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+        pictures = datasets.load(tmp_path, "train")
+        assert (None if pictures.shares is None else pictures.shares[0].tolist()) == told
+
+
+def test_a_selection_keeps_the_shares_of_its_rows(tmp_path):
+    pictures, order = listed_shares(
+        tmp_path, "happy,0,1,0,0,0,0,0,", "fear,,,,,,,,", "anger,0,0,0,0,1,3,0,"
+    )
+    some = pictures.select([order[2], order[1]])
+    np.testing.assert_allclose(some.shares[0], [0, 0, 0, 0, 0.25, 0.75])
+    assert np.isnan(some.shares[1]).all() and pictures.select([order[1]]).shares is None
+    assert datasets.load("noto", "test").shares is None

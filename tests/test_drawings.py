@@ -5,13 +5,12 @@ import tarfile
 import zipfile
 from hashlib import sha256
 
-import numpy as np
 import pytest
 import torch
 
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.pretrain import drawings, packages
-from kcdp_lib.pretrain.drawings import Drawing, caption, characters, compose, feature, icons
+from kcdp_lib.pretrain.drawings import compose, feature, icons
 from kcdp_lib.pretrain.packages import PACKAGES, Package
 
 OPEN = {"Apache-2.0", "CC-BY-4.0", "CC0-1.0", "MIT", "Free for personal and commercial use"}
@@ -151,28 +150,6 @@ def test_icons_get_the_names_and_keywords_that_people_gave_them():
 )
 def test_features_are_said_in_their_designers_words(name, value, said):
     assert feature(name, value) == said
-
-
-def test_captions_hold_nothing_but_people_s_words():
-    rng = np.random.default_rng(0)
-    face = Drawing("some", "x", "grinning face", ("happy", "smile", "face"), "face", "")
-    said = {caption(face, rng) for _ in range(200)}
-    assert said == {
-        "a sticker of a grinning face .",
-        "a sticker of a grinning face , happy .",
-        "a sticker of a grinning face , smile .",
-        "a sticker of happy , smile .",
-        "a sticker of smile , happy .",
-    }
-    assert (
-        caption(face._replace(label="angry face", words=()), rng) == "a sticker of an angry face ."
-    )
-    line = json.dumps({"set": "micah", "options": {"mouth": "sad", "eyes": "variant1"}, "svg": ""})
-    (someone,) = characters([line])
-    assert {caption(someone, rng) for _ in range(50)} == {
-        "a sticker of a person .",
-        "a sticker of a person , sad mouth .",
-    }
 
 
 def test_names_that_unicode_had_once_are_found_and_no_other():

@@ -133,10 +133,10 @@ def test_what_is_read_of_a_picture_is_what_the_run_has_computed_anyway():
     _, _, together = vision_language.see_and_say(vlm, None, images)
     features = vision_language.image_features(vlm, images)
     assert torch.equal(together[:, : features.shape[1]], features)
-    found = familiar.familiarity(TINY, frozen_of(together))
+    found = familiar.familiarity(load_known(TINY), frozen_of(together))
     assert found.shape == (3,) and (found == load_known(TINY).familiarity(features).numpy()).all()
     for count in (0, 1):
-        assert len(familiar.familiarity(TINY, frozen_of(together[:count]))) == count
+        assert len(familiar.familiarity(load_known(TINY), frozen_of(together[:count]))) == count
 
 
 def test_predict_has_the_column():
@@ -161,7 +161,7 @@ def test_without_the_file_nothing_is_said(random_stack, tmp_path):
     bare = replace(random_stack, vlm=f"local-dir:{folder}")
     assert load_known(bare) is not None, "a copy is the same model"
     (folder / FAMILIAR).unlink()
-    assert familiar.familiarity(bare, frozen_of(torch.zeros(2, 512))) is None
+    assert familiar.familiarity(load_known(bare), frozen_of(torch.zeros(2, 512))) is None
 
 
 def test_a_file_of_other_weights_is_left_aside(random_stack):

@@ -54,7 +54,7 @@ def test_a_switch_changes_the_keys_of_its_stages_and_of_those_after(switch):
 
 def test_numbers_of_the_preset_and_the_run_change_what_reads_them():
     assert changed_keys(preset=replace(TINY, learning_rate=1.0)) == with_later("training")
-    assert changed_keys(preset=replace(TINY, image_size=128)) == set(STAGES)
+    assert changed_keys(preset=replace(TINY, image_size=96)) == set(STAGES)
     assert changed_keys(config=Config(seed=1)) == with_later("training")
     assert not changed_keys(config=Config(target="noto", out_dir="elsewhere"))
     assert not changed_keys(replace(PAPER, name="paper, balance=load"))

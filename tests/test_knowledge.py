@@ -11,9 +11,10 @@ import pytest
 import torch
 from blank import blank_preset
 
-from kcdp_lib import knowledge, paths, precompute, vision_language
+from kcdp_lib import knowledge, paths, precompute, towers, vision_language
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
+from kcdp_lib.pretrain.stack import HIDDEN
 from kcdp_lib.triplets import parse_triplets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,6 +59,24 @@ def test_captions_of_a_batch_are_those_of_each_picture(foundations, images):
     assert vision_language.caption(foundations.vlm, images[2:3]) == captions[2:3]
 
 
+@torch.no_grad()
+def test_folded_norms_change_nothing(images):
+    torch.manual_seed(0)
+    tower = towers.EfficientTokens().eval()
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    pixels = images.float() / 127.5 - 1
+    before = tower(pixels)
+    vision_language.fold_norms(tower)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in tower.modules())
+    for one, other in zip(before, tower(pixels), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
 def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
     """A decoder that ends one row early and the others late.
 
@@ -67,17 +86,24 @@ def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
     assert {vlm.start, vlm.model.pad_id} == set(vlm.forbidden) and vlm.end not in vlm.forbidden
     word = vlm.tokenizer.tokenizer.convert_tokens_to_ids("photo</w>")
 
-    def decoder(image_tokens, text_tokens):
-        sizes.append(len(text_tokens))
-        scores = torch.zeros(*text_tokens.shape[:2], vlm.model.text.vocab_size)
-        scores[..., word] = 1
-        scores[..., vlm.forbidden] = 5  # start and padding are no words
-        scores[image_tokens[:, 0, 0] < text_tokens.shape[1], :, vlm.end] = (
-            2  # row r ends after r words
-        )
-        return scores
+    class EndsAfter:
+        """Row r of three pictures ends after as many words as its first number says."""
 
-    monkeypatch.setattr(vlm.model.text_decoder, "forward", decoder)
+        def __init__(self, model, image_tokens):
+            self.lengths = image_tokens[:, 0, 0]
+
+        def scores(self, ids):
+            sizes.append(len(ids))
+            scores = torch.zeros(len(ids), vlm.model.text.vocab_size)
+            scores[:, word] = 1
+            scores[:, vlm.forbidden] = 5  # start and padding are no words
+            scores[self.lengths < len(sizes), vlm.end] = 2
+            return scores
+
+        def keep(self, rows):
+            self.lengths = self.lengths[rows]
+
+    monkeypatch.setattr(vision_language, "Decoder", EndsAfter)
     rows = torch.tensor([3.0, 1.0, 2.0])[:, None, None].expand(3, 4, 128)
     assert vision_language._write(vlm, rows) == ["photo photo photo", "photo", "photo photo"]
     assert sizes == [3, 3, 2, 1]
@@ -257,7 +283,7 @@ TRIPLETS = [
 def test_knowledge_of_the_paper_recipe(foundations):
     tokens, mask = knowledge_tokens(CAPTIONS, TRIPLETS, PAPER, foundations.text_encoder)
     captions, caption_mask = encode_texts(CAPTIONS, foundations.text_encoder)
-    assert tokens.shape == (3, 64, 64) and mask.shape == (3, 64)
+    assert tokens.shape == (3, 64, HIDDEN) and mask.shape == (3, 64)
     assert torch.equal(tokens[:, :32], captions) and torch.equal(mask[:, :32], caption_mask)
     alone, alone_mask = encode_texts(
         ["cat has hat", "girl at party", "girl has cake on a table"], foundations.text_encoder
@@ -292,12 +318,13 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
     one, _ = knowledge_tokens(["a cat"], [many[:1]], PAPER, foundations.text_encoder)
     tokens, mask = knowledge_tokens(["a cat"], [many], PAPER, foundations.text_encoder)
     assert (
-        tokens.shape == (1, 64, 64) and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
+        tokens.shape == (1, 64, HIDDEN)
+        and tokens.norm() < 1.1 * one.norm() * (mask.sum() / 13) ** 0.5
     )
     glued, _ = knowledge_tokens(["a cat"], [many], RELEASED, foundations.text_encoder)
     assert glued[:, 32:].norm() > 10 * tokens[:, 32:].norm()
     nobody, mask = knowledge_tokens([], [], PAPER, foundations.text_encoder)
-    assert nobody.shape == (0, 64, 64) and mask.shape == (0, 64)
+    assert nobody.shape == (0, 64, HIDDEN) and mask.shape == (0, 64)
 
 
 # -- the cache
@@ -487,7 +514,7 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
     )
     moved = shutil.copytree(preset.diffusion, tmp_path / "moved")
     assert not changed(replace(preset, diffusion=str(moved)))
-    assert changed(replace(preset, image_size=128)) == {"captions", "latents", "tokens"}
+    assert changed(replace(preset, image_size=64)) == {"captions", "latents", "tokens"}
     assert (
         changed(recipe=replace(PAPER, image_range="imagenet_twice"))
         == {"latents"}

@@ -267,6 +267,16 @@ def test_emotion6_takes_the_likeliest_and_names_ties(tmp_path):
     assert "(disgust = fear)" in tied.notes[0]
 
 
+def test_emotion6_gives_its_distribution_without_neutral(tmp_path):
+    emotion6(tmp_path, [0.1, 0.3, 0.2, 0.1, 0.05, 0.05])  # a fifth says neutral
+    pictures = datasets.load("emotion6", "train", tmp_path)
+    told = {"anger": 0.1, "disgust": 0.3, "fear": 0.2, "happy": 0.1, "sadness": 0.05}
+    expected = [told.get(name, 0.05) / 0.8 for name in EMOTIONS]
+    np.testing.assert_allclose(pictures.shares, [expected] * len(pictures), rtol=1e-6)
+    eight = datasets.load("emotion6", "train", tmp_path, taxonomy="eight")
+    assert eight.shares is None and len(eight) == len(pictures)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_data_root_may_be_the_folder_itself(tmp_path, name):
     root = WRITERS[name](tmp_path)

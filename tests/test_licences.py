@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from kcdp_lib.pretrain import packages
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "book" / "licences.md").read_text(encoding="utf-8")
 OURS = {
@@ -101,3 +103,10 @@ def test_the_checks_notice_what_lacks():
         for name in ("LICENSE", "a/LICENSE", "a/x.js", "b/c/y.min.js", "b/z.js", "d/e.wasm.gz.bin")
     ]
     assert unlisted(files, {"."}) == ["a", "b/c", "d"] and unlisted(files, {".", "a", "b"}) == ["d"]
+
+
+def test_what_the_miniatures_have_learnt_from_is_listed():
+    listed = [(row[0], *row[2:]) for row in rows("In the training of the miniature models")]
+    assert listed == [
+        (f"`{one.name}` {one.version}", one.author, one.licence) for one in packages.PACKAGES
+    ]

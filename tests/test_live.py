@@ -27,6 +27,7 @@ from kcdp_lib import KCDP, world
 from kcdp_lib.config import RECIPES
 from kcdp_lib.datasets import read_images
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
 from kcdp_lib.knowledge import encode_texts
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import describe, load_foundations
@@ -36,8 +37,9 @@ from kcdp_lib.triplets import parse_triplets
 ROOT = Path(__file__).resolve().parents[1]
 LIVE, MODEL = ROOT / "book" / "_static" / "live", ROOT / "results" / "live"
 NEAR = 1e-3
+STEPS = 5e-3  # of a familiarity, which counts in thousandths
 SECONDS = 2
-MEGABYTES = 22  # of weights and onnxruntime together; the built site may have 60
+MEGABYTES = 40  # of weights and onnxruntime together; the built site may have 60
 SENTENCES = (
     "a girl with a smile at a party while holding a cup .",
     "in a field , a man is running and a dog who is barking jumps .",
@@ -85,6 +87,7 @@ def by_python(model: KCDP, file) -> dict:
         "probabilities": model.answer(sight, similarities)[0].numpy(),
         "similarities": similarities[0].numpy(),
         "attention": sight.attention[0][0].numpy(),
+        "familiarity": familiarity(load_known(model.preset), frozen)[0],
     }
 
 
@@ -263,7 +266,7 @@ def caption_of(model: KCDP, sessions: dict, pixels: np.ndarray) -> str:
     """What the graphs say of a picture, float32 [1, 3, S, S], greedily."""
     vlm = model.foundations.vlm
     length = model.foundations.text_encoder.tokenizer.model_max_length
-    (image_tokens,) = sessions["look"].run(None, {"pixels": pixels})
+    image_tokens, _ = sessions["look"].run(None, {"pixels": pixels})
     ids, said = np.full((1, length - 1), vlm.model.pad_id, np.int32), [vlm.start]
     while len(said) <= ids.shape[1] and said[-1] != vlm.end:
         ids[0, : len(said)] = said
@@ -278,6 +281,9 @@ def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd)
         expected = by_python(model, file)
         pixels = read_images([file], about["side"]).float().numpy()
         assert caption_of(model, sessions, pixels) == expected["caption"]
+        _, distance = sessions["look"].run(None, {"pixels": pixels})
+        known = np.array(about["familiar"]["distances"])
+        assert abs((known >= distance).mean() - expected["familiarity"]) < STEPS
         lines = [expected["caption"], *map(" ".join, expected["triplets"])]
         _, real = encode_texts(lines, texts)
         encoded = texts.tokenizer(
@@ -354,6 +360,7 @@ def same(computed: dict, expected: dict) -> None:
     assert computed["triplets"] == expected["triplets"]
     for name in ("probabilities", "similarities"):
         assert np.abs(np.array(computed[name]) - expected[name]).max() < NEAR, name
+    assert abs(computed["familiarity"] - expected["familiarity"]) < STEPS
     attention = np.array(computed["attention"]["data"])
     assert np.abs(attention - expected["attention"].ravel()).max() < NEAR
 
@@ -391,6 +398,16 @@ def test_a_picture_can_be_dropped(page, model, odd):
         document.querySelector(".live-drop").dispatchEvent(drop);
     }"""
     same(shown(page, lambda: page.evaluate(drop, list(odd.read_bytes()))), by_python(model, odd))
+
+
+def test_noise_is_called_unlike_anything(page, about, tmp_path):
+    assert about["familiar"]["least"] == UNFAMILIAR
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    shown(page, page.locator(".live-example").first.click)
+    assert page.inner_text(".live-familiar").startswith("Familiar: ")
+    shown(page, lambda: page.set_input_files(".live-file", tmp_path / "noise.png"))
+    assert page.inner_text(".live-strange").startswith("Unlike anything that the model knows.")
 
 
 def test_what_is_no_picture_is_told_in_a_sentence(page, tmp_path):

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 from sklearn import metrics as sk
 
 from kcdp_lib.metrics import (
     calibration,
+    distribution,
+    js_divergence,
     linear_classifier,
     paired_difference,
     proxy_a_distance,
@@ -327,3 +330,46 @@ def test_calibration_leaves_out_what_has_no_label():
         calibration(np.full(3, -1), probs)
     with pytest.raises(ValueError, match="3 labels beside 2"):
         calibration(labels, probs[:2])
+
+
+# ---------------------------------------------------------------- distributions
+
+
+def test_divergence_is_nothing_of_equals_and_one_of_what_has_nothing_in_common():
+    half, other = np.array([[0.5, 0.5, 0, 0]]), np.array([[0, 0, 0.2, 0.8]])
+    assert js_divergence(half, half) == 0 and js_divergence(half, other) == pytest.approx(1)
+    assert distribution(half, half)["js_divergence"] == 0
+    assert distribution(half, other)["js_divergence_interval"] == [1, 1]
+
+
+def test_divergence_is_that_of_scipy_and_its_interval_resamples_pictures():
+    rng = np.random.default_rng(0)
+    shares, probs = (rng.dirichlet([0.5] * 6, 200).astype(np.float32) for _ in range(2))
+    found = distribution(shares, probs)
+    apart = jensenshannon(shares.astype(float), probs.astype(float), base=2, axis=1) ** 2
+    assert found["n"] == 200 and found["js_divergence"] == pytest.approx(apart.mean(), abs=1e-6)
+    deviation = 1.96 * apart.std() / 200**0.5
+    assert found["js_divergence_interval"] == pytest.approx(
+        [apart.mean() - deviation, apart.mean() + deviation], abs=0.004
+    )
+    assert found == distribution(shares, probs) != distribution(shares, probs, seed=1)
+
+
+def test_certain_people_are_calibrated_against_as_labels_are():
+    labels, probs = draw()
+    found = distribution(np.eye(6)[labels], probs)
+    assert found["calibration_error"] == calibration(labels, probs)["error"] > 0
+    mixed = np.array([[0.6, 0.4], [0.6, 0.4]])
+    assert distribution(mixed, mixed)["calibration_error"] == 0
+    assert distribution(mixed, mixed[:, ::-1])["calibration_error"] == pytest.approx(0.2)
+
+
+def test_rows_without_shares_are_left_out():
+    labels, probs = draw(50)
+    shares = np.eye(6, dtype=np.float32)[labels]
+    more = np.vstack([shares, np.full((3, 6), np.nan)])
+    assert distribution(more, np.vstack([probs, probs[:3]])) == distribution(shares, probs)
+    with pytest.raises(ValueError, match="no row has shares"):
+        distribution(more[50:], probs[:3])
+    with pytest.raises(ValueError, match="53 rows of shares beside 50"):
+        distribution(more, probs)

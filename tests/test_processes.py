@@ -18,8 +18,9 @@ import yaml
 from blank import blank_preset
 from PIL import Image
 from safetensors import safe_open
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kcdp_lib import KCDPError, adapt, paths, processes, shards
+from kcdp_lib import KCDPError, adapt, checkpoints, paths, processes, shards, tokens
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
 from kcdp_lib.adapt.preflight import bytes_a_picture, freeze_some, preflight
@@ -216,6 +217,7 @@ if PartialState().is_main_process:
     count = PartialState().num_processes
     left = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     left["memory"] = labeller.memory
+    training.fetch([row])
     save_file(left, f"{where}/{count}.safetensors", {"row": json.dumps(row)})
 """
 
@@ -324,11 +326,10 @@ def step(folder, small, monkeypatch):
             model.kadap.unet.enable_gradient_checkpointing()
         accelerator = processes.accelerator(pick_precision(config.precision, "cpu"), "cpu")
         labeller = training.PseudoLabeller(len(target), 6, config.switches)
-        rows = torch.arange(10)
-        row = training.source_step(
-            model, frozen[0], torch.as_tensor(source.labels), rows, config, accelerator
-        )
-        row |= training.target_step(model, labeller, frozen[1], rows, 1.0, config, accelerator)
+        rows, labels = torch.arange(10), torch.as_tensor(source.labels)
+        of_source, of_target = (frozen[0], labels, rows), (frozen[1], rows, 1.0)
+        row = training.both_steps(model, labeller, *of_source, *of_target, config, accelerator)
+        training.fetch([row])
         return (
             {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
             row,
@@ -345,6 +346,48 @@ def distance(one: dict, other: dict) -> float:
         torch.stack([(one[name] - other[name]).norm() for name in one]).norm()
         / torch.stack([value.norm() for value in one.values()]).norm()
     )
+
+
+@pytest.mark.parametrize("recipe, accumulation", [("paper", 1), ("released", 3)])
+def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulation):
+    (two, row, _), (one, joint, _) = (
+        step(recipe=recipe, accumulation=accumulation, one_pass=one_pass)
+        for one_pass in (False, True)
+    )
+    assert distance(two, one) < 1e-5 and any("unet" in name for name in two)
+    assert joint == pytest.approx(row, abs=1e-5) and row["coverage"] > 0
+
+
+class Asked(TorchDispatchMode):
+    """Notes the operations that would make a GPU's queue wait, by name."""
+
+    WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::unique")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name().split(".")[0]
+        self.names += [name] if name.startswith(self.WAITING) else []
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper, domain_norm=True", "released"])
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_a_step_asks_the_device_for_no_number(step, monkeypatch, recipe, one_pass):
+    """Or a GPU would wait for the host. A mask on the CPU may be asked; here none is."""
+    monkeypatch.setattr(tokens, "_asks", lambda mask: False)
+    asked, backward = Asked(), training.of_source
+
+    def watched(*args):
+        asked.__enter__()
+        return backward(*args)
+
+    monkeypatch.setattr(training, "of_source", watched)
+    monkeypatch.setattr(training, "fetch", lambda rows: asked.__exit__(None, None, None))
+    step(recipe=recipe, one_pass=one_pass)
+    assert not asked.names
 
 
 def test_checkpointing_changes_no_gradient_and_leaves_nothing_behind(step):
@@ -689,3 +732,42 @@ def test_shards_that_another_machine_keeps_to_itself_are_a_sentence(monkeypatch,
         match="made by another machine .* set KCDP_CACHE to a folder that all machines share",
     ):
         shards.compute(["a", "b"], lambda i: ({"x": torch.zeros(1)}, []))
+
+
+def conv_after(steps: int) -> tuple[torch.nn.Conv2d, torch.optim.Optimizer]:
+    """A convolution with its channels last, after some fused steps of AdamW, and gradients."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, fused=True)
+    for _ in range(steps):
+        step_of(conv, optimizer)
+    return conv, optimizer
+
+
+def step_of(conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    conv(torch.linspace(-1, 1, 108).reshape(1, 3, 6, 6)).square().sum().backward()
+    optimizer.step()
+
+
+def test_an_optimizer_remembers_channels_last(tmp_path):
+    """What is saved lies otherwise in memory, and a fused step asks no strides."""
+    conv, optimizer = conv_after(3)
+    checkpoints.save(tmp_path / "state.safetensors", {}, optimizer)
+    again, resumed = conv_after(3)
+    _, tensors = checkpoints.read(tmp_path / "state.safetensors")
+    checkpoints.restore_optimizer(resumed, tensors)
+    step_of(conv, optimizer)
+    step_of(again, resumed)
+    assert torch.equal(conv.weight, again.weight)
+
+
+def test_averaged_gradients_keep_their_channels_last(monkeypatch):
+    conv, _ = conv_after(1)
+    before = [parameter.grad.clone() for parameter in conv.parameters()]
+    monkeypatch.setattr(processes, "PartialState", lambda: type("State", (), {"num_processes": 2}))
+    monkeypatch.setattr(processes, "reduce", lambda values, how: 2 * values)
+    processes.average_gradients(list(conv.parameters()))
+    for parameter, gradient in zip(conv.parameters(), before, strict=True):
+        assert torch.equal(parameter.grad, 2 * gradient)
+        assert parameter.grad.stride() == gradient.stride()

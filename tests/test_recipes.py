@@ -17,6 +17,7 @@ from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.config import BEYOND, RECIPES, SWITCHES, read_recipe
 from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.perception import Perception
+from kcdp_lib.pretrain.stack import HIDDEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
@@ -67,8 +68,13 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     The paper's and the released recipe have nothing of it.
     """
     best = RECIPES["best"]
-    assert BEYOND == ("embeddings", "domain_norm", "labelled_by") and best == replace(
-        PAPER, name="best", embeddings=True, domain_norm=True, labelled_by="answer"
+    assert BEYOND == ("embeddings", "domain_norm", "labelled_by", "labels") and best == replace(
+        PAPER,
+        name="best",
+        embeddings=True,
+        domain_norm=True,
+        labelled_by="answer",
+        labels="soft",
     )
     assert all(getattr(PAPER, switch) == getattr(RELEASED, switch) for switch in BEYOND)
     text = "best, trained=heads"
@@ -81,7 +87,9 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     )
     assert (
         replace(
-            read_recipe("best, embeddings=False, domain_norm=False, labelled_by=similarities"),
+            read_recipe(
+                "best, embeddings=False, domain_norm=False, labelled_by=similarities, labels=hard"
+            ),
             name="paper",
         )
         == PAPER
@@ -271,7 +279,7 @@ FACTS = {
     ),
     "knowledge_in_moe": (
         lambda step: step.model.kadap.experts.gate.in_features,
-        4 * 64 + 64,
+        4 * 64 + HIDDEN,
         4 * 64,
     ),
     "gate_renormalised": (

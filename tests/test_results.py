@@ -220,6 +220,29 @@ def test_runs_of_another_world_or_other_weights_are_left_out(tmp_path, monkeypat
     assert [row["seed"] for row in results.read("some", world="there")] == [1]
 
 
+def test_until_a_grid_has_run_on_new_weights_the_last_ones_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "world_key", lambda: "here")
+    monkeypatch.setattr(results, "stack_key", lambda preset: "new")
+    monkeypatch.setattr(results, "code_now", lambda: "now")
+
+    def line(seed, stack):
+        return {"world": "here", "stack": stack, "seed": seed, "code": "now", "metrics": {}}
+
+    def write(*rows):
+        (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return results.read("some")
+
+    before = [line(0, "first"), line(0, "second"), line(1, "second")]
+    shown = write(*before)
+    assert shown == before[1:] and results.of_this_code(shown) == []
+    assert results.of_other_code(shown) == shown
+    assert results.standing(["some"]).startswith(
+        "The miniature models of an earlier version made 2"
+    )
+    assert write(*before, line(0, "new")) == [line(0, "new")]
+
+
 def test_of_one_run_the_last_line_counts_and_the_present_codes_before_others(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(results, "world_key", lambda: "here")

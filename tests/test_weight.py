@@ -19,10 +19,10 @@ from kcdp_lib.paths import sha
 
 ROOT = Path(__file__).resolve().parents[1]
 # Bytes, so that a clone suits a workshop and the tree can be copied to a machine with a GPU.
-TREE, NOTEBOOK = 45e6, 2e6
+TREE, NOTEBOOK = 62e6, 2e6
 # Lines of code of the library, without world/ and pretrain/, docstrings, comments and blank lines.
 # 4,500 was the aim; DECISIONS.md ("How long the library is") says what stands in the way.
-LIBRARY = 5700
+LIBRARY = 6050
 NOTEBOOKS = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
     *sorted((ROOT / "book").glob("*.ipynb")),

@@ -462,7 +462,7 @@ def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):
         if cell.cell_type == "markdown"
         for title in re.findall(r"\{admonition\} Exercise(?: \d)?: (.+)", cell.source)
     ]
-    assert len(asked) == 21 and all(f"| {title} |" in GUIDE for title in asked)
+    assert len(asked) == 22 and all(f"| {title} |" in GUIDE for title in asked)
     headings = {
         heading
         for page in slides.glob("*.html")

@@ -37,6 +37,7 @@ def table(metrics: dict) -> str:
         lines.append(
             f"pseudo-labels for {pseudo['coverage']:.0%} of {pseudo['n']} target pictures{checked}"
         )
+    lines += shares_lines(metrics["target"])
     lines += unfamiliar_lines(metrics["target"]) + data_lines(metrics["data"])
     minutes, gigabytes = provenance["wall_seconds"] / 60, provenance["peak_memory_bytes"] / 1e9
     lines.append(f"{minutes:.1f} minutes, {gigabytes:.1f} GB of memory")
@@ -60,6 +61,17 @@ def score_lines(metrics: dict) -> list[str]:
             f"{interval:<15}{entry['balanced_accuracy']:>17.3f}"
         )
     return lines
+
+
+def shares_lines(target: dict) -> list[str]:
+    """How near the answers are to what people see; nothing where the pictures have no shares."""
+    if not (scores := target.get("distribution")):
+        return []
+    return [
+        "KCDP, from the shares of {n} target pictures: Jensen-Shannon divergence "
+        "{js_divergence:.3f} [{js_divergence_interval[0]:.3f}, {js_divergence_interval[1]:.3f}], "
+        "calibration error {calibration_error:.3f}".format_map(scores)
+    ]
 
 
 def unfamiliar_lines(target: dict) -> list[str]:

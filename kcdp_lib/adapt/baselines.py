@@ -27,7 +27,7 @@ from kcdp_lib import paths, shards
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
-from kcdp_lib.config import Config
+from kcdp_lib.config import Config, Recipe
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.keys import stage_key
 from kcdp_lib.knowledge import load_text_encoder
@@ -60,15 +60,16 @@ def learn(
     """
     if variant not in ("full", *PEERS):
         target = None
-    labelled = source.labels >= 0
+    labels = taught_labels(source, config.switches)
     frozen = frozen_for(variant, source, config, device)
-    rows = torch.as_tensor(np.flatnonzero(labelled))
+    labelled = teaching(labels)
+    rows = torch.as_tensor(labelled)
     other = frozen_for(variant, target, config, device) if target is not None else None
     key = training_key(config, variant, source, target, device, target_weight)
     return train(
         config,
         select(frozen, rows),
-        source.labels[labelled],
+        labels[labelled],
         other,
         checkpoint,
         key,
@@ -79,6 +80,23 @@ def learn(
         after_epoch,
         knowledge=variant != WITHOUT_KNOWLEDGE,
     )
+
+
+def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
+    """What a source of N pictures teaches, by the recipe's `labels` (chapter "Mixed feelings").
+
+    int64 classes [N] (-1: nothing). Under "soft", where some pictures have shares, float32 shares
+    [N, C] in which the class of a picture without is 1 (all 0: nothing).
+    """
+    if recipe.labels == "hard" or source.shares is None:
+        return source.labels
+    one_hot = np.eye(len(source.classes) + 1, dtype=np.float32)[source.labels][:, :-1]
+    return np.where(np.isnan(source.shares), one_hot, source.shares)
+
+
+def teaching(labels: np.ndarray) -> np.ndarray:
+    """The rows, int64 [K], of `taught_labels` that teach anything (chapter 05)."""
+    return np.flatnonzero(labels >= 0 if labels.ndim == 1 else labels.any(1))
 
 
 def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:
@@ -303,10 +321,12 @@ def training_key(
 ) -> str:
     """SHA over everything a training depends on.
 
-    Sizes, switches, seed, pictures, source labels, frozen models, device, code and torch's version.
+    Sizes, switches, seed, pictures, what the source teaches, frozen models, device, code and
+    torch's version.
     """
     settings = replace(config, epochs=config.run_epochs)
     stages = stage_key("training", config.sizes, config.switches, settings)
     pictures = [pictures and pictures.key for pictures in (source, target)]
-    about = [variant, device, torch.__version__, target_weight, pictures, source.labels.tolist()]
+    labels = taught_labels(source, config.switches).tolist()
+    about = [variant, device, torch.__version__, target_weight, pictures, labels]
     return sha(stages, json.dumps(about))

@@ -35,13 +35,14 @@ from kcdp_lib.config import (
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.errors import KCDPError, first_line
-from kcdp_lib.familiar import UNFAMILIAR, familiarity
+from kcdp_lib.familiar import UNFAMILIAR, Known, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import atomic_save, atomic_write, resolve
 from kcdp_lib.perception import Perception, load_kadap, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Foundations, Frozen, describe, load_foundations, without_knowledge
 from kcdp_lib.shards import Rows
+from kcdp_lib.tokens import used_positions
 from kcdp_lib.vision_language import class_embeddings, embedding_width
 
 
@@ -75,11 +76,13 @@ class Batch(NamedTuple):
     embeddings: torch.Tensor | None = None  # [B, 4 D], the VLM's
     maps: list[torch.Tensor] | None = None  # four [B, channels, h, w], see `KADAP.look`
     pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
+    # int64 [n], the positions with a real token in some row; None: found from the mask
+    used: torch.Tensor | None = None
 
     @property
     def for_unet(self) -> tuple[Any, ...]:
-        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled [B, P]."""
-        return self.latents, self.tokens, self.mask, self.pooled
+        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled, used."""
+        return self.latents, self.tokens, self.mask, self.pooled, self.used
 
 
 class KCDP(nn.Module):
@@ -93,8 +96,8 @@ class KCDP(nn.Module):
     """
 
     class_embeddings: torch.Tensor  # [C, D], the names of the classes as the VLM embeds them
-    prompt_tokens: torch.Tensor  # [C, L, H]
-    prompt_mask: torch.Tensor  # [C, L]
+    prompt_tokens: torch.Tensor  # [C, n, H], n <= L positions where CLIEA hides padding
+    prompt_mask: torch.Tensor  # [C, n]
 
     def __init__(
         self,
@@ -128,6 +131,9 @@ class KCDP(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 names = class_embeddings(preset, self.classes, device)
             self.register_buffer("class_embeddings", names, persistent=False)
+        if recipe.cliea_masked:
+            read = used_positions(mask.cpu())
+            tokens, mask = tokens[:, read], mask[:, read]
         self.register_buffer("prompt_tokens", tokens, persistent=False)
         self.register_buffer("prompt_mask", mask, persistent=False)
         self.cliea = CLIEA(self.kadap.visual_width, self.kadap.text_width, recipe)
@@ -141,25 +147,48 @@ class KCDP(nn.Module):
         embeddings: torch.Tensor | None = None,
         maps: list[torch.Tensor] | None = None,
         pooled: torch.Tensor | None = None,
+        used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> tuple[Perception, torch.Tensor]:
         """Perception and similarities [B, C] (cosines, eq-cliea) of a `Batch`, unpacked.
 
         latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T]; embeddings
-        [B, 4 D], maps, pooled [B, P] and domain ("source" or "target") as in `KADAP.forward`.
-        KCDPError if T is not the preset's 2 L.
+        [B, 4 D], maps, pooled [B, P], used [n] and domain ("source" or "target") as in
+        `KADAP.forward`. KCDPError if T is not the preset's 2 L.
         """
-        perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, domain)
-        return perception, self.align(perception, tokens, mask)
+        perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, used, domain)
+        return perception, self.align(perception, tokens, mask, used)
 
     def align(
-        self, perception: Perception, tokens: torch.Tensor, mask: torch.Tensor
+        self,
+        perception: Perception,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        used: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was perceived and knowledge.
 
-        tokens [B, T, H] with bool mask [B, T].
+        tokens [B, T, H] with bool mask [B, T]; used as in `Batch`.
         """
-        return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask)
+        return self.cliea(perception.v, tokens, mask, self.prompt_tokens, self.prompt_mask, used)
+
+    def look_at_both(
+        self, source: Batch, target: Batch, used: torch.Tensor | None = None
+    ) -> tuple[Batch, Batch]:
+        """The same batches with their maps, for which the UNet is run once on both together.
+
+        used: int64 [n], the positions with a real token in some row of either.
+        """
+        if source.maps or self.recipe.eye == "blind":
+            return source, target
+        pairs = zip(source.for_unet[:4], target.for_unet[:4], strict=True)
+        both: list[Any] = [None if one is None else torch.cat([one, other]) for one, other in pairs]
+        maps, _ = self.kadap.look(*both, used)  # type: ignore[call-arg]  # both are four
+        count = len(source.tokens)
+        return (
+            source._replace(maps=[map_[:count] for map_ in maps]),
+            target._replace(maps=[map_[count:] for map_ in maps]),
+        )
 
     @property
     def asks_cliea(self) -> bool:
@@ -226,7 +255,9 @@ class KCDP(nn.Module):
         that cannot be read.
         """
         pictures, size = as_list(images), self.preset.batch_size
-        parts = [self._predict(pictures[i : i + size]) for i in range(0, len(pictures), size)]
+        seen = load_known(self.preset)
+        blocks = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        parts = [self._predict(block, seen) for block in blocks]
         probs = np.concatenate([part.probs for part in parts])
         known = [part.familiarity for part in parts if part.familiarity is not None]
         return Prediction(
@@ -241,13 +272,13 @@ class KCDP(nn.Module):
         """The most probable emotion of each picture, of probabilities [N, C]."""
         return [self.classes[i] for i in probs.argmax(1)]
 
-    def _predict(self, images: list) -> Prediction:
-        """What `predict` says of one batch."""
+    def _predict(self, images: list, seen: Known | None) -> Prediction:
+        """What `predict` says of one batch; `seen` is what the VLM was trained on."""
         pixels = datasets.read_images(images, self.preset.image_size)
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
         frozen = describe(pixels, self.foundations, self.recipe)
-        known = familiarity(self.preset, frozen)
+        known = familiarity(seen, frozen)
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
         probs = evaluate(self, frozen)
@@ -341,16 +372,25 @@ def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
     """
 
     def some(rows_of: torch.Tensor | Rows) -> torch.Tensor:
-        return rows_of[rows].to(device)
+        return sent(rows_of[rows], device)
 
+    mask = frozen.mask[rows]
     return Batch(
         latents=None if frozen.maps else some(frozen.latents),
         tokens=some(frozen.tokens),
-        mask=some(frozen.mask),
+        mask=sent(mask, device),
         embeddings=None if frozen.embeddings is None else some(frozen.embeddings),
         maps=[some(map_) for map_ in frozen.maps] if frozen.maps else None,
         pooled=None if frozen.pooled is None else some(frozen.pooled),
+        used=sent(used_positions(mask), device),
     )
+
+
+def sent(values: torch.Tensor, device: str) -> torch.Tensor:
+    """Put values [B, ...] on the device, without waiting for a GPU to have them (chapter 05)."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def autocast(device: str, precision: str | None = None):
@@ -384,7 +424,7 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
             batch = gather(frozen, rows, model.device)
             perception = model.kadap(*batch, domain=domain)
             if model.asks_cliea:
-                similarities = model.align(perception, batch.tokens, batch.mask)
+                similarities = model.align(perception, batch.tokens, batch.mask, batch.used)
         probs[rows] = model.answer(perception, similarities, batch.embeddings)
     return reduce(probs, "sum").cpu().numpy()
 

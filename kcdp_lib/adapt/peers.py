@@ -41,9 +41,9 @@ class Peer(nn.Module):
     ) -> torch.Tensor:
         """The method's own loss [], to minimise beside the source's cross-entropy.
 
-        On a source batch with int64 labels [B] and a target batch without; rows, int64 [B], say
-        which of the N target pictures it shows. done: the share of the training that has gone by, 0
-        to 1.
+        On a source batch with int64 labels [B], or shares [B, C], and a target batch without; rows,
+        int64 [B], say which of the N target pictures it shows. done: the share of the training that
+        has gone by, 0 to 1.
         """
         raise NotImplementedError
 

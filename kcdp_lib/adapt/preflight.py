@@ -14,15 +14,15 @@ from functools import partial
 import torch
 
 from kcdp_lib import datasets, paths
+from kcdp_lib.adapt.baselines import taught_labels, teaching
 from kcdp_lib.adapt.model import gather
 from kcdp_lib.adapt.record import peak_memory
 from kcdp_lib.adapt.run import load_all
 from kcdp_lib.adapt.training import (
+    both_steps,
     pseudo_labeller,
     set_up,
-    source_step,
     steps_per_epoch,
-    target_step,
     update,
 )
 from kcdp_lib.config import PRESETS, Config, Preset, pick_device
@@ -88,7 +88,8 @@ def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], 
     if device.startswith("cuda"):
         total = torch.cuda.get_device_properties(device).total_memory
         of_gpu = f" of the GPU's {total / 1e9:.1f} GB"
-    steps = steps_per_epoch(int((sets[0].labels >= 0).sum()), config) * config.run_epochs
+    taught = teaching(taught_labels(sets[0], config.switches))
+    steps = steps_per_epoch(len(taught), config) * config.run_epochs
     trainings = 1 + 2 * 0.5  # KCDP, and two baselines that see one domain of the two
     lines = [
         f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free",
@@ -156,8 +157,7 @@ def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> t
     seconds = []
     for _ in paths.progress(range(STEPS), "measuring steps", STEPS):
         started = time.perf_counter()
-        source_step(model, source, labels, rows, config, accelerator)
-        target_step(model, labeller, target, rows, 1.0, config, accelerator)
+        both_steps(model, labeller, source, labels, rows, target, rows, 1.0, config, accelerator)
         update(optimizer, accelerator)
         if device.startswith("cuda"):
             torch.cuda.synchronize()

@@ -34,7 +34,7 @@ from kcdp_lib.checkout import commit
 from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
-from kcdp_lib.familiar import UNFAMILIAR, familiarity
+from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, load_text_encoder
 from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
 from kcdp_lib.perception import word_attention, word_positions
@@ -62,7 +62,7 @@ def answer(
 ) -> Answers:
     """Freeze and evaluate pictures of a domain, "source" or "target"."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
-    known = familiarity(config.sizes, frozen)
+    known = familiarity(load_known(config.sizes), frozen)
     return Answers(pictures, frozen, evaluate(model, frozen, domain), known)
 
 
@@ -88,9 +88,12 @@ def summarise(
     seed, target = config.seed, answers["train"].pictures
     scored: dict[str, dict] = {"source": {}, "target": {}}
     for name in scored:
-        if is_labelled(said := answers.get(name)):
+        said = answers.get(name)
+        if is_labelled(said):
             labels = said.pictures.labels
             scored[name]["test"] = metrics.scores(labels, said.probs, config.classes, seed)
+        if said:
+            scored[name] |= shares_score(said.pictures, said.probs, seed)
     results = {
         "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"}
         | {"epochs": config.run_epochs},
@@ -99,7 +102,7 @@ def summarise(
             "pictures": len(target),
             "skipped": len(target.skipped),
             "transductive": bool(in_both_splits(answers)) and config.setting == "da",
-            **unfamiliar(answers, pseudo),
+            **unfamiliar(answers),
             **scored["target"],
         },
         "baselines": {},
@@ -110,6 +113,7 @@ def summarise(
         labels, probs = asked.pictures.labels, asked.probs
         results["baselines"] = {
             name: metrics.scores(labels, other, config.classes, seed)
+            | shares_score(asked.pictures, other, seed)
             for name, other in others.items()
         }
         results["differences"] = {
@@ -119,15 +123,26 @@ def summarise(
     return results
 
 
-def unfamiliar(answers: dict[str, Answers], pseudo: np.ndarray) -> dict[str, dict[str, int]]:
+def shares_score(pictures: Pictures, probs: np.ndarray, seed: int) -> dict[str, dict]:
+    """How near probabilities [N, C] are to the pictures' shares; nothing where they have none."""
+    if pictures.shares is None:
+        return {}
+    return {"distribution": metrics.distribution(pictures.shares, probs, seed)}
+
+
+def unfamiliar(answers: dict[str, Answers]) -> dict[str, dict[str, int]]:
     """How many of the target's pictures are unlike anything that the VLM was trained on.
 
-    Nothing where that is not known. pseudo [N] as in `prediction_rows`.
+    One that is in both splits counts once. Nothing where that is not known.
     """
-    known = [row["familiarity"] for row in prediction_rows(answers, pseudo)]
-    if None in known:
+    known, target = answers["train"].familiarity, answers.get("target")
+    if known is None:
         return {}
-    return {"unfamiliar": {"n": sum(one < UNFAMILIAR for one in known), "of": len(known)}}
+    if target and target.familiarity is not None:
+        both = in_both_splits(answers)
+        new = np.array([key not in both for key in target.pictures.keys], bool)
+        known = np.concatenate([known, target.familiarity[new]])
+    return {"unfamiliar": {"n": int((known < UNFAMILIAR).sum()), "of": len(known)}}
 
 
 def write_run(
@@ -282,10 +297,12 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
     # where maps were computed before, their attention was not kept
     frozen = replace(said.frozen, maps=None)
-    seen, similarities = model(*gather(frozen, rows, model.device), domain=domain)
+    perception, similarities = model(*gather(frozen, rows, model.device), domain=domain)
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
     shown = []
-    for i, image, attention in zip(rows.tolist(), images, seen.attention[0].cpu(), strict=True):
+    for i, image, attention in zip(
+        rows.tolist(), images, perception.attention[0].cpu(), strict=True
+    ):
         word, positions = content_word(said.frozen.captions[i], said.frozen.triplets[i], tokenizer)
         label, best = said.pictures.labels[i], said.probs[i].argmax()
         shown.append(

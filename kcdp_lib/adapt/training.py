@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 
 from kcdp_lib import checkpoints, processes
-from kcdp_lib.adapt.model import KCDP, autocast, gather
+from kcdp_lib.adapt.model import KCDP, Batch, autocast, gather, sent
 from kcdp_lib.adapt.peers import Peer
 from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
 from kcdp_lib.paths import progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
 from kcdp_lib.precompute import Frozen
+from kcdp_lib.tokens import used_positions
 
 BALANCE_WEIGHT = 0.1
 CONSTANT_RATE = 1e-5  # the released code's, which never moves
@@ -49,19 +51,27 @@ def source_loss(
 ) -> tuple[torch.Tensor, dict]:
     """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name.
 
-    Method chapter, eq-total. similarities [B, C] (cosines), int64 labels [B]. Cross-entropies are
-    means in nats, the accuracy is a share.
+    Method chapter, eq-total. similarities [B, C] (cosines); labels are int64 classes [B], or
+    float32 shares [B, C]. Cross-entropies are means in nats, the accuracy is a share.
     """
     emotion = F.cross_entropy(perception.logits, labels)
     alignment = counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
     total = recipe.source_loss_count * emotion + alignment + BALANCE_WEIGHT * perception.balance
-    accuracy = (perception.logits.argmax(-1) == labels).float().mean()
     return total, {
         "source_loss": emotion,
         "alignment_loss": alignment,
         "balance": perception.balance,
-        "source_accuracy": accuracy,
+        "source_accuracy": accuracy(perception.logits, labels),
     }
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Share [] of right answers (chapter 05).
+
+    logits [B, C] against classes [B], or the likeliest of shares [B, C].
+    """
+    classes = labels if labels.ndim == 1 else labels.argmax(-1)
+    return (logits.argmax(-1) == classes).float().mean()
 
 
 def target_loss(
@@ -91,9 +101,10 @@ def train(
     after_epoch: Callable[[KCDP, int], None] | None = None,
     knowledge: bool = True,
 ) -> Trained:
-    """Train on frozen source pictures with `labels` [N], and on the target's where given.
+    """Train on frozen source pictures with `labels`, and on the target's where given.
 
-    Pictures alone, without names, paths or labels.
+    labels are int64 classes [N], or float32 shares [N, C] of the classes. Of the target, pictures
+    alone, without names, paths or labels.
 
     The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of
     each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch); a checkpoint marked
@@ -111,7 +122,8 @@ def train(
         other = peer(model.kadap.experts, len(target)).to(device)
     elif target is not None:
         labeller = pseudo_labeller(config, labels, target, device)
-    answers = torch.as_tensor(np.asarray(labels), dtype=torch.long, device=device)
+    answers = torch.as_tensor(np.asarray(labels), device=device)
+    answers = answers.float() if answers.ndim == 2 else answers.long()
     if other:
         optimizer.add_param_group({"params": list(other.parameters())})
     done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
@@ -133,13 +145,22 @@ def train(
                 accelerator,
                 target_weight,
             )
-        numbers = source_step(model, source, answers, rows, config, accelerator)
-        if labeller and target is not None and len(target_rows):
-            weight = target_weight * len(target_rows) / len(rows)
-            numbers |= target_step(
-                model, labeller, target, target_rows, fraction, config, accelerator, weight
-            )
-        return numbers
+        if not labeller or target is None or not len(target_rows):
+            return source_step(model, source, answers, rows, config, accelerator)
+        weight = target_weight * len(target_rows) / len(rows)
+        return both_steps(
+            model,
+            labeller,
+            source,
+            answers,
+            rows,
+            target,
+            target_rows,
+            fraction,
+            config,
+            accelerator,
+            weight,
+        )
 
     saved = time.monotonic()
     for epoch in range(done // steps, epochs):
@@ -158,6 +179,7 @@ def train(
             update(optimizer, accelerator)
             due = step + 1 == last or time.monotonic() - saved > SAVE_SECONDS
             if due and accelerator.is_main_process:
+                fetch(history)
                 save_checkpoint(
                     checkpoint,
                     key,
@@ -175,7 +197,24 @@ def train(
     if labeller is not None:
         final = labeller.all(1.0)
         pseudo_labels = torch.where(final.kept, final.labels, -1).cpu().numpy()
+    fetch(history)
     return Trained(model.eval(), history, pseudo_labels)
+
+
+def fetch(history: list[dict]) -> None:
+    """Turn the numbers of steps that are still on the device into floats, where they stand.
+
+    None for what is no number. Every number is fetched once, and all of them together: to wait for
+    each would keep a GPU from working ahead.
+    """
+    waiting = [
+        (row, name) for row in history for name, value in row.items() if torch.is_tensor(value)
+    ]
+    if not waiting:
+        return
+    values = torch.stack([row[name] for row, name in waiting]).tolist()
+    for (row, name), value in zip(waiting, values, strict=True):
+        row[name] = None if math.isnan(value) else value
 
 
 def set_up(
@@ -192,21 +231,62 @@ def set_up(
         model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY, fused=True)
     return model, accelerator.prepare(optimizer), accelerator
 
 
 def pseudo_labeller(
     config: Config, labels: np.ndarray, target: Frozen, device: str
 ) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels [N].
+    """The target's labeller, which knows the class shares among the source's labels.
 
-    Method chapter, eq-pseudo.
+    As classes [N], or as shares [N, C]. Method chapter, eq-pseudo.
     """
     classes = len(config.classes)
-    shares = np.bincount(labels, minlength=classes) / len(labels)
+    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(0)
+    shares = counts / len(labels)
     prior = torch.as_tensor(shares, dtype=torch.float32)
     return PseudoLabeller(len(target), classes, config.switches, source_prior=prior).to(device)
+
+
+def of_source(
+    model: KCDP,
+    batch: Batch,
+    labels: torch.Tensor,
+    config: Config,
+    accelerator: Accelerator,
+) -> tuple[torch.Tensor, dict]:
+    """The source's loss [] on a batch and its parts (method chapter, eq-total).
+
+    labels: int64 classes [B], or float32 shares [B, C].
+    """
+    with autocast(model.device, accelerator.mixed_precision):
+        perception, similarities = model(*batch, domain="source")
+    return source_loss(_float(perception), similarities.float(), labels, config.switches)
+
+
+def of_target(
+    model: KCDP,
+    labeller: PseudoLabeller,
+    batch: Batch,
+    rows: torch.Tensor,
+    done: float,
+    accelerator: Accelerator,
+) -> tuple[torch.Tensor, dict]:
+    """Label a target batch, int64 rows [B]; the target's loss [], and its parts as tensors [].
+
+    Method chapter, eq-pseudo and eq-total. Without a trusted label the loss is zero. done: fraction
+    of the training, 0 to 1.
+    """
+    with autocast(model.device, accelerator.mixed_precision):
+        perception, similarities = model(*batch)
+    opinion = model.label(perception, similarities, batch.embeddings).detach()
+    (everyones, probs), mine = processes.gathered(sent(rows, model.device), opinion)
+    # Every process notes all answers: their memories stay alike.
+    pseudo = labeller.note(everyones, probs, done)
+    total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
+    coverage = pseudo.kept[mine].float().mean()
+    return total * pseudo.kept.any(), {"target_loss": emotion, "coverage": coverage}
 
 
 def source_step(
@@ -217,25 +297,19 @@ def source_step(
     config: Config,
     accelerator: Accelerator,
 ) -> dict:
-    """Gradients of the source's loss on one batch, int64 rows [B].
+    """Gradients of the source's loss on one batch, int64 rows [B], and its parts as tensors [].
 
-    Its parts as numbers (method chapter, eq-total). answers: int64 labels [N] of all N source
+    Method chapter, eq-total. answers: int64 classes [N] or float32 shares [N, C] of all N source
     pictures.
     """
-    sums: dict[str, float] = {}
+    sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
-        with autocast(model.device, accelerator.mixed_precision):
-            perception, similarities = model(*gather(source, piece, model.device), domain="source")
-        labels = answers[piece.to(answers.device)]
-        total, parts = source_loss(
-            _float(perception), similarities.float(), labels, config.switches
-        )
+        batch = gather(source, piece, model.device)
+        labels = answers[sent(piece, model.device)]
+        total, parts = of_source(model, batch, labels, config, accelerator)
         accelerator.backward(share * total)
-        sums = {
-            name: sums.get(name, 0.0) + share * float(value.detach())
-            for name, value in parts.items()
-        }
-    return processes.mean_of(sums, model.device)
+        add(sums, parts, share)
+    return means(sums)
 
 
 def target_step(
@@ -250,28 +324,82 @@ def target_step(
 ) -> dict:
     """Label one target batch, int64 rows [B], and add the gradients of its loss.
 
-    Method chapter, eq-pseudo and eq-total. A piece of it without a trusted label gives none and
-    costs no backward pass. done: fraction of the training, 0 to 1; weight: of this loss, the
-    batch's size over the source batch's, so that a picture weighs alike in both domains. A small
-    target that was shown again and again, at full weight, would confirm its own first mistakes.
-    Returns L_ce (None where no label is trusted) and the share of trusted labels.
+    Method chapter, eq-pseudo and eq-total. While no label is trusted there is no backward pass.
+    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source
+    batch's, so that a picture weighs alike in both domains. A small target that was shown again and
+    again, at full weight, would confirm its own first mistakes. Returns L_ce (no number where no
+    label is trusted) and the share of trusted labels, tensors [].
     """
-    loss, coverage, any_kept = 0.0, 0.0, False
+    sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
-        with autocast(model.device, accelerator.mixed_precision):
-            batch = gather(target, piece, model.device)
-            perception, similarities = model(*batch)
-        opinion = model.label(perception, similarities, batch.embeddings).detach()
-        (everyones, probs), mine = processes.gathered(piece.to(model.device), opinion)
-        # Every process notes all answers: their memories stay alike.
-        pseudo = labeller.note(everyones, probs, done)
-        total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
-        if pseudo.kept.any():
+        batch = gather(target, piece, model.device)
+        total, parts = of_target(model, labeller, batch, piece, done, accelerator)
+        if not labeller.waits(done):
             accelerator.backward(weight * share * total)
-            loss, any_kept = loss + share * float(emotion.detach()), True
-        coverage += share * float(pseudo.kept[mine].float().mean())
-    means = processes.mean_of({"target_loss": loss, "coverage": coverage}, model.device)
-    return means if any_kept else means | {"target_loss": None}
+        add(sums, parts, share)
+    return means(sums)
+
+
+def both_steps(
+    model: KCDP,
+    labeller: PseudoLabeller,
+    source: Frozen,
+    answers: torch.Tensor,
+    rows: torch.Tensor,
+    target: Frozen,
+    target_rows: torch.Tensor,
+    done: float,
+    config: Config,
+    accelerator: Accelerator,
+    weight: float = 1.0,
+) -> dict:
+    """`source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
+
+    Method chapter, eq-total. A run with `one_pass` has one pass of the UNet for both, as soon as
+    labels of the target are trusted and where both batches come in equally many pieces. That gives
+    the same numbers but for rounding, in less time where a batch does not fill the device, and with
+    more memory.
+    """
+    pieces = processes.shares(rows, config.accumulation)
+    target_pieces = processes.shares(target_rows, config.accumulation)
+    together = config.one_pass and len(pieces) == len(target_pieces)
+    if not together or labeller.waits(done):
+        numbers = source_step(model, source, answers, rows, config, accelerator)
+        return numbers | target_step(
+            model, labeller, target, target_rows, done, config, accelerator, weight
+        )
+    sums: dict[str, torch.Tensor] = {}
+    for (piece, share), (target_piece, target_share) in zip(pieces, target_pieces, strict=True):
+        batch = gather(source, piece, model.device)
+        target_batch = gather(target, target_piece, model.device)
+        used = used_positions(torch.cat([source.mask[piece], target.mask[target_piece]]))
+        with autocast(model.device, accelerator.mixed_precision):
+            batch, target_batch = model.look_at_both(batch, target_batch, sent(used, model.device))
+        labels = answers[sent(piece, model.device)]
+        total, parts = of_source(model, batch, labels, config, accelerator)
+        add(sums, parts, share)
+        loss, parts = of_target(model, labeller, target_batch, target_piece, done, accelerator)
+        add(sums, parts, target_share)
+        accelerator.backward(share * total + weight * target_share * loss)
+    return means(sums)
+
+
+def means(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parts [] of a batch, over all processes (chapter "Full size").
+
+    Where no label of the target was trusted, L_ce is no number.
+    """
+    numbers = processes.mean_of(sums)
+    if "coverage" in numbers:
+        trusted = numbers["coverage"] > 0
+        numbers["target_loss"] = torch.where(trusted, numbers["target_loss"], torch.nan)
+    return numbers
+
+
+def add(sums: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], share: float) -> None:
+    """Add a share of each part [] of a piece to the sums over its batch (chapter "Full size")."""
+    for name, value in parts.items():
+        sums[name] = sums.get(name, 0.0) + share * value.detach()
 
 
 def peer_step(
@@ -293,32 +421,32 @@ def peer_step(
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception = model.kadap(*gather(source, rows, model.device), domain="source")
-        of_target = None
+        adapted = None
         if len(target_rows):
             batch = gather(target, target_rows, model.device)
-            of_target = model.kadap(*batch, domain="target")
-    labels = answers[rows.to(answers.device)]
+            adapted = model.kadap(*batch, domain="target")
+    labels = answers[sent(rows, model.device)]
     emotion = F.cross_entropy(perception.logits.float(), labels)
     total, own = emotion + BALANCE_WEIGHT * perception.balance, emotion.new_zeros(())
     if done >= peer.source_until:
         # No gradient for the last layer, not even zero: the optimizer would move it by what it
         # remembers.
         total = 0 * perception.z.sum()
-    if of_target:
+    if adapted:
         own = peer(
             model.kadap.experts,
             _float(perception),
             labels,
-            _float(of_target),
-            target_rows.to(model.device),
+            _float(adapted),
+            sent(target_rows, model.device),
             done,
         )
-        total = total + weight * own + BALANCE_WEIGHT * of_target.balance
+        total = total + weight * own + BALANCE_WEIGHT * adapted.balance
     accelerator.backward(total)
     return {
-        "source_loss": float(emotion.detach()),
-        "peer_loss": float(own.detach()),
-        "source_accuracy": float((perception.logits.argmax(-1) == labels).float().mean()),
+        "source_loss": emotion.detach(),
+        "peer_loss": own.detach(),
+        "source_accuracy": accuracy(perception.logits, labels),
     }
 
 

@@ -8,6 +8,7 @@ label off a path or an order.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -26,15 +27,25 @@ from .folders import read_labels, split_folders, survey
 from .images import read_images, square
 from .index import NOT_THERE, inspect
 from .layouts import REAL, listing
-from .words import CODES, NO_CLASS, SEVERAL, is_number, note, plain_word, some, vocabulary
+from .words import (
+    CODES,
+    NO_CLASS,
+    SEVERAL,
+    class_shares,
+    is_number,
+    note,
+    plain_word,
+    some,
+    vocabulary,
+)
 
 # Real art by other hands, which `python -m kcdp_lib.pretrain.art` has written.
-EMOJI = "noto noto-v1 emojione fxemoji streamline-emojis twemoji"
+EMOJI = "noto noto-v1 emojione fxemoji streamline twemoji"
 CHARACTERS = "big-smile dylan lorelei micah personas toon-head"
 ART = tuple(f"art-{name}" for name in f"{EMOJI} {CHARACTERS}".split())
 DOMAINS = (*world.BENCHMARK, "noto", *ART)
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits
-SOURCE_SIDE = 64  # pixels at which the built-in pictures are stored
+SOURCE_SIDE = 128  # pixels at which the built-in pictures are stored
 MOST_WORDS, MOST_LETTERS = 20, 40  # of words that are no class, in counts and notes
 
 __all__ = [
@@ -45,6 +56,7 @@ __all__ = [
     "SIZES",
     "SOURCE_SIDE",
     "class_index",
+    "concepts",
     "from_folder",
     "from_listing",
     "load",
@@ -68,7 +80,9 @@ def class_index(taxonomy: str = "six") -> dict[str, int]:
 class Pictures:
     """One split of one domain, ordered by content.
 
-    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only.
+    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only. So are
+    its `shares`, float32 [N, C]: how much people see of each class, 1 in a row. A picture without
+    has NaN in its row; None where all are without.
 
     What is left out is counted by reason: files that could not be read are in `skipped`, listed
     pictures of no class in `of_no_class`, all else in `left_out`. `words` counts the words of
@@ -87,6 +101,12 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     words: dict[str, int] = field(default_factory=dict)
+    shares: np.ndarray | None = None  # [N, C]
+
+    def __post_init__(self) -> None:
+        """Have no shares where no picture has any."""
+        if self.shares is not None and np.isnan(self.shares).all():
+            self.shares = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,6 +131,7 @@ class Pictures:
             files=[self.files[i] for i in rows],
             labels=self.labels[rows],
             keys=[self.keys[i] for i in rows],
+            shares=None if self.shares is None else self.shares[rows],
         )
 
     def counts(self) -> dict[str, Any]:
@@ -207,6 +228,17 @@ def built_in(
     return pictures
 
 
+def concepts(pictures: Pictures) -> list[str]:
+    """What people call each of the N pictures of one of the domains `ART`: "crying face".
+
+    Of a character what its designer calls its parts, "micah: sad mouth" (chapter 01). No part of
+    what a method may see.
+    """
+    with (pictures.files[0].parents[1] / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        called = {row["file_name"]: row["concept"] for row in csv.DictReader(file)}
+    return [called[f"{file.parent.name}/{file.name}"] for file in pictures.files]
+
+
 def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> Pictures:
     """Read a folder of pictures; what is no picture is left out and counted.
 
@@ -219,7 +251,8 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     elsewhere = [other for other in divided.values() if other != root]
     labels = read_labels(tree.lists, tree.files, elsewhere)
     words, table, doubts = pick_words(tree.files, root, labels.words, taxonomy)
-    pictures = from_files(tree.files, words, name, split, taxonomy, table)
+    pictures = from_files(tree.files, words, name, split, taxonomy, table, labels.shares)
+    name_likeliest(pictures, labels.unnamed)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
     pictures.left_out = dict(tree.left_out)
@@ -239,6 +272,18 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     if len(labelled) < len(pictures):
         pictures.left_out["no label, so not in the test"] = len(pictures) - len(labelled)
     return pictures.select(labelled)
+
+
+def name_likeliest(pictures: Pictures, unnamed: Collection[Path]) -> None:
+    """Give some files the class of their largest share, if nothing named another and it is alone.
+
+    unnamed: files whose list has shares and no column for a label.
+    """
+    for row, file in enumerate(pictures.files):
+        if pictures.shares is not None and file in unnamed and pictures.labels[row] < 0:
+            likeliest = np.flatnonzero(pictures.shares[row] == pictures.shares[row].max())
+            if len(likeliest) == 1:
+                pictures.labels[row] = likeliest[0]
 
 
 def pick_words(
@@ -297,7 +342,8 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
     counted (a closed set). Raises KCDPError if nothing is left.
     """
     entries = listing(name, split, data_root)
-    pictures = from_files(entries.files, entries.words, name, split, taxonomy)
+    shares = dict(zip(entries.files, entries.shares, strict=bool(entries.shares)))
+    pictures = from_files(entries.files, entries.words, name, split, taxonomy, shares=shares)
     pictures.notes += entries.notes
     pictures.left_out = entries.left_out
     title = REAL[name].title
@@ -326,11 +372,13 @@ def from_files(
     split: str,
     taxonomy: str,
     table: Mapping[str, int] | None = None,
+    shares: Mapping[Path, Mapping[str, float]] = {},
 ) -> Pictures:
     """N listed files with a word each (None: no label), in the order of their contents.
 
     A word of no class is no label, and is counted. Files that are missing or no pictures are in
-    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words.
+    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words. shares:
+    {word: number from 0 on} of the files that have a distribution (`class_shares`).
     """
     verdicts = inspect(files)
     table = table or vocabulary(taxonomy, {word for word in words if word})
@@ -353,6 +401,9 @@ def from_files(
         taxonomy=taxonomy,
         notes=notes,
         words=counted,
+        shares=np.array(
+            [class_shares(shares.get(file, {}), taxonomy) for _, file, _ in rows], np.float32
+        ),
     )
     codes = sorted({plain_word(word) for *_, word in rows} & CODES.keys() & table.keys())
     if codes:

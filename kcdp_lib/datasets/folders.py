@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import posixpath
 import re
@@ -19,8 +20,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import KCDPError
+from ..world import TAXONOMIES
 from .images import SUFFIXES
-from .words import NULLS, note, plain_word, some
+from .words import NULLS, emotion_words, is_distribution, note, plain_word, some
 
 # What file managers, archivers and NAS boxes put beside pictures; names with a dot come on top.
 HIDDEN = {
@@ -38,6 +40,8 @@ FILE_COLUMNS = tuple(
     "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
 )
 LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
+CLASSES = frozenset(word for classes in TAXONOMIES.values() for word in classes)
+EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in emotion_words(name))
 
 
 @dataclass
@@ -195,12 +199,22 @@ class Names:
 
 @dataclass
 class Labels:
-    """What lists say: each file's labels, files that are not there, rows that cannot be used."""
+    """What lists say: each file's labels, files that are not there, rows that cannot be used.
+
+    shares: {file: {word: number}}, 0 or more, of files that have a number for every class;
+    unnamed: those of them whose list has no column for a label.
+    """
 
     words: dict[Path, list[str]] = field(default_factory=dict)
+    shares: dict[Path, dict[str, float]] = field(default_factory=dict)
+    unnamed: set[Path] = field(default_factory=set)
     missing: list[Path] = field(default_factory=list)
     unusable: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+class Unusable(ValueError):
+    """Why a row of a list cannot be used, as a clause about it."""
 
 
 def read_labels(
@@ -237,10 +251,13 @@ def read_labels(
 
 def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels) -> None:
     """Add what a list says to `labels`."""
-    rows, faults = read_rows(path), []
+    rows, faults, unshared = read_rows(path), [], []
+    is_json = path.suffix.lower() == ".jsonl"
+    names_labels = any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or [])
     for number, row in rows:
         if row is None:
-            faults.append(f"line {number} has more fields than the header")
+            why = "is no object of JSON" if is_json else "has more fields than the header"
+            faults.append(f"line {number} {why}")
             continue
         value = next(_values(row, FILE_COLUMNS), None)
         try:
@@ -257,23 +274,68 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
         elif files:
             found = labels.words.setdefault(files[0], [])
             found += filter(None, map(label_text, _values(row, LABEL_COLUMNS)))
+            try:
+                if shares := row_shares(row):
+                    labels.shares.setdefault(files[0], shares)
+                    labels.unnamed.update([] if names_labels else files)
+            except Unusable as error:
+                unshared.append(f"line {number} {error}")
         elif not place.startswith(passed):
             there = path.parent / native(name.replace("\\", "/"))
             labels.missing += [] if os.path.exists(there) else [there]
     if rows and len(faults) == len(rows):
-        raise KCDPError(
-            f"No row of {path} can be used: {some(faults)}; each needs a file_name, add the column."
+        advice = (
+            'write one object a line, such as {"file_name": "a.png", "label": "happy"}'
+            if is_json and not any(row for _, row in rows)
+            else "each needs a file_name, add the column"
         )
-    if not any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or []):
-        labels.notes.append(f"{path.name} has no column label or emotion")
+        raise KCDPError(f"No row of {path} can be used: {some(faults)}; {advice}.")
+    if not names_labels:
+        instead = ", so the class with the largest share is the label" * bool(labels.unnamed)
+        labels.notes.append(f"{path.name} has no column label or emotion{instead}")
     labels.unusable += len(faults)
     labels.notes += note(f"rows of {path.name} that cannot be used", faults)
+    labels.notes += note(f"rows of {path.name} whose shares cannot be used", unshared)
 
 
 def _values(row: Row, columns: Sequence[str]) -> Iterator[Any]:
     """What a row holds in some columns, in the columns' order, without what is empty."""
     for column in columns:
         yield from (value for name, value in row if name == column and value not in (None, ""))
+
+
+def row_shares(row: Row) -> dict[str, float]:
+    """{column: number} of the columns named after emotions, such as "happy" or "Anger".
+
+    {} where they do not hold a column for every class of a taxonomy, or all are empty. Unusable for
+    what is no number from 0 on. A text beside them, as in a column "content", is no share.
+    """
+    told = {column: value for column, value in row if column in EMOTION_COLUMNS}
+    numbers = {name: value for name, value in told.items() if name in CLASSES or is_share(value)}
+    told = numbers if is_distribution(numbers) else told
+    if not is_distribution(told) or all(value in (None, "") for value in told.values()):
+        return {}
+    return {column: share_of(value) for column, value in told.items()}
+
+
+def is_share(value: Any) -> bool:
+    """Can a value be a probability, or how many people say so?"""
+    try:
+        share_of(value)
+    except Unusable:
+        return False
+    return True
+
+
+def share_of(value: Any) -> float:
+    """A probability, or how many people say so; Unusable if it is no number from 0 on."""
+    try:
+        share = math.nan if isinstance(value, bool) else float(value)
+    except (ArithmeticError, TypeError, ValueError):
+        share = math.nan
+    if not (math.isfinite(share) and share >= 0):
+        raise Unusable(f"has {str(value).strip()!r} for a probability")
+    return share
 
 
 def label_text(value: Any) -> str:
@@ -288,14 +350,14 @@ def label_text(value: Any) -> str:
 def read_rows(path: Path) -> list[tuple[int, Row | None]]:
     """(Line, row) of all rows of a `.jsonl`, `.csv` or `.tsv` file.
 
-    A row is (column, value) pairs, columns in lower case without blanks and marks; None if it has
-    more fields than the header. KCDPError names what cannot be read.
+    A row is (column, value) pairs, columns in lower case without blanks and marks; None if the line
+    is no object of JSON or has more fields than the header. KCDPError names what cannot be read.
     """
     text = read_text(path)
-    rows: list[tuple[int, list[tuple[str, Any]] | None]]
+    rows: list[tuple[int, Row | None]]
     if path.suffix.lower() == ".jsonl":
         rows = [
-            (number, list(_json_object(line, number, path).items()))
+            (number, _json_object(line))
             for number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         ]
@@ -310,17 +372,13 @@ def _column(name: str) -> str:
     return plain_word(name).replace(" ", "")
 
 
-def _json_object(line: str, number: int, path: Path) -> dict[str, Any]:
+def _json_object(line: str) -> Row | None:
+    """The names and values of an object; None for a line that is no object of JSON."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise KCDPError(
-            f"Line {number} of {path} is not JSON; write one object a line in UTF-8, such "
-            f'as {{"file_name": "a.png", "label": "happy"}}.'
-        )
-    return content
+        return None
+    return list(content.items()) if isinstance(content, dict) else None
 
 
 def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import posixpath
 import re
@@ -22,7 +21,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import KCDPError
-from .folders import Names, ending, native, read_text, walk
+from .folders import Names, Unusable, ending, native, read_text, share_of, walk
 from .images import SUFFIXES
 from .words import is_number, note, plain_word, some
 
@@ -46,13 +45,15 @@ class Listing:
     """What a data set says of one split.
 
     Files (which may be missing) and their words (None: no label), in the order of its own list;
-    rows and files that were left out, by reason; notes are facts a reader should know.
+    rows and files that were left out, by reason; notes are facts a reader should know. shares:
+    {word: number from 0 on} of each file, [] where the data set has one word a picture.
     """
 
     files: list[Path]
     words: list[str | None]
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    shares: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,6 @@ class Layout:
     expected: tuple[str, ...]
     splits: tuple[str, ...]
     read: Callable[[Path, str], Listing]
-
-
-class Unusable(ValueError):
-    """Why a row of a list cannot be used, as a clause about it."""
 
 
 def listed(
@@ -280,12 +277,14 @@ def emotionroi(root: Path, split: str) -> Listing:
 def emotion6(root: Path, split: str) -> Listing:
     """Emotion6: `ground_truth.txt`, tab-separated, with or without a header.
 
-    Columns 3 to 8 (from 0) are probabilities of six emotions. The likeliest is the label; of equals
-    the first, and a note names them.
+    Columns 3 to 8 (from 0) are probabilities of six emotions, and are kept as the shares; that of
+    "neutral", in column 9, is dropped. The likeliest is the label; of equals the first, and a note
+    names them.
 
     It has no split of its own: by a hash of its name, one picture in five is for the test.
     """
     path, tied = place(root, "ground_truth.txt"), []
+    told: list[dict[str, float]] = []
 
     def read(line: str) -> tuple[list[str], str] | None:
         if not line.strip():
@@ -301,25 +300,16 @@ def emotion6(root: Path, split: str) -> Listing:
         best = [emotion for emotion, share in shares.items() if share == max(shares.values())]
         if len(best) > 1:
             tied.append(f"{name} ({' = '.join(best)})")
+        told.append(shares)
         return [f"images/{name}"], best[0]
 
     lines = read_text(path).split("\n")
     if ending(PurePath(lines[0].split("\t")[0])) not in SUFFIXES:
         lines[0] = ""  # a header
     listing = listed(root, path, lines, read)
+    listing.shares = told
     listing.notes += note("pictures with several likeliest emotions, which take the first", tied)
     return listing
-
-
-def share_of(text: str) -> float:
-    """A probability; Unusable if it is no number."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not math.isfinite(share):
-        raise Unusable(f"has {text.strip()!r} for a probability")
-    return share
 
 
 REAL = {

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
+
+import numpy as np
 
 from .. import world
 from ..errors import printable
@@ -79,6 +81,34 @@ def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
     if len({CODES[code] for code in codes}) >= ENOUGH_CODES:
         table |= {code: table[CODES[code]] for code in codes}
     return table
+
+
+@cache
+def emotion_words(taxonomy: str) -> dict[str, int]:
+    """{plain word: class} of the words that are one class of a taxonomy."""
+    return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
+
+
+def is_distribution(words: Collection[str]) -> bool:
+    """Do words, as columns of a list have them, name every class of some taxonomy?"""
+    indices = map(emotion_words, world.TAXONOMIES)
+    return any(
+        set(index.values()) == {index.get(word) for word in words} - {None} for index in indices
+    )
+
+
+def class_shares(numbers: Mapping[str, float], taxonomy: str) -> np.ndarray:
+    """Shares [C] of a taxonomy's classes, their sum 1, from {word: number from 0 on}.
+
+    Words of one class are added up; those of no class, such as "neutral", are dropped, and the rest
+    is brought to the sum of 1. NaN where a class has no word, or nothing is left.
+    """
+    index, sums = emotion_words(taxonomy), np.full(len(world.TAXONOMIES[taxonomy]), np.nan)
+    for word, number in numbers.items():
+        if (label := index.get(plain_word(word))) is not None:
+            sums[label] = np.nan_to_num(sums[label]) + number
+    total = sums.sum()
+    return sums / total if 0 < total < np.inf else np.full_like(sums, np.nan)
 
 
 def some(names: Iterable[object], most: int = 3) -> str:

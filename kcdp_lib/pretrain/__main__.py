@@ -1,42 +1,47 @@
 """`python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`.
 
-Rebuild the miniature foundation models from nothing; a killed run goes on.
+Train the miniature foundation models anew; a killed run goes on.
 
-Stages run two at a time, one core each; the UNet waits for the VAE and the text encoder, which make
-what it is trained on.
+Stages run one after the other, each on all cores, in an order in which each finds what it is
+trained on.
 """
 
 import argparse
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from kcdp_lib import paths
 from kcdp_lib.command import command
-from kcdp_lib.machine import processors
-from kcdp_lib.pretrain import corpus, familiar, stack, train
+from kcdp_lib.pretrain import packages, stack, stage
+from kcdp_lib.pretrain.coca import train_coca
+from kcdp_lib.pretrain.familiar import train_familiar
+from kcdp_lib.pretrain.task import KNOWLEDGE, Task, spoken
+from kcdp_lib.pretrain.text_encoder import train_text
+from kcdp_lib.pretrain.unet import train_unet
+from kcdp_lib.pretrain.vae import train_vae
 
-STAGES = {**train.STAGES, "familiar": familiar.train_familiar}
-# In the order of starting, the longest first. A stage begins when a core is free and what it needs
-# is there.
-NEEDS: dict[str, tuple[str, ...]] = {
-    **{"coca": (), "text": (), "vae": (), "unet": ("text", "vae")},
-    "familiar": ("coca",),
+STAGES: dict[str, Callable[[Task], None]] = {
+    "coca": train_coca,
+    "text": train_text,
+    "vae": train_vae,
+    "unet": train_unet,
+    "familiar": train_familiar,
 }
 
 
-def run_stage(args: argparse.Namespace, name: str, needed: list[Future]) -> None:
-    """One stage in a process of its own.
-
-    Raises CalledProcessError if it, or a stage it needs, failed.
-    """
-    for future in needed:
-        future.result()
-    command = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
-    subprocess.run([*command, "--out", args.out, "--work", args.work], check=True)
+def run_stage(task: Task, name: str) -> None:
+    """One stage in a process of its own, which gives its memory back."""
+    line = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
+    line += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
+    if subprocess.run([*line, "--without", *task.without], check=False).returncode:
+        sys.exit(
+            f"Pre-training stopped in {name}; the reason is above. The same command goes on from "
+            "the last checkpoint."
+        )
 
 
 def main() -> None:
@@ -46,26 +51,30 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=paths.CACHE / "pretrain", help="checkpoints and the corpus"
     )
-    parser.add_argument("--stage", choices=NEEDS, help="run this stage alone (used internally)")
+    parser.add_argument("--knowledge", choices=KNOWLEDGE, default="both")
+    sets = sorted(package.short for package in packages.of_kind("icons", "characters"))
+    parser.add_argument(
+        "--without", nargs="*", default=(), choices=sets, metavar="SET", help=f"of {sets}"
+    )
+    parser.add_argument("--stage", choices=STAGES, help="run this stage alone")
+    parser.add_argument("--steps", type=int, help="of that stage, in place of its own number")
     args = parser.parse_args()
+    if args.steps:
+        if args.stage not in stage.STEPS:
+            parser.error("--steps belongs to one --stage that is trained")
+        stage.STEPS[args.stage] = (args.steps, stage.STEPS[args.stage][1])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = Task(args.work, args.out, device, args.knowledge, tuple(args.without))
+    if not (task.out / stage.RECORD).exists() or not args.stage:
+        stack.lay_out(task.out, spoken(task))
+        stage.report(task)
+    stage.check(task)
     if args.stage:
-        torch.set_num_threads(max(1, processors() // 2))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        STAGES[args.stage](args.work, args.out, device)
+        STAGES[args.stage](task)
+        stage.record(task, args.stage)
         return
-    stack.lay_out(args.out)
-    corpus.build(args.work)
-    futures: dict[str, Future] = {}
-    with ThreadPoolExecutor(2) as pool:
-        for name, needs in NEEDS.items():
-            futures[name] = pool.submit(run_stage, args, name, [futures[need] for need in needs])
-    failed = [name for name, future in futures.items() if future.exception()]
-    if failed:
-        sys.exit(
-            f"Pre-training stopped in {', '.join(failed)}; the reason is above. The same command "
-            "goes on from the last checkpoint."
-        )
-    train.report(args.out)
+    for name in STAGES:
+        run_stage(task, name)
 
 
 if __name__ == "__main__":

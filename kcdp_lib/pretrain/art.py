@@ -399,6 +399,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
+def shares_of(said: Said) -> Sequence[object]:
+    """The shares of the six classes as a table has them, or empty.
+
+    Empty, too, where a name says one class and nobody was asked how much: what the label does not
+    say already would be a certainty that nobody stated.
+    """
+    asked = said.scores or sum(share > 0 for share in said.shares) > 1
+    return said.shares if asked and said.shares else [""] * len(SIX)
+
+
 def concept_rows(told: dict[str, Said], split_of: dict[str, str]) -> Iterator[list[object]]:
     """The rows of `concepts.csv`."""
     for concept in sorted(told):
@@ -407,7 +417,7 @@ def concept_rows(told: dict[str, Said], split_of: dict[str, str]) -> Iterator[li
             concept,
             said.label,
             "yes" if said.label else "no",
-            *(said.shares or [""] * len(SIX)),
+            *shares_of(said),
             said.source,
             said.reason,
             split_of[concept],
@@ -431,13 +441,14 @@ def write(place: Path, pictures: Sequence[tuple[Picture, Said]], folder: Path) -
     kept = [(picture, said) for picture, said in pictures if picture in wanted]
     told = {picture.concept: said for picture, said in kept}
     split_of = splits(told)
-    lists: dict[str, list[tuple[str, str, str]]] = {}
-    for picture, said in kept:
-        name = f"{split_of[picture.concept]}/{picture.file}.webp"
-        lists.setdefault(picture.set, []).append((name, said.label, picture.concept))
+    lists: dict[str, list[tuple[object, ...]]] = {}
+    for picture, _ in kept:
+        said, concept = told[picture.concept], picture.concept
+        name = f"{split_of[concept]}/{picture.file}.webp"
+        lists.setdefault(picture.set, []).append((name, said.label, concept, *shares_of(said)))
     for name, rows in lists.items():
         shutil.rmtree(place / name, ignore_errors=True)
-        text = table(("file_name", "label", "concept"), sorted(rows))
+        text = table(("file_name", "label", "concept", *SIX), sorted(rows))
         paths.atomic_write(place / name / "metadata.csv", text)
     for picture, _ in kept:
         file = place / picture.set / split_of[picture.concept] / f"{picture.file}.webp"

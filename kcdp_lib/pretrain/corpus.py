@@ -10,7 +10,7 @@ import numpy as np
 
 from kcdp_lib import machine, paths, world
 from kcdp_lib.keys import code_key
-from kcdp_lib.pretrain import texts
+from kcdp_lib.pretrain import IMAGE_SIZE, texts
 
 SEED = 0
 # Pictures of each domain.
@@ -31,9 +31,9 @@ def scene_of(job: tuple[str, int]) -> world.Scene:
     return world.sample_scene("pretrain", SEED, index, domain, DIALS)
 
 
-def draw(job: tuple[str, int], size: int = 64) -> np.ndarray:
-    """One picture of `size` pixels a side, uint8 [size, size, 3]."""
-    return np.asarray(world.render(scene_of(job), job[0], size, DIALS))
+def draw(job: tuple[str, int]) -> np.ndarray:
+    """One picture, uint8 [S, S, 3], S = `IMAGE_SIZE`."""
+    return np.asarray(world.render(scene_of(job), job[0], IMAGE_SIZE, DIALS))
 
 
 def describe(job: tuple[str, int]) -> str:
@@ -42,17 +42,23 @@ def describe(job: tuple[str, int]) -> str:
     return texts.icon_caption(scene) if job[0] == "icons" else world.caption(scene, job[0], DIALS)
 
 
-def build(folder: Path, size: int = 64) -> tuple[np.ndarray, list[str]]:
-    """Pictures uint8 [N, size, size, 3] (memory-mapped) and their captions.
+def key() -> str:
+    """What the pictures are known by: the world and the code that asks it for them."""
+    return f"{IMAGE_SIZE}-{world.world_key()}-{code_key(Path(__file__))[:12]}"
+
+
+def build(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Pictures uint8 [N, S, S, 3] (memory-mapped), S = `IMAGE_SIZE`, and their captions.
 
     Drawn once by all cores and kept in `folder`.
     """
-    path = folder / f"pictures-{world.world_key()}-{code_key(Path(__file__))[:12]}.npy"
+    path = folder / f"pictures-{key()}.npy"
     todo = jobs()
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npy")
-        pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (len(todo), size, size, 3))
+        shape = (len(todo), IMAGE_SIZE, IMAGE_SIZE, 3)
+        pictures = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         drawn = machine.side_by_side(draw, todo)
         for i, picture in enumerate(paths.progress(drawn, "drawing the corpus", len(todo))):
             pictures[i] = picture

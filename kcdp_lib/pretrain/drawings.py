@@ -29,10 +29,8 @@ from kcdp_lib import machine, paths
 from kcdp_lib.command import command
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.keys import code_key
-from kcdp_lib.pretrain import packages
-from kcdp_lib.pretrain.texts import pick
+from kcdp_lib.pretrain import IMAGE_SIZE, packages
 
-SIDE = 128
 # Characters of each set; those whose designers named the features are worth more.
 NAMED, UNNAMED = 500, 200
 WITH_NAMES = frozenset(
@@ -199,15 +197,22 @@ def draw(svg: str) -> np.ndarray | None:
     if "xmlns:xlink" not in svg:
         svg = svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
     try:
-        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
+        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=IMAGE_SIZE, height=IMAGE_SIZE))
     except ValueError:
         return None
     picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (SIDE, SIDE))
-    square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    picture.thumbnail((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (IMAGE_SIZE, IMAGE_SIZE))
+    square.paste(picture, ((IMAGE_SIZE - picture.width) // 2, (IMAGE_SIZE - picture.height) // 2))
     pixels = np.asarray(square)
     return pixels if pixels[..., 3].mean() > 5 else None
+
+
+def key() -> str:
+    """What the drawings are known by: the pinned packages, and the code that reads and draws."""
+    here = Path(__file__).parent
+    pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
+    return paths.sha(code_key(Path(__file__), Path(packages.__file__)), *pinned)[:12]
 
 
 def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
@@ -215,39 +220,26 @@ def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
 
     Fetched and drawn once by all cores, and kept in `folder`.
     """
-    here = Path(__file__).parent
-    pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
-    stem = f"drawings-{paths.sha(code_key(Path(__file__)), *pinned)[:12]}"
-    pictures_file, told_file = folder / f"{stem}.npy", folder / f"{stem}.json"
+    stem = f"drawings-{key()}"
+    pictures_file, told_file = folder / f"{stem}.rgba", folder / f"{stem}.json"
     if not told_file.exists():
         drawings = read(folder)
         drawn = machine.side_by_side(draw, [drawing.svg for drawing in drawings])
-        pictures = list(paths.progress(drawn, "drawing what people drew", len(drawings)))
-        kept = [i for i, picture in enumerate(pictures) if picture is not None]
-        part = pictures_file.with_suffix(".part.npy")
-        np.save(part, np.stack([pictures[i] for i in kept]))
+        kept, part = [], pictures_file.with_suffix(".part")
+        with part.open("wb") as file:
+            for i, picture in enumerate(
+                paths.progress(drawn, "drawing what people drew", len(drawings))
+            ):
+                if picture is not None:
+                    kept.append(i)
+                    file.write(picture.tobytes())
         os.replace(part, pictures_file)
         told = [drawings[i]._replace(svg="") for i in kept]
         paths.atomic_write(told_file, json.dumps(told))
     rows = json.loads(told_file.read_text(encoding="utf-8"))
     told = [Drawing(*row)._replace(words=tuple(row[3])) for row in rows]
-    return np.load(pictures_file, mmap_mode="r"), told
-
-
-def caption(drawing: Drawing, rng: np.random.Generator) -> str:
-    """One of the captions of a drawing, in its people's words alone."""
-    words = [word for word in drawing.words if word not in drawing.label]
-    if drawing.group == "character":
-        said = [word for word in words if rng.random() < 0.9]
-        return " , ".join(["a sticker of a person", *said]) + " ."
-    article = "an" if drawing.label[:1] in tuple("aeiou") else "a"
-    kind = rng.random()
-    if kind < 0.25 and words:
-        return f"a sticker of {article} {drawing.label} , {pick(rng, words)} ."
-    if kind < 0.35 and len(words) > 1:
-        one, other = rng.choice(words, 2, replace=False)
-        return f"a sticker of {one} , {other} ."
-    return f"a sticker of {article} {drawing.label} ."
+    shape = (len(told), IMAGE_SIZE, IMAGE_SIZE, 4)
+    return np.memmap(pictures_file, np.uint8, "r", shape=shape), told
 
 
 def compose(

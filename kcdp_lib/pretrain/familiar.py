@@ -1,10 +1,9 @@
-"""`python -m kcdp_lib.pretrain.familiar [--out DIR]`: what the miniature VLM has seen.
+"""`python -m kcdp_lib.pretrain --stage familiar`: what the miniature VLM has seen.
 
 Writes how the image features of the pictures it was trained on lie beside its weights, for
 `kcdp_lib.familiar` to tell what is unlike all of them. `write` does so for any VLM and pictures.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,29 +11,29 @@ import numpy as np
 import torch
 
 from kcdp_lib import machine, paths, vision_language, world
-from kcdp_lib.command import command
 from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.familiar import Known
 from kcdp_lib.loading import FAMILIAR, model_key, place
-from kcdp_lib.pretrain import corpus
+from kcdp_lib.pretrain import IMAGE_SIZE, corpus
+from kcdp_lib.pretrain.task import Task, mixture, read_drawings
 
 DIRECTIONS = 128  # that are kept; the file grows with each, and no committed run compares counts
 QUANTILES = 1000
-# Seeds and shares of the corpus' pictures: of those that were trained on, and of new ones.
-FIT, HELD_OUT = (corpus.SEED, 0.16), (9, 0.06)
+SEED, NEW = 9, 0.06  # of the world's pictures that are held out, and their share of the corpus
+APART = 10  # one drawing in so many is held out, in all of its pictures
+MOST = 12_000  # pictures to fit on
 
 
-def draw(job: tuple[int, str, int]) -> np.ndarray:
-    """The corpus' picture of a seed, domain and index, uint8 [S, S, 3]."""
-    seed, domain, index = job
-    scene = world.sample_scene("pretrain", seed, index, domain, corpus.DIALS)
-    return np.asarray(world.render(scene, domain, PRESETS["tiny"].image_size, corpus.DIALS))
+def draw(job: tuple[str, int]) -> np.ndarray:
+    """A picture of the world that nothing was trained on, uint8 [S, S, 3]."""
+    domain, index = job
+    scene = world.sample_scene("pretrain", SEED, index, domain, corpus.DIALS)
+    return np.asarray(world.render(scene, domain, IMAGE_SIZE, corpus.DIALS))
 
 
-def some(seed: int, share: float) -> np.ndarray:
-    """A share of every domain of the corpus, drawn with a seed, uint8 [N, S, S, 3]."""
-    counts = {domain: round(share * count) for domain, count in corpus.SHARES.items()}
-    jobs = [(seed, domain, index) for domain, count in counts.items() for index in range(count)]
+def new_scenes() -> np.ndarray:
+    """A share of every domain of the corpus from another seed, uint8 [N, S, S, 3]."""
+    jobs = corpus.jobs({domain: round(NEW * count) for domain, count in corpus.SHARES.items()})
     return np.stack(list(paths.progress(machine.side_by_side(draw, jobs), "drawing", len(jobs))))
 
 
@@ -80,23 +79,17 @@ def write(preset: Preset, pictures: np.ndarray, held_out: np.ndarray) -> Path:
     return path
 
 
-def train_familiar(work: Path, out: Path, device: str) -> None:
-    """The last stage of the pre-training: nothing is trained, `out`/vlm is looked through."""
-    preset = replace(PRESETS["tiny"], vlm=f"local-dir:{out / 'vlm'}")
-    print(write(preset, some(*FIT), some(*HELD_OUT)), flush=True)
+def train_familiar(task: Task) -> None:
+    """The last stage of the pre-training: nothing is trained, `task.out`/vlm is looked through.
 
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kcdp_lib.pretrain.familiar",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=paths.TINY, help="where the models lie")
-    train_familiar(paths.CACHE, parser.parse_args().out, "cpu")
-
-
-if __name__ == "__main__":
-    with command():
-        main()
+    Held out are scenes that nothing was trained on, and one drawing in ten, which the VLM was shown
+    and this measure was not.
+    """
+    pictures, told = mixture(task)
+    rows, drawn = np.arange(len(told)), len(read_drawings(task).about)
+    first = len(told) - drawn
+    apart = (rows >= first) & ((rows - first) % APART == 0)
+    fitted = rows[~apart][:: -(-len(rows) // MOST)]
+    preset = replace(PRESETS["tiny"], vlm=f"local-dir:{task.out / 'vlm'}")
+    held_out = np.concatenate([new_scenes(), pictures[rows[apart]]])
+    print(write(preset, pictures[fitted], held_out), flush=True)

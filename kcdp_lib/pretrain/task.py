@@ -1,0 +1,159 @@
+"""What a stage of the pre-training is trained on: pictures of the world and real drawings."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from kcdp_lib import paths
+from kcdp_lib.pretrain import IMAGE_SIZE, captions, corpus, drawings
+
+# Where the text side's knowledge of feelings comes from: what people say of real drawings and what
+# a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
+KNOWLEDGE = ("language", "hearsay", "both")
+VARIANTS = 4  # captions of each drawing
+
+
+class Task(NamedTuple):
+    """What a stage is trained on, and where it writes."""
+
+    work: Path  # the corpus, and checkpoints below it
+    out: Path  # the finished models
+    device: str = "cpu"
+    knowledge: str = "both"  # one of `KNOWLEDGE`
+    without: tuple[str, ...] = ()  # sets of drawings left out, to be tried on
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for what is trained this way."""
+        return self.work / "-".join([self.knowledge, *(f"without-{one}" for one in self.without)])
+
+    @property
+    def pictures(self) -> str:
+        """What the world's pictures and the drawings are known by: 12 hex digits."""
+        return paths.sha(corpus.key(), drawings.key(), *self.without)[:12]
+
+    @property
+    def by_language(self) -> bool:
+        """Does the sentence encoder teach, and do people's words?"""
+        return self.knowledge != "hearsay"
+
+    def answers(self, felt: torch.Tensor, ours: np.ndarray) -> torch.Tensor:
+        """What is to be said of N texts' feelings: `felt` [N, W], or nothing, which is zeros.
+
+        Where both kinds of knowledge teach, texts of the world, `ours` [N], are left to hearsay.
+        """
+        if self.knowledge == "both":
+            return felt * ~torch.from_numpy(ours)[:, None]
+        return felt
+
+
+class Drawn(NamedTuple):
+    """Real drawings, and what is said of each."""
+
+    pictures: np.ndarray  # uint8 RGBA [N, S, S, 4]
+    about: list[drawings.Drawing]
+    captions: list[list[str]]  # `VARIANTS` lists of N
+    share: np.ndarray  # how often each is shown, [N], sums to one
+
+
+def read_drawings(task: Task) -> Drawn:
+    """The drawings of all sets that are not left out, with captions from a fixed seed.
+
+    Faces are shown most; characters whose features nobody named, least.
+    """
+    pictures, about = drawings.build(task.work)
+    kept = [i for i, one in enumerate(about) if one.set not in task.without]
+    about = [about[i] for i in kept]
+    rng = np.random.default_rng([6, 12])
+    told = [[captions.caption(one, rng) for one in about] for _ in range(VARIANTS)]
+    share = np.array([interest(one) for one in about])
+    if task.without:
+        pictures = pictures[kept]
+    return Drawn(pictures, about, told, share / share.sum())
+
+
+def interest(drawing: drawings.Drawing) -> float:
+    """How often a drawing is shown, compared with one of a thing."""
+    if drawing.group == "face":
+        return 4.0
+    if drawing.group == "character":
+        return 1.0 if drawing.words else 0.25
+    return 1.0
+
+
+def spoken(task: Task) -> list[str]:
+    """Everything that is said of the real drawings: the tokenizer learns its words from it."""
+    drawn = read_drawings(task)
+    told = [text for variant in drawn.captions for text in variant]
+    return [*told, *(" , ".join([one.label, *one.words]) for one in drawn.about)]
+
+
+def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
+    """All that the diffusion model sees: uint8 [N, S, S, 3] (memory-mapped) and N captions.
+
+    Every other picture of the world, then one of every drawing; kept in the task's folder. To look
+    at twice as many takes as long as a thousand steps.
+    """
+    pictures, told = corpus.build(task.work)
+    pictures, told = pictures[::2], told[::2]
+    drawn = read_drawings(task)
+    every, shape = [*told, *drawn.captions[0]], (IMAGE_SIZE, IMAGE_SIZE, 3)
+    path = task.checkpoints / f"mixture-{task.pictures}.uint8"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(6)
+        behind = torch.from_numpy(pictures[:: len(pictures) // 64])
+        part = path.with_suffix(".part")
+        mixed = np.memmap(part, np.uint8, "w+", shape=(len(every), *shape))
+        mixed[: len(told)] = pictures
+        for rows in paths.progress(range(0, len(drawn.about), 128), "mixing"):
+            some = torch.from_numpy(drawn.pictures[rows : rows + 128])
+            composed = drawings.compose(some, behind, generator).permute(0, 2, 3, 1)
+            start = len(told) + rows
+            mixed[start : start + len(some)] = composed.round().byte().numpy()
+        mixed.flush()
+        os.replace(part, path)
+    return np.memmap(path, np.uint8, "r", shape=(len(every), *shape)), every
+
+
+def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `make` computes of the mixture, [N, ...], from the task's folder once it is there."""
+    path = task.checkpoints / f"{name}-{task.pictures}.npy"
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        np.save(part, make().numpy())
+        os.replace(part, path)
+    return torch.from_numpy(np.load(path))
+
+
+def images(
+    pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 8
+) -> torch.Tensor:
+    """Rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S].
+
+    In [-1, 1], perhaps mirrored (all of them). With `shift`, also moved by up to so many pixels,
+    and with a little colour jitter.
+    """
+    x = torch.from_numpy(pictures[np.sort(rows)]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if rng.random() < 0.5:
+        x = x.flip(3)
+    if shift:
+        padded = F.pad(x, (shift,) * 4, mode="replicate")
+        dx, dy = rng.integers(0, 2 * shift + 1, 2)
+        x = padded[:, :, dy : dy + x.shape[2], dx : dx + x.shape[3]]
+        gain = rng.uniform(0.8, 1.2, (len(rows), 3, 1, 1)).astype(np.float32)
+        x = ((x + 1) * torch.from_numpy(gain).to(device) - 1).clamp(-1, 1)
+    return x
+
+
+def draw_rows(rng: np.random.Generator, n: int, batch: int) -> np.ndarray:
+    """B = `batch` different rows below n, int64 [B].
+
+    In rising order, as a memory-mapped file likes them.
+    """
+    return np.sort(rng.choice(n, batch, replace=False))
