@@ -35,7 +35,7 @@ MARGINS = {
     "source_only": -0.05,
 }
 # Between this machine's scores and the committed ones: processors round differently, and training
-# amplifies it: one thread in place of two moved KCDP by .06
+# amplifies it; another number of threads is enough
 TOLERANCE = 0.1
 MEMORY_BYTES = 3_000_000_000
 
