@@ -471,7 +471,8 @@ def role(
 ) -> dict[str, dict]:
     """Scores of an ImageNet backbone fine-tuned on the source, and of the same with AdaBN.
 
-    Trained once for all targets; its weights are kept beside the checkpoints.
+    Trained once for all targets; its weights are kept beside the checkpoints. Rate and epoch are
+    chosen on the source's test pictures, so "source.test" is too high by as much as that helps.
     """
     size, classes = job.config.sizes.image_size, len(job.config.classes)
     images, unlabelled, held, asked = (

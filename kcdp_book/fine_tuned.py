@@ -15,6 +15,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torchvision.transforms import v2
 
 from kcdp_lib import metrics, paths
@@ -94,12 +95,13 @@ def epochs(
     augment = augmentation(images.shape[-1])
     rows = torch.as_tensor(np.flatnonzero(labels >= 0))
     wanted = torch.as_tensor(labels).long()
-    steps = EPOCHS * (len(rows) // BATCH)
+    per_epoch = max(1, len(rows) // BATCH)  # a hand of real artwork has fewer than a batch
+    steps = EPOCHS * per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     for epoch in range(EPOCHS):
         model.train()
-        batches = rows[torch.randperm(len(rows))].split(BATCH)[: steps // EPOCHS]
+        batches = rows[torch.randperm(len(rows))].split(BATCH)[:per_epoch]
         for batch in paths.progress(batches, f"backbone at {rate}, {epoch + 1} of {EPOCHS}"):
             augmented = torch.stack([augment(image) for image in images[batch]])
             loss = F.cross_entropy(model(normalised(augmented)), wanted[batch], label_smoothing=0.1)
@@ -125,11 +127,5 @@ def with_averages_of(model: nn.Module, images: torch.Tensor) -> nn.Module:
     AdaBN (Li et al. 2018): adaptation without a loss.
     """
     adapted = copy.deepcopy(model)
-    for module in adapted.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over all batches
-    adapted.train()
-    for batch in images.split(100):
-        adapted(normalised(batch))
+    update_bn(map(normalised, images.split(100)), adapted)
     return adapted.eval()
