@@ -26,6 +26,9 @@ art        one hand's real artwork to another's, taught by its classes or by its
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
            who labels the target
+controls   linear classifiers of what KCDP is given, its knowledge and the UNet's frozen maps, with
+           the source's averages and with each domain's own; and what each recipe reaches when it
+           is taught by the target's labels
 role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
            `make corpus`
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
@@ -48,6 +51,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
+from sklearn.preprocessing import StandardScaler
 
 from kcdp_book import fine_tuned, results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
@@ -57,9 +61,12 @@ from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
     frozen_for,
+    in_blocks,
     learn,
+    mean_knowledge,
     share_weights,
     standardised_probe,
+    text_encoder_probs,
     untrained_probs,
 )
 from kcdp_lib.adapt.model import evaluate, settle
@@ -74,9 +81,12 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.keys import code_key
 from kcdp_lib.knowledge import encode_texts, load_text_encoder
 from kcdp_lib.loading import stack_key
-from kcdp_lib.precompute import freeze
+from kcdp_lib.metrics import linear_classifier
+from kcdp_lib.precompute import Frozen, freeze
 from kcdp_lib.pretrain.coca import imagenet
 from kcdp_lib.pretrain.task import Task
+from kcdp_lib.shards import SHARD
+from kcdp_lib.tokens import caption_end, masked_mean
 from kcdp_lib.vision_language import load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
@@ -183,6 +193,9 @@ ABLATED = (
         "labelled_by=vlm",
         "alignment=none, labelled_by=experts",
         "pseudo_labels=raw",
+        "feelings=False",
+        "domain_norm=False",
+        "cliea_start=random",
     ]
 )
 # The switches get half of the main job's epochs: thirty trainings are more than an hour of two
@@ -303,6 +316,12 @@ GRIDS = {
             Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures),
         )
     ],
+    "controls": [Job("controls", seed, f"paper, {HEADS}") for seed in range(5)]
+    + [
+        Job("oracle", seed, recipe)
+        for seed in (0, 1)
+        for recipe in ("paper", "paper, trained=lora_all", "paper, trained=unet", "best")
+    ],
     "role": [Job("fine_tuned", seed) for seed in range(5)]
     + [
         Job("fine_tuned", seed, source=source, target=target)
@@ -377,6 +396,8 @@ def run(job: Job) -> dict[str, dict]:
         return role(job, source, target, source_test, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
+    if job.method == "controls":
+        return controls(job, source, target, target_test)
     checkpoint, variant = (
         job.file.with_suffix(".safetensors"),
         {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method),
@@ -464,6 +485,63 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
     return {
         name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()
     }
+
+
+def controls(
+    job: Job, source: Pictures, target: Pictures, target_test: Pictures
+) -> dict[str, dict]:
+    """Scores of linear classifiers of what KCDP is given, and of its text encoder asked directly.
+
+    Each twice: standardised by the source's averages, and each domain by its own.
+    """
+    config, classes = job.config, len(job.config.classes)
+    taught, seen, asked = (
+        frozen_for("full", pictures, config, "cpu") for pictures in (source, target, target_test)
+    )
+    answers = {"text_encoder": text_encoder_probs(asked, config, "cpu")}
+    for name, read in GIVEN.items():
+        features, unlabelled, to_answer = map(read, (taught, seen, asked))
+        of_source = StandardScaler().fit(features)
+        classify = linear_classifier(
+            of_source.transform(features), source.labels, classes, job.seed
+        )
+        answers[f"{name}_probe"] = classify(of_source.transform(to_answer))
+        of_target = StandardScaler().fit(unlabelled)
+        answers[f"{name}_probe_standardised"] = classify(of_target.transform(to_answer))
+    return {
+        name: {"target.test": described(probs, target_test, job)} for name, probs in answers.items()
+    }
+
+
+def knowledge_parts(frozen: Frozen) -> np.ndarray:
+    """[N, 3 H]: the means of caption and of triplets, and the caption's end token."""
+
+    def read(some: Frozen) -> torch.Tensor:
+        tokens, mask = some.tokens[:], some.mask[:]
+        halves = zip(tokens.chunk(2, 1), mask.chunk(2, 1), strict=True)
+        return torch.cat([*(masked_mean(*half) for half in halves), caption_end(tokens, mask)], 1)
+
+    return in_blocks(frozen, read).numpy()
+
+
+def pooled_maps(frozen: Frozen) -> np.ndarray:
+    """[N, W]: mean and maximum over all places of the four maps, attention included."""
+    blocks = torch.arange(len(frozen)).split(SHARD)
+    pooled = [
+        torch.cat([torch.cat([of.mean((2, 3)), of.amax((2, 3))], 1) for of in levels], 1)
+        for levels in ([map_[rows] for map_ in frozen.maps] for rows in blocks)
+    ]
+    return torch.cat(pooled).numpy()
+
+
+GIVEN = {
+    "knowledge": mean_knowledge,
+    "parts": knowledge_parts,
+    "maps": pooled_maps,
+    "knowledge_and_maps": lambda frozen: np.concatenate(
+        [knowledge_parts(frozen), pooled_maps(frozen)], 1
+    ),
+}
 
 
 def role(
@@ -608,7 +686,11 @@ def is_done(job: Job, rows: list[dict]) -> bool:
 
 def lines_of(job: Job, rows: list[dict]) -> list[dict]:
     """The lines of the results that are this job's; of a job with many methods, the first one's."""
-    first = {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method)
+    first = {
+        "baselines": "majority",
+        "untrained": "linear_probe",
+        "controls": "text_encoder",
+    }.get(job.method, job.method)
     wanted = {"method": first, **job.about()}
     alike = [row for row in rows if wanted.items() <= row.items()]
     return [row for row in alike if row.get("pictures") == job.pictures]

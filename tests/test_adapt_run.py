@@ -20,6 +20,8 @@ BASELINES = (
     "source_only",
     "source_only_no_knowledge",
     "caption_only",
+    "text_encoder",
+    "knowledge_probe",
     "linear_probe",
     "image_and_text",
     "zero_shot_vlm",

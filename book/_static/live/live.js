@@ -357,12 +357,18 @@ export async function load(about, told) {
   return (image) => answer(image, about, speech, ort, (name, inputs) => sessions[name].run(inputs));
 }
 
+/** A caption with the two feelings at these places of their list: `knowledge.with_feelings`. */
+function withFeelings(caption, [first, second], feelings) {
+  if (!feelings.length) return caption;
+  return `${caption.replace(/[ .]+$/, "")} , feeling ${feelings[first]} and ${feelings[second]} .`;
+}
+
 /** What Python's `describe` and `KCDP.answer` do for one picture. */
 async function answer(image, about, { tokenize, numbers, decode, parse }, ort, run) {
   const { words, side, triplets: room } = about;
   const started = performance.now(),
     pixels = new ort.Tensor("float32", fit(image, side), [1, 3, side, side]);
-  const { image_tokens, distance } = await run("look", { pixels }),
+  const { image_tokens, distance, felt } = await run("look", { pixels }),
     known = about.familiar.distances;
   // `familiar.Known.familiarity`
   const familiarity = known.filter((far) => far >= distance.data[0]).length / known.length;
@@ -379,7 +385,7 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
     if (token === words.caption.end) break;
     said.push(token);
   }
-  const caption = decode(said.slice(1)),
+  const caption = withFeelings(decode(said.slice(1)), felt.data, about.feelings),
     triplets = parse(caption).slice(0, room),
     texts = [caption, ...triplets.map((triplet) => triplet.join(" "))].map(tokenize);
   const ids = new Int32Array((1 + room) * words.length),
