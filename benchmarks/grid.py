@@ -29,6 +29,8 @@ ablate     the two recipes with one part taken away or exchanged: knowledge, per
 controls   linear classifiers of what KCDP is given, its knowledge and the UNet's frozen maps, with
            the source's averages and with each domain's own; and what each recipe reaches when it
            is taught by the target's labels
+eye        the whole UNet taught by labels of one domain under an empty text, from pre-trained and
+           from random weights, with few labels to many and after few steps to many
 role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
            `make corpus`
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
@@ -53,7 +55,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from sklearn.preprocessing import StandardScaler
 
-from kcdp_book import fine_tuned, results, subspace
+from kcdp_book import eye, fine_tuned, results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
 from kcdp_book.lines import packed
 from kcdp_lib import datasets, metrics, paths
@@ -79,7 +81,7 @@ from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.keys import code_key
-from kcdp_lib.knowledge import encode_texts, load_text_encoder
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.precompute import Frozen, freeze
@@ -170,6 +172,8 @@ ART_PAIRS = [
     ("art-big-smile", "art-twemoji"),
     ("photos", "art-twemoji"),
 ]
+# What the eye is taught with: labels, and steps after which it is looked at
+LABELS, LOOKS = (60, 300, 1200, 6000), (100, 300, 1000)
 SWEPT = [
     Dials(),
     *(
@@ -322,6 +326,13 @@ GRIDS = {
         for seed in (0, 1)
         for recipe in ("paper", "paper, trained=lora_all", "paper, trained=unet", "best")
     ],
+    "eye": [
+        Job("eye", seed, f"paper, trained=unet, eye={weights}", source, source, pictures=pictures)
+        for seed in (0, 1)
+        for source in ("photos", "stickers")
+        for pictures in LABELS
+        for weights in ("diffusion", "untrained")
+    ],
     "role": [Job("fine_tuned", seed) for seed in range(5)]
     + [
         Job("fine_tuned", seed, source=source, target=target)
@@ -396,6 +407,8 @@ def run(job: Job) -> dict[str, dict]:
         return role(job, source, target, source_test, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
+    if job.method == "eye":
+        return eyes(job, target_test)
     if job.method == "controls":
         return controls(job, source, target, target_test)
     checkpoint, variant = (
@@ -501,12 +514,10 @@ def controls(
     answers = {"text_encoder": text_encoder_probs(asked, config, "cpu")}
     for name, read in GIVEN.items():
         features, unlabelled, to_answer = map(read, (taught, seen, asked))
-        of_source = StandardScaler().fit(features)
-        classify = linear_classifier(
-            of_source.transform(features), source.labels, classes, job.seed
-        )
+        of_source, of_target = (StandardScaler().fit(of) for of in (features, unlabelled))
+        features = of_source.transform(features)
+        classify = linear_classifier(features, source.labels, classes, job.seed)
         answers[f"{name}_probe"] = classify(of_source.transform(to_answer))
-        of_target = StandardScaler().fit(unlabelled)
         answers[f"{name}_probe_standardised"] = classify(of_target.transform(to_answer))
     return {
         name: {"target.test": described(probs, target_test, job)} for name, probs in answers.items()
@@ -542,6 +553,32 @@ GIVEN = {
         [knowledge_parts(frozen), pooled_maps(frozen)], 1
     ),
 }
+
+
+def eyes(job: Job, test: Pictures) -> dict[str, dict]:
+    """Scores of the UNet as an eye, after each of the `LOOKS`.
+
+    As many labelled pictures as it needs come from seeds that no other grid knows.
+    """
+    config, classes = job.config, len(job.config.classes)
+    assert job.pictures is not None, "the grid is about numbers of labels"
+    sets, found = [], 0
+    while found < job.pictures:
+        seed = 1000 * (1 + job.seed) + len(sets)
+        sets.append(datasets.load(job.source, "train", seed=seed))
+        found += len(sets[-1])
+    labels = np.concatenate([pictures.labels for pictures in sets])[: job.pictures]
+    latents, asked = (
+        torch.cat([freeze(one, config.sizes, config.switches).latents[:] for one in some])
+        for some in (sets, [test])
+    )
+    nothing = knowledge_tokens([""], [[]], config.switches, load_text_encoder(config.sizes))
+    torch.manual_seed(job.seed)
+    model = eye.Eye(config.sizes, config.switches, nothing, classes)
+    return {
+        f"eye_after_{step}": {"target.test": described(eye.answer(one, asked), test, job)}
+        for step, one in eye.train(model, latents[: job.pictures], labels, LOOKS, job.seed)
+    }
 
 
 def role(
@@ -690,6 +727,7 @@ def lines_of(job: Job, rows: list[dict]) -> list[dict]:
         "baselines": "majority",
         "untrained": "linear_probe",
         "controls": "text_encoder",
+        "eye": f"eye_after_{LOOKS[0]}",
     }.get(job.method, job.method)
     wanted = {"method": first, **job.about()}
     alike = [row for row in rows if wanted.items() <= row.items()]

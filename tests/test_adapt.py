@@ -1069,15 +1069,17 @@ def test_batches_are_shuffled_and_cover_all(world):
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
-    settings, optimizer, rates = (
-        Config(),
-        torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
-        [],
-    )
+    """Every group to a peak of its own."""
+    top, rates = 3e-3, []
+    groups = [
+        {"params": [torch.zeros(1, requires_grad=True)], "peak": peak} for peak in (top, top / 4)
+    ]
+    optimizer = torch.optim.AdamW(groups)
     for step in range(100):
-        training.set_learning_rate(optimizer, step, 100, settings)
-        rates.append(optimizer.param_groups[0]["lr"])
-    top = settings.sizes.learning_rate
+        training.set_learning_rate(optimizer, step, 100, Config())
+        rate, quarter = (group["lr"] for group in optimizer.param_groups)
+        assert quarter == pytest.approx(rate / 4)
+        rates.append(rate)
     assert (
         rates[0] == pytest.approx(top / 10)
         and max(rates) == pytest.approx(top)
