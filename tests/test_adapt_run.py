@@ -106,6 +106,12 @@ def test_adaptation_beats(main_metrics, name):
     assert gain >= MARGINS[name], f"KCDP is only {100 * gain:.1f} points of macro-F1 above {name}"
 
 
+def test_the_model_makes_no_less_of_its_knowledge_than_a_linear_classifier(main_metrics):
+    """Source only holds k and more: to fall behind a probe of k would be a bug, not a result."""
+    ours, probe = (main_metrics["baselines"][name] for name in ("source_only", "knowledge_probe"))
+    assert ours["macro_f1_interval"][1] >= probe["macro_f1"]
+
+
 def test_memory(main_metrics):
     assert main_metrics["provenance"]["peak_memory_bytes"] <= MEMORY_BYTES
 
