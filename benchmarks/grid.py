@@ -30,7 +30,7 @@ controls   linear classifiers of what KCDP is given, its knowledge and the UNet'
            the source's averages and with each domain's own; and what each recipe reaches when it
            is taught by the target's labels
 eye        the whole UNet taught by labels of one domain under an empty text, from pre-trained and
-           from random weights, with few labels to many and after few steps to many
+           from random weights, with few labels to many, and looked at on the way
 role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
            `make corpus`
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
@@ -202,7 +202,7 @@ ABLATED = (
         "cliea_start=random",
     ]
 )
-# The switches get half of the main job's epochs: thirty trainings are more than an hour of two
+# The switches get half of the main job's epochs: thirty-four trainings are more than an hour of two
 # cores
 GRIDS = {
     "switches": [
@@ -359,7 +359,7 @@ GRIDS = {
         Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED))
         for seed in range(5)
         for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))
-    ],  # which standardises, or is source only
+    ],  # AdaBN belongs here too, since the paper's recipe standardises: with the next lines
     "adapters": [
         job
         for seed in range(5)
@@ -379,6 +379,8 @@ def run(job: Job) -> dict[str, dict]:
     """
     config = job.config
     source, target, source_test, target_test = load_all(config)
+    if job.method == "eye":
+        return eyes(job, target_test)
     if job.pictures is not None:
         target = target.select(range(job.pictures))  # ordered by content hash: as good as lots
     if job.method == "baselines":
@@ -407,8 +409,6 @@ def run(job: Job) -> dict[str, dict]:
         return role(job, source, target, source_test, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
-    if job.method == "eye":
-        return eyes(job, target_test)
     if job.method == "controls":
         return controls(job, source, target, target_test)
     checkpoint, variant = (
@@ -716,6 +716,15 @@ def chosen(
     }
 
 
+# Of a method that gives many lines, the first one's name.
+FIRST = {
+    "baselines": "majority",
+    "untrained": "linear_probe",
+    "controls": "text_encoder",
+    "eye": f"eye_after_{LOOKS[0]}",
+}
+
+
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job among these?"""
     return bool(lines_of(job, rows))
@@ -723,12 +732,7 @@ def is_done(job: Job, rows: list[dict]) -> bool:
 
 def lines_of(job: Job, rows: list[dict]) -> list[dict]:
     """The lines of the results that are this job's; of a job with many methods, the first one's."""
-    first = {
-        "baselines": "majority",
-        "untrained": "linear_probe",
-        "controls": "text_encoder",
-        "eye": f"eye_after_{LOOKS[0]}",
-    }.get(job.method, job.method)
+    first = FIRST.get(job.method, job.method)
     wanted = {"method": first, **job.about()}
     alike = [row for row in rows if wanted.items() <= row.items()]
     return [row for row in alike if row.get("pictures") == job.pictures]

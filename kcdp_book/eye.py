@@ -53,7 +53,8 @@ def train(
     """The eye after each of `looks` steps, the last of which ends its training.
 
     On latents [N, Z, h, w] with labels [N], mirrored in every other step, by AdamW with warm-up and
-    cosine; every picture is shown once before any is shown again.
+    cosine over all its steps, so that the earlier looks are at high rates; every picture is shown
+    once before any is shown again.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.as_tensor(labels).long()
@@ -61,7 +62,9 @@ def train(
     rates = UNET_RATE, HEAD_RATE
     groups = [{"params": some, "lr": rate} for some, rate in zip(trained, rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, looks[-1], pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, looks[-1], pct_start=0.1, cycle_momentum=False
+    )
     waiting = torch.arange(0)
     for step in paths.progress(range(looks[-1]), f"eye on {len(labels)} labels"):
         eye.train()

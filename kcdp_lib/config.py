@@ -283,8 +283,8 @@ class Recipe:
     image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
     # multiply latents by the VAE's scaling factor (ours)
     latent_scaling: bool = of_stage("latents")
-    # adapters on attn2, the UNet frozen (figure) | on all attention and convolutions | the whole
-    # UNet | none of it: maps computed once
+    # adapters on attn2, the UNet frozen (figure) | on all attention, feed-forward layers and the
+    # residual blocks' convolutions | the whole UNet | none of it: maps computed once
     trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training")
     # do the cross-attention maps carry gradient (ours)
     attention_gradient: bool = of_stage("training")
@@ -329,7 +329,7 @@ class Recipe:
     knowledge: Literal["both", "caption", "triplets", "none", "another"] = of_stage(
         "tokens", default="both"
     )
-    # does a caption end with the feelings that the VLM sees, as the authors ask theirs for the
+    # does a CoCa's caption end with the feelings that it sees, as the authors ask their VLM for the
     # emotional meaning
     feelings: bool = of_stage("tokens", default=True)
     # the pre-trained UNet (figure) | without its attention maps | with random weights | no map
@@ -341,7 +341,7 @@ class Recipe:
     # None: the preset's
     lora_rank: Literal[1, 2, 32] | None = of_stage("training", default=None)
     # what L_ccl compares a picture with: its knowledge under each prompt (figure) | the prompts
-    # alone | nothing: there is no L_ccl
+    # alone, from a random start | nothing: there is no L_ccl
     alignment: Literal["counterfactual", "prompts", "none"] = of_stage(
         "training", default="counterfactual"
     )

@@ -49,7 +49,9 @@ class CLIEA(nn.Module):
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
-        if recipe.cliea_start == "text_encoder":
+        # Prompts alone are to say nothing of a picture's knowledge.
+        self.knows = recipe.cliea_start == "text_encoder" and recipe.alignment != "prompts"
+        if self.knows:
             # What is learnt is added to what the text encoder knows, and at first is nothing.
             nn.init.zeros_(self.out_proj.weight)
             nn.init.zeros_(self.align.weight)
@@ -118,7 +120,7 @@ class CLIEA(nn.Module):
         """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask, used)
         seen = self.align(v)
-        if self.recipe.cliea_start == "text_encoder":
+        if self.knows:
             texts = texts + last_token(prompt_tokens, prompt_mask)
             seen = seen + caption_end(tokens, mask)
         return F.cosine_similarity(seen[:, None], texts, dim=-1)
@@ -133,7 +135,8 @@ def ask_directly(
     """Cosines [B, C] of the end tokens of captions and prompts: what the text encoder knows.
 
     Without any training. tokens [B, 2 L, H] with bool mask [B, 2 L]; prompt_tokens [C, L, H] with
-    prompt_mask [C, L]. A baseline of chapter 05, and where CLIEA may start (chapter 04).
+    prompt_mask [C, L]. A baseline of chapter 05, and where CLIEA may start (chapter 04). Where the
+    recipe takes padding for text, the last position stands in for the caption's end token.
     """
     prompted = last_token(prompt_tokens, prompt_mask)
     return F.cosine_similarity(caption_end(tokens, mask)[:, None], prompted, dim=-1)

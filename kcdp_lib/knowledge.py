@@ -203,7 +203,7 @@ def with_feelings(caption: str, felt: str) -> str:
 
     Method chapter, eq-caption. The words are those of `vision_language.feelings`.
     """
-    return f"{caption.rstrip(' .')} , {FEELING} {felt} ."
+    return f"{caption.rstrip(' .!?')} , {FEELING} {felt} .".lstrip(" ,")
 
 
 def known_texts(

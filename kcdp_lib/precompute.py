@@ -127,7 +127,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     image_embeddings, captions, embeddings = see_and_say(
         foundations.vlm, foundations.writer, images
     )
-    felt = feelings(foundations.vlm, image_embeddings)
+    felt = feelings_of(image_embeddings, foundations.vlm, foundations.writer)
     captions = told(zip(captions, felt, strict=True), recipe)
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
@@ -148,7 +148,18 @@ def told(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
 
     Method chapter, eq-caption.
     """
-    return [with_feelings(*pair) if recipe.feelings else pair[0] for pair in said]
+    return [
+        with_feelings(caption, felt) if felt and recipe.feelings else caption
+        for caption, felt in said
+    ]
+
+
+def feelings_of(embeddings: torch.Tensor, vlm: VLM, writer: Writer | None) -> list[str]:
+    """What N pictures make one feel, by the VLM's embeddings [N, D] (method chapter, eq-caption).
+
+    Nothing where a writer captions: it was asked for feelings and has written what it sees of them.
+    """
+    return [""] * len(embeddings) if writer else feelings(vlm, embeddings)
 
 
 def freeze(
@@ -194,7 +205,7 @@ def freeze(
             "image_embeddings": torch.cat(image_embeddings),
             "embeddings": torch.cat(embeddings),
         }
-        felt = feelings(vlm, tensors["image_embeddings"])
+        felt = feelings_of(tensors["image_embeddings"], vlm, writer)
         return tensors, list(zip(itertools.chain(*texts), felt, strict=True))
 
     @lru_cache(1)

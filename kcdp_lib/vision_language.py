@@ -1,7 +1,8 @@
 """The vision-language model: what it says about a picture, and its embeddings (chapter 02).
 
 An open_clip CoCa writes the captions of eq-caption, unless a writer (`kcdp_lib.writer`) does. Its
-embeddings serve the zero-shot baseline and the recipes that look at them.
+embeddings say what a picture makes one feel, and serve the zero-shot baseline and the recipes that
+look at them.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from kcdp_lib.writer import Writer, write
 
 # open_clip's own name, and the name in the full-size CoCa's repository
 VLM_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-# Words for what a picture may make one feel, of two public taxonomies: Ekman's six emotions, and
-# the eight of Mikels that EmoSet and FI have
+# Words for what a picture may make one feel: some for each class of two taxonomies, Ekman's six
+# emotions and the eight of Mikels that EmoSet and FI have. None is a class's name, and all are
+# words that the miniature VLM has read.
 FEELINGS = tuple(
-    "surprised astonished amazed happy joyful glad cheerful disgusted nauseated revolted afraid "
-    "scared terrified sad unhappy gloomy angry furious annoyed amused entertained contented "
-    "peaceful satisfied awed awestruck marvelling excited thrilled exhilarated".split()
+    "surprised astonished amazed joyful glad cheerful disgusted nauseated revolted afraid scared "
+    "terrified sad unhappy gloomy angry furious annoyed amused entertained contented peaceful "
+    "satisfied awed awestruck excited thrilled exhilarated".split()
 )
 ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 

@@ -44,6 +44,7 @@ from kcdp_lib.datasets import SIZES, Pictures, load
 from kcdp_lib.knowledge import encode_texts, load_text_encoder
 from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
+from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import EIGHT, Dials
 
 BASELINES = {
@@ -1132,6 +1133,11 @@ def test_content_word_is_found_among_the_tokens(world):
     ids = tokenizer("a sticker of a cat , crying big tears .")["input_ids"]
     assert tokenizer.decode([ids[i] for i in positions]).strip() == "tears"
     assert record.content_word("", [], tokenizer)[0] == ""
+    for caption, wanted in (
+        ("a photo of a cat , shedding tears , feeling terrified and nauseated .", "tears"),
+        ("a photo of a cat , feeling terrified and nauseated .", "photo"),
+    ):
+        assert record.content_word(caption, parse_triplets(caption), tokenizer)[0] == wanted
 
 
 # ---------------------------------------------------------------- the run's own folder

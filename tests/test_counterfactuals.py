@@ -49,6 +49,14 @@ def make(recipe=PAPER):
     return CLIEA(V, H, recipe)
 
 
+def moved(cliea):
+    """As after some training: nothing is zero any more."""
+    with torch.no_grad():
+        for p in cliea.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return cliea
+
+
 def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
     """One pair at a time through torch's own multi-head attention, without padding: [B, C, H]."""
     attention = nn.MultiheadAttention(H, 8, batch_first=True)
@@ -110,8 +118,9 @@ def test_released_recipe_reads_the_padding_too(batch):
     )
 
 
-def test_padding_never_changes_a_similarity(batch):
-    cliea = make()
+@pytest.mark.parametrize("recipe", [PAPER, AT_RANDOM])
+def test_padding_never_changes_a_similarity(recipe, batch):
+    cliea = moved(make(recipe))
     expected = cliea(**batch)
     noisy = {
         **batch,
@@ -139,7 +148,7 @@ def test_padding_never_changes_a_similarity(batch):
 
 
 def test_similarities_are_cosines_of_the_intervened_prompt(batch):
-    cliea = make()
+    cliea = make(AT_RANDOM)
     similarities = cliea(**batch)
     assert similarities.shape == (B, C) and similarities.abs().max() <= 1
     torch.testing.assert_close(
@@ -163,6 +172,21 @@ def test_similarities_are_cosines_of_the_intervened_prompt(batch):
     )
     torch.testing.assert_close(alike, alike[:, :1].expand(-1, C), atol=1e-6, rtol=0)
     assert (similarities - alike).abs().max() > 1e-3
+
+
+def test_what_is_learnt_is_added_to_what_is_known(batch):
+    cliea = moved(make())
+    v = batch.pop("v")
+    caption = torch.stack(
+        [batch["tokens"][i, min(n, T // 2) - 1] for i, n in enumerate((3, 12, 5, 1))]
+    )
+    prompt = torch.stack(
+        [batch["prompt_tokens"][c, n - 1] for c, n in enumerate(batch["prompt_mask"].sum(1))]
+    )
+    expected = F.cosine_similarity(
+        (cliea.align(v) + caption)[:, None], reference(cliea, **batch) + prompt, dim=-1
+    )
+    torch.testing.assert_close(cliea(v, **batch), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_it_starts_with_what_the_text_encoder_knows(batch):

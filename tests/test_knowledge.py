@@ -140,12 +140,20 @@ def test_a_caption_ends_with_feelings_and_they_become_triplets():
         ("cat", "feeling", "sad"),
         ("cat", "feeling", "gloomy"),
     ]
+    assert knowledge.with_feelings("", "sad and gloomy") == "feeling sad and gloomy ."
+    for one in vision_language.FEELINGS:
+        for other in vision_language.FEELINGS:
+            told = knowledge.with_feelings("a cat .", f"{one} and {other}")
+            assert {verb for _, verb, _ in parse_triplets(told)} == {knowledge.FEELING}, told
     free = knowledge.with_feelings("The man is very angry.", "angry and furious")
     assert free == "The man is very angry , feeling angry and furious ."
     silent = replace(PAPER, feelings=False)
     said = [("a dog .", "happy and glad"), ("a cat .", "sad and gloomy")]
     assert precompute.told(said, silent) == ["a dog .", "a cat ."]
     assert precompute.told(said, PAPER)[1] == "a cat , feeling sad and gloomy ."
+    assert precompute.told([("It is sad.", "")], PAPER) == ["It is sad."]
+    embeddings = torch.zeros(2, 4)
+    assert precompute.feelings_of(embeddings, None, writer=SimpleNamespace()) == ["", ""]
 
 
 @torch.no_grad()

@@ -384,10 +384,11 @@ def test_each_domain_is_standardised_by_its_own_moments():
     torch.testing.assert_close(norm(source[:1], "source"), norm(source, "source")[:1])
 
 
-def test_old_pictures_are_forgotten_batch_by_batch():
+def test_old_pictures_are_forgotten_one_by_one():
+    """After four pictures, half."""
     torch.manual_seed(0)
     norm, batches, weights = (
-        DomainNorm(2, forget=0.5).train(),
+        DomainNorm(2, forget=0.5**0.25).train(),
         torch.randn(3, 4, 2),
         torch.tensor([0.25, 0.5, 1.0]),
     )
@@ -499,7 +500,7 @@ def test_maps_computed_before_are_as_good_as_latents(best, batch):
 
 
 def test_adapters_can_reach_all_attention_and_convolutions(batch):
-    """A layer for each weight that is a matrix or a convolution between conv_in and conv_out."""
+    """Attention to itself and to the text, feed-forward layers, and the blocks' convolutions."""
     kadap = load_kadap(blank_preset(), replace(PAPER, trained="lora_all"), T)
     adapted = {
         name.split(".lora_")[0] for name, p in kadap.unet.named_parameters() if "lora" in name

@@ -334,10 +334,10 @@ def first_right(shown: list[dict]) -> dict:
 def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
     """A word that says much of a caption, and its token positions in k, int64 [n].
 
-    The one that ends the last triplet's object ("tears" in "cat, crying, big tears"), feelings
-    left aside, which lie nowhere in a picture; else the caption's longest.
+    The one that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the
+    caption's longest. Feelings are left aside, which lie nowhere in a picture.
     """
-    words = caption.split()
+    words = caption.split(f" , {FEELING} ")[0].split()
     named = [
         object_.split()[-1]
         for _, verb, object_ in triplets

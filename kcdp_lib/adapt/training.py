@@ -240,7 +240,7 @@ def set_up(
 def parameter_groups(model: KCDP, sizes: Preset) -> list[dict[str, Any]]:
     """What is trained, by its peak rate: in the UNet, and behind it (chapter 05).
 
-    What was trained before, on far more pictures, moves more slowly than what begins at random.
+    The UNet was trained before, on far more pictures, and is changed more slowly than what is new.
     """
     of_unet = [p for p in model.kadap.unet.parameters() if p.requires_grad]
     inside = set(map(id, of_unet))

@@ -360,7 +360,9 @@ export async function load(about, told) {
 /** A caption with the two feelings at these places of their list: `knowledge.with_feelings`. */
 function withFeelings(caption, [first, second], feelings) {
   if (!feelings.length) return caption;
-  return `${caption.replace(/[ .]+$/, "")} , feeling ${feelings[first]} and ${feelings[second]} .`;
+  const said = caption.replace(/[ .!?]+$/, ""),
+    felt = `feeling ${feelings[first]} and ${feelings[second]} .`;
+  return `${said} , ${felt}`.replace(/^[ ,]+/, "");
 }
 
 /** What Python's `describe` and `KCDP.answer` do for one picture. */
@@ -542,14 +544,15 @@ function picture(pixels, found, size) {
     );
   };
   // As in the book's figures, the first word to look at is the one that ends the last triplet, else
-  // the longest.
+  // the longest. Feelings are left aside: `record.content_word`.
   const spoken = found.triplets
+    .filter(([, verb]) => verb !== "feeling")
     .map((triplet) => triplet[2].split(" ").at(-1))
     .filter((word) => found.places.some((place) => place.word === word))
     .at(-1);
   const first = spoken
     ? found.places.findIndex((place) => place.word === spoken)
-    : best(found.places.map((place) => place.word.length));
+    : best(found.caption.split(" , feeling ")[0].split(" ").map((word) => word.length));
   const choice = (label, place, checked) =>
     h(
       "label",
