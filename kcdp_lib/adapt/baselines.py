@@ -219,7 +219,10 @@ def caption_classifier(
 
 
 def in_blocks(frozen: Frozen, read: Callable[[Frozen], torch.Tensor]) -> torch.Tensor:
-    """What `read` makes of N pictures, [N, ...], a shard at a time: their tokens fill gigabytes."""
+    """What `read` makes of N pictures, [N, ...], a shard at a time (chapter 05).
+
+    The tokens of a large data set would not fit into memory.
+    """
     starts = range(0, len(frozen), shards.SHARD)
     return torch.cat([read(frozen[start : start + shards.SHARD]) for start in starts])
 
