@@ -265,12 +265,13 @@ def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accum
                 {name: file.get_tensor(name) for name in file.keys()},
                 json.loads(file.metadata()["row"]),
             )
-    assert distance(found[1][0], found[2][0]) < 1e-5 and found[1][1]["target_loss"]
+    # standardising enlarges what is rounded otherwise
+    assert distance(found[1][0], found[2][0]) < 1e-4 and found[1][1]["target_loss"]
     for name, value in found[1][1].items():
         assert (
             name == "balance"
             and accumulation > 1
-            or found[2][1][name] == pytest.approx(value, rel=1e-5)
+            or found[2][1][name] == pytest.approx(value, rel=1e-4)
         ), name
 
 
@@ -355,8 +356,9 @@ def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulatio
         step(recipe=recipe, accumulation=accumulation, one_pass=one_pass)
         for one_pass in (False, True)
     )
-    assert distance(two, one) < 1e-5 and any("unet" in name for name in two)
-    assert joint == pytest.approx(row, abs=1e-5) and row["coverage"] > 0
+    # standardising enlarges what is rounded otherwise
+    assert distance(two, one) < 1e-4 and any("unet" in name for name in two)
+    assert joint == pytest.approx(row, abs=1e-4) and row["coverage"] > 0
 
 
 class Asked(TorchDispatchMode):
