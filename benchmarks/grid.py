@@ -26,6 +26,11 @@ art        one hand's real artwork to another's, taught by its classes or by its
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
            who labels the target
+controls   linear classifiers of what KCDP is given, its knowledge and the UNet's frozen maps, with
+           the source's averages and with each domain's own; and what each recipe reaches when it
+           is taught by the target's labels
+eye        the whole UNet taught by labels of one domain under an empty text, from pre-trained and
+           from random weights, with few labels to many, and looked at on the way
 role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
            `make corpus`
 cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
@@ -48,8 +53,9 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
+from sklearn.preprocessing import StandardScaler
 
-from kcdp_book import fine_tuned, results, subspace
+from kcdp_book import eye, fine_tuned, results, subspace
 from kcdp_book.compare import CHOICE, choose, criteria
 from kcdp_book.lines import packed
 from kcdp_lib import datasets, metrics, paths
@@ -57,9 +63,12 @@ from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
     frozen_for,
+    in_blocks,
     learn,
+    mean_knowledge,
     share_weights,
     standardised_probe,
+    text_encoder_probs,
     untrained_probs,
 )
 from kcdp_lib.adapt.model import evaluate, settle
@@ -72,11 +81,14 @@ from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.keys import code_key
-from kcdp_lib.knowledge import encode_texts, load_text_encoder
+from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
 from kcdp_lib.loading import stack_key
-from kcdp_lib.precompute import freeze
+from kcdp_lib.metrics import linear_classifier
+from kcdp_lib.precompute import Frozen, freeze
 from kcdp_lib.pretrain.coca import imagenet
 from kcdp_lib.pretrain.task import Task
+from kcdp_lib.shards import SHARD
+from kcdp_lib.tokens import caption_end, masked_mean
 from kcdp_lib.vision_language import load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
@@ -160,6 +172,8 @@ ART_PAIRS = [
     ("art-big-smile", "art-twemoji"),
     ("photos", "art-twemoji"),
 ]
+# What the eye is taught with: labels, and steps after which it is looked at
+LABELS, LOOKS = (60, 300, 1200, 6000), (100, 300, 1000)
 SWEPT = [
     Dials(),
     *(
@@ -183,9 +197,12 @@ ABLATED = (
         "labelled_by=vlm",
         "alignment=none, labelled_by=experts",
         "pseudo_labels=raw",
+        "feelings=False",
+        "domain_norm=False",
+        "cliea_start=random",
     ]
 )
-# The switches get half of the main job's epochs: thirty trainings are more than an hour of two
+# The switches get half of the main job's epochs: thirty-four trainings are more than an hour of two
 # cores
 GRIDS = {
     "switches": [
@@ -303,6 +320,19 @@ GRIDS = {
             Job("kcdp", seed, f"paper, {HEADS}", pictures=pictures),
         )
     ],
+    "controls": [Job("controls", seed, f"paper, {HEADS}") for seed in range(5)]
+    + [
+        Job("oracle", seed, recipe)
+        for seed in (0, 1)
+        for recipe in ("paper", "paper, trained=lora_all", "paper, trained=unet", "best")
+    ],
+    "eye": [
+        Job("eye", seed, f"paper, trained=unet, eye={weights}", source, source, pictures=pictures)
+        for seed in (0, 1)
+        for source in ("photos", "stickers")
+        for pictures in LABELS
+        for weights in ("diffusion", "untrained")
+    ],
     "role": [Job("fine_tuned", seed) for seed in range(5)]
     + [
         Job("fine_tuned", seed, source=source, target=target)
@@ -329,7 +359,7 @@ GRIDS = {
         Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED))
         for seed in range(5)
         for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))
-    ],  # which standardises, or is source only
+    ],  # AdaBN belongs here too, since the paper's recipe standardises: with the next lines
     "adapters": [
         job
         for seed in range(5)
@@ -349,6 +379,8 @@ def run(job: Job) -> dict[str, dict]:
     """
     config = job.config
     source, target, source_test, target_test = load_all(config)
+    if job.method == "eye":
+        return eyes(job, target_test)
     if job.pictures is not None:
         target = target.select(range(job.pictures))  # ordered by content hash: as good as lots
     if job.method == "baselines":
@@ -377,6 +409,8 @@ def run(job: Job) -> dict[str, dict]:
         return role(job, source, target, source_test, target_test)
     if job.method == "cesa":
         return subspaces(job, source, target, target_test)
+    if job.method == "controls":
+        return controls(job, source, target, target_test)
     checkpoint, variant = (
         job.file.with_suffix(".safetensors"),
         {"kcdp": "full", "oracle": "source_only"}.get(job.method, job.method),
@@ -463,6 +497,87 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
     found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
     return {
         name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()
+    }
+
+
+def controls(
+    job: Job, source: Pictures, target: Pictures, target_test: Pictures
+) -> dict[str, dict]:
+    """Scores of linear classifiers of what KCDP is given, and of its text encoder asked directly.
+
+    Each twice: standardised by the source's averages, and each domain by its own.
+    """
+    config, classes = job.config, len(job.config.classes)
+    taught, seen, asked = (
+        frozen_for("full", pictures, config, "cpu") for pictures in (source, target, target_test)
+    )
+    answers = {"text_encoder": text_encoder_probs(asked, config, "cpu")}
+    for name, read in GIVEN.items():
+        features, unlabelled, to_answer = map(read, (taught, seen, asked))
+        of_source, of_target = (StandardScaler().fit(of) for of in (features, unlabelled))
+        features = of_source.transform(features)
+        classify = linear_classifier(features, source.labels, classes, job.seed)
+        answers[f"{name}_probe"] = classify(of_source.transform(to_answer))
+        answers[f"{name}_probe_standardised"] = classify(of_target.transform(to_answer))
+    return {
+        name: {"target.test": described(probs, target_test, job)} for name, probs in answers.items()
+    }
+
+
+def knowledge_parts(frozen: Frozen) -> np.ndarray:
+    """[N, 3 H]: the means of caption and of triplets, and the caption's end token."""
+
+    def read(some: Frozen) -> torch.Tensor:
+        tokens, mask = some.tokens[:], some.mask[:]
+        halves = zip(tokens.chunk(2, 1), mask.chunk(2, 1), strict=True)
+        return torch.cat([*(masked_mean(*half) for half in halves), caption_end(tokens, mask)], 1)
+
+    return in_blocks(frozen, read).numpy()
+
+
+def pooled_maps(frozen: Frozen) -> np.ndarray:
+    """[N, W]: mean and maximum over all places of the four maps, attention included."""
+    blocks = torch.arange(len(frozen)).split(SHARD)
+    pooled = [
+        torch.cat([torch.cat([of.mean((2, 3)), of.amax((2, 3))], 1) for of in levels], 1)
+        for levels in ([map_[rows] for map_ in frozen.maps] for rows in blocks)
+    ]
+    return torch.cat(pooled).numpy()
+
+
+GIVEN = {
+    "knowledge": mean_knowledge,
+    "parts": knowledge_parts,
+    "maps": pooled_maps,
+    "knowledge_and_maps": lambda frozen: np.concatenate(
+        [knowledge_parts(frozen), pooled_maps(frozen)], 1
+    ),
+}
+
+
+def eyes(job: Job, test: Pictures) -> dict[str, dict]:
+    """Scores of the UNet as an eye, after each of the `LOOKS`.
+
+    As many labelled pictures as it needs come from seeds that no other grid knows.
+    """
+    config, classes = job.config, len(job.config.classes)
+    assert job.pictures is not None, "the grid is about numbers of labels"
+    sets, found = [], 0
+    while found < job.pictures:
+        seed = 1000 * (1 + job.seed) + len(sets)
+        sets.append(datasets.load(job.source, "train", seed=seed))
+        found += len(sets[-1])
+    labels = np.concatenate([pictures.labels for pictures in sets])[: job.pictures]
+    latents, asked = (
+        torch.cat([freeze(one, config.sizes, config.switches).latents[:] for one in some])
+        for some in (sets, [test])
+    )
+    nothing = knowledge_tokens([""], [[]], config.switches, load_text_encoder(config.sizes))
+    torch.manual_seed(job.seed)
+    model = eye.Eye(config.sizes, config.switches, nothing, classes)
+    return {
+        f"eye_after_{step}": {"target.test": described(eye.answer(one, asked), test, job)}
+        for step, one in eye.train(model, latents[: job.pictures], labels, LOOKS, job.seed)
     }
 
 
@@ -601,6 +716,15 @@ def chosen(
     }
 
 
+# Of a method that gives many lines, the first one's name.
+FIRST = {
+    "baselines": "majority",
+    "untrained": "linear_probe",
+    "controls": "text_encoder",
+    "eye": f"eye_after_{LOOKS[0]}",
+}
+
+
 def is_done(job: Job, rows: list[dict]) -> bool:
     """Is there a line of this job among these?"""
     return bool(lines_of(job, rows))
@@ -608,7 +732,7 @@ def is_done(job: Job, rows: list[dict]) -> bool:
 
 def lines_of(job: Job, rows: list[dict]) -> list[dict]:
     """The lines of the results that are this job's; of a job with many methods, the first one's."""
-    first = {"baselines": "majority", "untrained": "linear_probe"}.get(job.method, job.method)
+    first = FIRST.get(job.method, job.method)
     wanted = {"method": first, **job.about()}
     alike = [row for row in rows if wanted.items() <= row.items()]
     return [row for row in alike if row.get("pictures") == job.pictures]

@@ -4,7 +4,8 @@
 and weights), `live.json` (words, rules, where all comes from) and the pictures. The book makes
 these files when it is built and they are missing or of other code or weights.
 
-Three graphs: `look`, the VLM's picture tower and how familiar a picture is to it; `say`, one step
+Three graphs: `look`, the VLM's picture tower, how familiar a picture is to it and what it makes one
+feel; `say`, one step
 of its captions; `perceive`, all the rest: text encoder, VAE, UNet with its attention, experts,
 CLIEA.
 """
@@ -44,7 +45,7 @@ from kcdp_lib.loading import FAMILIAR, place, stack_key
 from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes
-from kcdp_lib.vision_language import VLM, vlm_pixels
+from kcdp_lib.vision_language import FEELINGS, VLM, vlm_pixels
 
 CODE = ("adapt.model", "familiar", "latents", "triplets")  # modules whose code the files repeat
 WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; it is not made here
@@ -61,22 +62,25 @@ OPSET = 18
 
 
 class Look(nn.Module):
-    """The VLM's picture tower, and how far a picture is from what it has seen."""
+    """The VLM's picture tower, how far a picture is from what it has seen, and its feelings."""
 
     def __init__(self, vlm: VLM, known: Known):
         super().__init__()
         self.vlm, self.visual, self.known = vlm, vlm.model.visual, known
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image tokens [1, P, W] and distance [1] of pixels [1, 3, S, S] (0 to 255).
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image tokens [1, P, W] of pixels [1, 3, S, S] (0 to 255), distance [1] and feelings [2].
 
-        As `vision_language.image_features` and `familiar.Known` have them.
+        As `vision_language.image_features` and `familiar.Known` have them; the feelings are int32
+        places in `vision_language.FEELINGS`, nearest first.
         """
         embedding, image_tokens = self.visual(vlm_pixels(self.vlm, pixels))
         mirrored, _ = self.visual(vlm_pixels(self.vlm, pixels.flip(-1)))
-        both = F.normalize(F.normalize(embedding, dim=-1) + F.normalize(mirrored, dim=-1), dim=-1)
+        embedding = F.normalize(embedding, dim=-1)
+        both = F.normalize(embedding + F.normalize(mirrored, dim=-1), dim=-1)
         seen = torch.cat([both, image_tokens.mean(1)], 1)
-        return image_tokens, self.known.distance(seen)
+        felt = (embedding @ self.vlm.feelings.T).topk(2).indices[0].int()
+        return image_tokens, self.known.distance(seen), felt
 
 
 class Say(nn.Module):
@@ -159,6 +163,7 @@ def pack(model: KCDP) -> tuple[bytes, dict]:
         "classes": list(model.classes),
         "words": words(model),
         "rules": rules(),
+        "feelings": FEELINGS if recipe.feelings else [],
         "familiar": {
             "distances": [round(of, 4) for of in known_to(model).distances.tolist()],
             "least": UNFAMILIAR,
@@ -180,9 +185,9 @@ def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], li
     mask[:, :9] = 1
     look, say, perceive = Look(vlm, known_to(model)), Say(vlm), Perceive(model)
     with torch.no_grad():
-        image_tokens, _ = look(pixels)
+        image_tokens, *_ = look(pixels)
     return {
-        "look": (look, {"pixels": pixels}, ["image_tokens", "distance"]),
+        "look": (look, {"pixels": pixels}, ["image_tokens", "distance", "felt"]),
         "say": (say, {"ids": ids[:1, 1:], "image_tokens": image_tokens}, ["next"]),
         "perceive": (
             perceive,

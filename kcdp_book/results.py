@@ -27,6 +27,8 @@ FOLDER = ROOT / "results"
 GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
 # of the results that the book shows beside those of this world
 FIRST_WORLD = "9d24018c8058"
+# switches that no committed line has set otherwise yet
+NEWER = ("cliea_start", "domain_norm", "feelings")
 # of a line: not what was run, but what it gave and how
 MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seconds")
 

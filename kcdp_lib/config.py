@@ -123,8 +123,10 @@ class Preset:
     # hidden width of one expert
     expert_channels: int = of_stage("training")
     lora_rank: int = of_stage("training")
-    # peak, for everything that is trained
+    # peak, for all that is trained behind the UNet ...
     learning_rate: float = of_stage("training")
+    # ... and for what is trained in it: adapters, or all of it
+    unet_rate: float = of_stage("training")
     # where in the UNet the maps are, and what it is told
     backbone: Backbone = of_stage("tokens", "maps", "training", default=BACKBONES["sd"])
 
@@ -144,7 +146,8 @@ PRESETS = {
         fpn_channels=64,
         expert_channels=128,
         lora_rank=8,
-        learning_rate=5e-3,
+        learning_rate=2e-3,
+        unet_rate=5e-4,
     ),
     "sd15": Preset(
         name="sd15",
@@ -161,6 +164,7 @@ PRESETS = {
         expert_channels=128,
         lora_rank=8,
         learning_rate=1e-4,
+        unet_rate=1e-4,
     ),
 }
 # captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
@@ -279,8 +283,9 @@ class Recipe:
     image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
     # multiply latents by the VAE's scaling factor (ours)
     latent_scaling: bool = of_stage("latents")
-    # adapters on attn2, the UNet frozen (figure) | the whole UNet | neither: maps computed once
-    trained: Literal["lora", "unet", "heads"] = of_stage("training")
+    # adapters on attn2, the UNet frozen (figure) | on all attention, feed-forward layers and the
+    # residual blocks' convolutions | the whole UNet | none of it: maps computed once
+    trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training")
     # do the cross-attention maps carry gradient (ours)
     attention_gradient: bool = of_stage("training")
     # does the predictor see k as well as v (figure)
@@ -296,6 +301,10 @@ class Recipe:
     triplet_text: Literal["spaced", "glued"] = of_stage("tokens")
     # is padding hidden from CLIEA's attention and mean (ours)
     cliea_masked: bool = of_stage("training")
+    # CLIEA begins at random | with the answer of the text encoder asked directly (ours)
+    cliea_start: Literal["random", "text_encoder"] = of_stage("training")
+    # is what experts and CLIEA read standardised, each domain by its own averages (ours)
+    domain_norm: bool = of_stage("training")
     # warm-up, then confident and class-balanced (ours) | argmax from the first step |
     # curriculum with estimated class shares, see `PseudoLabeller`
     pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage("training")
@@ -307,8 +316,6 @@ class Recipe:
     # Beyond the paper, in "best" alone (the chapter "A fair comparison"):
     # are the VLM's embeddings of picture and caption part of what is seen, beside v
     embeddings: bool = of_stage("training", default=False)
-    # is what experts and CLIEA read standardised, each domain by its own averages
-    domain_norm: bool = of_stage("training", default=False)
     # who labels the target: CLIEA's similarities (figure) | all of `KCDP.answer` | the experts |
     # the VLM asked directly
     labelled_by: Literal["similarities", "answer", "experts", "vlm"] = of_stage(
@@ -322,6 +329,9 @@ class Recipe:
     knowledge: Literal["both", "caption", "triplets", "none", "another"] = of_stage(
         "tokens", default="both"
     )
+    # does a CoCa's caption end with the feelings that it sees, as the authors ask their VLM for the
+    # emotional meaning
+    feelings: bool = of_stage("tokens", default=True)
     # the pre-trained UNet (figure) | without its attention maps | with random weights | no map
     eye: Literal["diffusion", "no_attention", "untrained", "blind"] = of_stage(
         "maps", "training", default="diffusion"
@@ -331,7 +341,7 @@ class Recipe:
     # None: the preset's
     lora_rank: Literal[1, 2, 32] | None = of_stage("training", default=None)
     # what L_ccl compares a picture with: its knowledge under each prompt (figure) | the prompts
-    # alone | nothing: there is no L_ccl
+    # alone, from a random start | nothing: there is no L_ccl
     alignment: Literal["counterfactual", "prompts", "none"] = of_stage(
         "training", default="counterfactual"
     )
@@ -361,6 +371,8 @@ RECIPES = {
         source_loss_count=1,
         triplet_text="spaced",
         cliea_masked=True,
+        cliea_start="text_encoder",
+        domain_norm=True,
         pseudo_labels="curriculum",
         learning_rate="cosine",
         shuffled=True,
@@ -377,6 +389,8 @@ RECIPES = {
         source_loss_count=2,
         triplet_text="glued",
         cliea_masked=False,
+        cliea_start="random",
+        domain_norm=False,
         pseudo_labels="raw",
         learning_rate="constant",
         shuffled=False,
@@ -387,7 +401,6 @@ RECIPES["best"] = replace(
     RECIPES["paper"],
     name="best",
     embeddings=True,
-    domain_norm=True,
     labelled_by="answer",
     labels="soft",  # not chosen by it: its pictures have no shares, and nothing changes there
 )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kcdp_lib.config import Recipe
-from kcdp_lib.tokens import attention_mask, masked_mean, used_positions
+from kcdp_lib.tokens import attention_mask, caption_end, last_token, masked_mean, used_positions
 
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
@@ -49,6 +49,13 @@ class CLIEA(nn.Module):
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
+        # Prompts alone are to say nothing of a picture's knowledge.
+        self.knows = recipe.cliea_start == "text_encoder" and recipe.alignment != "prompts"
+        if self.knows:
+            # What is learnt is added to what the text encoder knows, and at first is nothing.
+            nn.init.zeros_(self.out_proj.weight)
+            nn.init.zeros_(self.align.weight)
+            nn.init.zeros_(self.align.bias)
 
     def read(
         self,
@@ -108,10 +115,31 @@ class CLIEA(nn.Module):
         """Cosines [B, C] of the picture's v [B, 4 F] and its counterfactual texts.
 
         Before the division by the temperature. The second half of eq-cliea; tokens, masks,
-        prompts and used as in `read`.
+        prompts and used as in `read`. A recipe that starts from the text encoder adds the end
+        tokens of caption and prompts, and so begins with the answer of `ask_directly`.
         """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask, used)
-        return F.cosine_similarity(self.align(v)[:, None], texts, dim=-1)
+        seen = self.align(v)
+        if self.knows:
+            texts = texts + last_token(prompt_tokens, prompt_mask)
+            seen = seen + caption_end(tokens, mask)
+        return F.cosine_similarity(seen[:, None], texts, dim=-1)
+
+
+def ask_directly(
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    prompt_tokens: torch.Tensor,
+    prompt_mask: torch.Tensor,
+) -> torch.Tensor:
+    """Cosines [B, C] of the end tokens of captions and prompts: what the text encoder knows.
+
+    Without any training. tokens [B, 2 L, H] with bool mask [B, 2 L]; prompt_tokens [C, L, H] with
+    prompt_mask [C, L]. A baseline of chapter 05, and where CLIEA may start (chapter 04). Where the
+    recipe takes padding for text, the last position stands in for the caption's end token.
+    """
+    prompted = last_token(prompt_tokens, prompt_mask)
+    return F.cosine_similarity(caption_end(tokens, mask)[:, None], prompted, dim=-1)
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,8 @@ NAMES = {
     "source_only": "source only",
     "source_only_no_knowledge": "source only,\nno knowledge",
     "caption_only": "caption only",
+    "text_encoder": "text encoder,\nasked directly",
+    "knowledge_probe": "linear probe\nof k",
     "zero_shot_vlm": "zero-shot VLM",
     "majority": "majority",
     "linear_probe": "linear probe",

@@ -16,6 +16,8 @@ from kcdp_lib.config import Backbone, Preset, Recipe
 from kcdp_lib.loading import check_words, load_part, loading, place
 from kcdp_lib.triplets import Triplet
 
+FEELING = "feeling"  # stands before the feelings in a caption, and is their triplets' verb
+
 
 class EncodedText(NamedTuple):
     """One text, on the CPU: tau of eq-knowledge (method chapter)."""
@@ -194,6 +196,14 @@ def knowledge_tokens(
     return Knowledge(
         torch.cat([caption_tokens, triplet_tokens], 1), torch.cat([caption_mask, triplet_mask], 1)
     )
+
+
+def with_feelings(caption: str, felt: str) -> str:
+    """A caption that ends with feelings, as in "a cat , crying , feeling sad and gloomy .".
+
+    Method chapter, eq-caption. The words are those of `vision_language.feelings`.
+    """
+    return f"{caption.rstrip(' .!?')} , {FEELING} {felt} .".lstrip(" ,")
 
 
 def known_texts(

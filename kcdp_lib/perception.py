@@ -28,7 +28,12 @@ from kcdp_lib.tokens import masked_mean, used_positions
 
 EXPERTS, CHOSEN = 4, 2
 DOMAINS = ("source", "target")  # of `DomainNorm`
-LORA_TARGETS = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
+# Where adapters go, by the recipe's `trained`
+LORA_TARGETS = {
+    "lora": r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
+    "lora_all": r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)"
+    r"|conv[12]|proj_in|proj_out)",
+}
 
 
 @dataclass
@@ -229,15 +234,16 @@ def balance_loss(
 class DomainNorm(nn.Module):
     """Standardises features by the mean and variance of the domain they come from.
 
-    So a domain's style is not taken for its content (AdaBN, Li et al. 2018; chapter "A fair
-    comparison"). Sums that forget, and not a batch's own moments: a batch may hold a single
-    picture. Until a domain has been met in training, the source's are taken.
+    So a domain's style is not taken for its content (AdaBN, Li et al. 2018; method chapter,
+    eq-experts). Sums that forget, and not a batch's own moments: a batch may hold a single
+    picture. Until a domain has been met in training, the source's are taken; until any has, x
+    stays as it is. forget: what a picture weighs after the next one, with 0.9984 a half after 430.
     """
 
     sums: torch.Tensor  # [D, 2, W] for D domains and W numbers, of x and of x squared
     weight: torch.Tensor  # [D] for D domains, how many pictures they are of
 
-    def __init__(self, width: int, forget: float = 0.95):
+    def __init__(self, width: int, forget: float = 0.9984):
         super().__init__()
         self.forget = forget
         self.register_buffer("sums", torch.zeros(len(DOMAINS), 2, width))
@@ -258,12 +264,14 @@ class DomainNorm(nn.Module):
         if self.training:
             moments = torch.stack([torch.ones_like(x), x, x.square()]).detach().float()
             totals = summed(moments.sum(1))
-            self.sums[row] = self.forget * self.sums[row] + totals[1:]
-            self.weight[row] = self.forget * self.weight[row] + totals[0, 0]
+            kept = self.forget ** totals[0, 0]  # a batch in pieces is forgotten like a whole one
+            self.sums[row] = kept * self.sums[row] + totals[1:]
+            self.weight[row] = kept * self.weight[row] + totals[0, 0]
         met = self.weight[row] > 0
         sums, weight = (torch.where(met, of[row], of[0]) for of in (self.sums, self.weight))
         mean, square = sums / weight.clamp(min=1)
-        return (x - mean) * (square - mean.square()).clamp(min=1e-6).rsqrt()
+        variance = torch.where(weight > 0, square - mean.square(), 1)
+        return (x - mean) * variance.clamp(min=1e-6).rsqrt()
 
 
 class KADAP(nn.Module):
@@ -320,16 +328,16 @@ class KADAP(nn.Module):
         """Give the UNet adapters, or leave it free or frozen, as the recipe says."""
         self.unet.requires_grad_(self.recipe.trained == "unet")
         match self.recipe.trained:
-            case "lora" if self.recipe.eye != "blind":
+            case "lora" | "lora_all" if self.recipe.eye != "blind":
                 self.unet.add_adapter(
                     LoraConfig(
                         r=lora_rank,
                         lora_alpha=lora_rank,
                         init_lora_weights="gaussian",
-                        target_modules=LORA_TARGETS,
+                        target_modules=LORA_TARGETS[self.recipe.trained],
                     )
                 )
-            case "lora" | "unet" | "heads":
+            case "lora" | "lora_all" | "unet" | "heads":
                 pass
             case unknown:
                 assert_never(unknown)

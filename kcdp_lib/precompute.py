@@ -5,6 +5,8 @@ What no training changes is computed once for a set of pictures and kept in shar
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,12 +22,13 @@ from kcdp_lib.knowledge import (
     knowledge_tokens,
     load_text_encoder,
     pooled_captions,
+    with_feelings,
 )
 from kcdp_lib.latents import encode_images, load_vae
 from kcdp_lib.shards import Rows
 from kcdp_lib.tokens import used_positions
 from kcdp_lib.triplets import Parser, Triplet, load_parser
-from kcdp_lib.vision_language import VLM, load_vlm, see_and_say
+from kcdp_lib.vision_language import VLM, feelings, load_vlm, see_and_say
 from kcdp_lib.writer import Writer, load_writer
 
 # The tensors of Frozen; what else it holds is text, and maps.
@@ -124,6 +127,8 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     image_embeddings, captions, embeddings = see_and_say(
         foundations.vlm, foundations.writer, images
     )
+    felt = feelings_of(image_embeddings, foundations.vlm, foundations.writer)
+    captions = told(zip(captions, felt, strict=True), recipe)
     triplets = foundations.parse(captions)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(
@@ -136,6 +141,25 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
         embeddings,
         pooled=pooled_captions(captions, recipe, foundations.text_encoder),
     )
+
+
+def told(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
+    """What a recipe takes from pairs of a caption and feelings: both, or the caption alone.
+
+    Method chapter, eq-caption.
+    """
+    return [
+        with_feelings(caption, felt) if felt and recipe.feelings else caption
+        for caption, felt in said
+    ]
+
+
+def feelings_of(embeddings: torch.Tensor, vlm: VLM, writer: Writer | None) -> list[str]:
+    """What N pictures make one feel, by the VLM's embeddings [N, D] (method chapter, eq-caption).
+
+    Nothing where a writer captions: it was asked for feelings and has written what it sees of them.
+    """
+    return [""] * len(embeddings) if writer else feelings(vlm, embeddings)
 
 
 def freeze(
@@ -181,7 +205,8 @@ def freeze(
             "image_embeddings": torch.cat(image_embeddings),
             "embeddings": torch.cat(embeddings),
         }
-        return tensors, [text for batch in texts for text in batch]
+        felt = feelings_of(tensors["image_embeddings"], vlm, writer)
+        return tensors, list(zip(itertools.chain(*texts), felt, strict=True))
 
     @lru_cache(1)
     def vae():
@@ -192,7 +217,7 @@ def freeze(
         return {"latents": torch.cat(parts)}, []
 
     def tokens(i: int):
-        texts, text_encoder = captioned[i].texts, load_text_encoder(preset, device)
+        texts, text_encoder = told(captioned[i].texts, recipe), load_text_encoder(preset, device)
         triplets = load_parser(preset.parser)(texts)
         knowledge = knowledge_tokens(texts, triplets, recipe, text_encoder)
         # What is padding in every picture of the shard is never read: most of what would be stored
@@ -216,7 +241,7 @@ def freeze(
         ),
         mask=rows(known, "mask"),
         image_embeddings=rows(captioned, "image_embeddings"),
-        captions=[text for shard in captioned for text in shard.texts],
+        captions=[text for shard in captioned for text in told(shard.texts, recipe)],
         triplets=[
             [tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts
         ],

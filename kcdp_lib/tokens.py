@@ -56,6 +56,25 @@ def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
     return valid[:, None, None]
 
 
+def last_token(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The last real token of each text: tokens [B, T, H], bool mask [B, T] -> [B, H].
+
+    A text encoder's end token, which has read the whole text. The first for a row without any.
+    """
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask * places).amax(1)
+    return tokens.gather(1, last[:, None, None].expand(-1, 1, tokens.shape[2])).squeeze(1)
+
+
+def caption_end(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The caption's end token [B, H], of k = [caption ; triplets] (method chapter, eq-knowledge).
+
+    Tokens [B, 2 L, H] with bool mask [B, 2 L].
+    """
+    length = tokens.shape[1] // 2
+    return last_token(tokens[:, :length], mask[:, :length])
+
+
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean over the real tokens: tokens [B, T, H], bool mask [B, T] -> [B, H].
 

@@ -1,7 +1,8 @@
 """The vision-language model: what it says about a picture, and its embeddings (chapter 02).
 
 An open_clip CoCa writes the captions of eq-caption, unless a writer (`kcdp_lib.writer`) does. Its
-embeddings serve the zero-shot baseline and the recipes that look at them.
+embeddings say what a picture makes one feel, and serve the zero-shot baseline and the recipes that
+look at them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ from kcdp_lib.writer import Writer, write
 
 # open_clip's own name, and the name in the full-size CoCa's repository
 VLM_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+# Words for what a picture may make one feel: some for each class of two taxonomies, Ekman's six
+# emotions and the eight of Mikels that EmoSet and FI have. None is a class's name, and all are
+# words that the miniature VLM has read.
+FEELINGS = tuple(
+    "surprised astonished amazed joyful glad cheerful disgusted nauseated revolted afraid scared "
+    "terrified sad unhappy gloomy angry furious annoyed amused entertained contented peaceful "
+    "satisfied awed awestruck excited thrilled exhilarated".split()
+)
 ZERO_SHOT_PROMPTS = ("a {} photo", "a {} sticker", "a picture that feels {}")
 
 
@@ -38,6 +47,7 @@ class VLM(NamedTuple):
     start: int  # the token ids around a caption
     end: int
     forbidden: list[int]  # ids that no caption may hold
+    feelings: torch.Tensor  # [W, D], `FEELINGS` as it embeds them
 
 
 def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
@@ -66,7 +76,8 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
     model.eval().requires_grad_(False)
     fold_norms(model.visual)
     model.to(memory_format=torch.channels_last)  # faster on a CPU
-    return VLM(model, tokenizer, start, end, forbidden)
+    vlm = VLM(model, tokenizer, start, end, forbidden, torch.empty(0))
+    return vlm._replace(feelings=_class_centres(vlm, FEELINGS))
 
 
 def fold_norms(module: nn.Module) -> None:
@@ -155,6 +166,16 @@ def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
     name: in some data sets it holds the label.
     """
     return _write(vlm, _look(vlm, images)[1])
+
+
+def feelings(vlm: VLM, embeddings: torch.Tensor) -> list[str]:
+    """The two of `FEELINGS` nearest to each picture, "sad and gloomy", nearest first.
+
+    By the cosines with embeddings [N, D] as `embed_images` gives them. A caption says what is
+    there; the authors also ask their VLM for the emotional meaning (method chapter, eq-caption).
+    """
+    nearest = (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(2).indices
+    return [" and ".join(FEELINGS[i] for i in of_picture) for of_picture in nearest.tolist()]
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ from kcdp_lib import (
     Config,
     KCDPError,
     config,
+    datasets,
     figures,
     knowledge,
     metrics,
@@ -36,9 +38,13 @@ from kcdp_lib import (
 from kcdp_lib.adapt import adapt, baselines, folder, load_all, peers, record, training
 from kcdp_lib.adapt.__main__ import table
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
+from kcdp_lib.config import read_recipe
+from kcdp_lib.counterfactuals import ask_directly, prompts, similarity_probs
 from kcdp_lib.datasets import SIZES, Pictures, load
+from kcdp_lib.knowledge import encode_texts, load_text_encoder
 from kcdp_lib.perception import trainable_state_dict
 from kcdp_lib.pretrain.blank import write_blank
+from kcdp_lib.triplets import parse_triplets
 from kcdp_lib.world import EIGHT, Dials
 
 BASELINES = {
@@ -46,6 +52,8 @@ BASELINES = {
     "source_only",
     "source_only_no_knowledge",
     "caption_only",
+    "text_encoder",
+    "knowledge_probe",
     "linear_probe",
     "image_and_text",
     "zero_shot_vlm",
@@ -456,17 +464,49 @@ def test_every_baseline_gives_a_probability_to_every_class(finished, world, monk
     assert not np.allclose(found["linear_probe"], found["image_and_text"])
 
 
+def test_the_knowledge_baselines_read_k_and_nothing_else(world, monkeypatch):
+    """Row by row: the mean of the real tokens, and the cosines of the end tokens as chances."""
+    monkeypatch.setattr(baselines.shards, "SHARD", 5)
+    settings = Config(source=str(world / "source"), preset="blank")
+    pictures = load(str(world / "source"), "train")
+    frozen = baselines.frozen_for("full", pictures, settings, "cpu")
+    means = baselines.mean_knowledge(frozen)
+    expected = [k[real].mean(0) for k, real in zip(frozen.tokens[:], frozen.mask[:], strict=True)]
+    np.testing.assert_allclose(means, torch.stack(expected), atol=1e-6)
+    prompted = encode_texts(prompts(settings.classes), load_text_encoder(settings.sizes))
+    cosines = ask_directly(frozen.tokens[:], frozen.mask[:], *prompted)
+    np.testing.assert_allclose(
+        baselines.text_encoder_probs(frozen, settings, "cpu"), similarity_probs(cosines), atol=1e-6
+    )
+
+
+def test_the_unet_and_what_is_behind_it_have_rates_of_their_own():
+    settings = Config(preset="blank")
+    sizes = replace(settings.sizes, unet_rate=3e-4, learning_rate=4e-3)
+    for recipe, rates in (
+        ("paper", {3e-4, 4e-3}),
+        ("paper, trained=heads", {4e-3}),
+        ("paper, trained=lora_all", {3e-4, 4e-3}),
+    ):
+        model = KCDP(sizes, read_recipe(recipe))
+        groups = training.parameter_groups(model, sizes)
+        rate_of = {id(p): group["peak"] for group in groups for p in group["params"]}
+        assert set(rate_of.values()) == rates
+        for name, p in model.named_parameters():
+            expected = (3e-4 if ".unet." in name else 4e-3) if p.requires_grad else None
+            assert rate_of.get(id(p)) == expected, name
+        assert len(rate_of) == sum(len(group["params"]) for group in groups)
+
+
 def test_image_and_text_are_unit_vectors_side_by_side(world):
     settings = Config(source=str(world / "source"), preset="blank")
-    frozen, vlm = (
-        baselines.frozen_for("full", load(str(world / "source"), "train"), settings, "cpu"),
-        vision_language.load_vlm(settings.sizes),
-    )
+    pictures, vlm = load(str(world / "source"), "train"), vision_language.load_vlm(settings.sizes)
+    frozen = baselines.frozen_for("full", pictures, settings, "cpu")
     features = baselines.image_and_text(frozen)
     image, text = np.split(features, 2, axis=1)
-    np.testing.assert_allclose(
-        text, vision_language.embed_texts(vlm, frozen.captions).numpy(), atol=1e-5
-    )
+    images = datasets.read_images(pictures.files, settings.sizes.image_size)
+    captions = vision_language.caption(vlm, images)  # feelings are no part of them
+    np.testing.assert_allclose(text, vision_language.embed_texts(vlm, captions).numpy(), atol=1e-5)
     assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(
         image, axis=1
     ) == pytest.approx(1, abs=1e-5) == np.linalg.norm(text, axis=1)
@@ -1030,15 +1070,17 @@ def test_batches_are_shuffled_and_cover_all(world):
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
-    settings, optimizer, rates = (
-        Config(),
-        torch.optim.AdamW([torch.zeros(1, requires_grad=True)]),
-        [],
-    )
+    """Every group to a peak of its own."""
+    top, rates = 3e-3, []
+    groups = [
+        {"params": [torch.zeros(1, requires_grad=True)], "peak": peak} for peak in (top, top / 4)
+    ]
+    optimizer = torch.optim.AdamW(groups)
     for step in range(100):
-        training.set_learning_rate(optimizer, step, 100, settings)
-        rates.append(optimizer.param_groups[0]["lr"])
-    top = settings.sizes.learning_rate
+        training.set_learning_rate(optimizer, step, 100, Config())
+        rate, quarter = (group["lr"] for group in optimizer.param_groups)
+        assert quarter == pytest.approx(rate / 4)
+        rates.append(rate)
     assert (
         rates[0] == pytest.approx(top / 10)
         and max(rates) == pytest.approx(top)
@@ -1091,6 +1133,11 @@ def test_content_word_is_found_among_the_tokens(world):
     ids = tokenizer("a sticker of a cat , crying big tears .")["input_ids"]
     assert tokenizer.decode([ids[i] for i in positions]).strip() == "tears"
     assert record.content_word("", [], tokenizer)[0] == ""
+    for caption, wanted in (
+        ("a photo of a cat , shedding tears , feeling terrified and nauseated .", "tears"),
+        ("a photo of a cat , feeling terrified and nauseated .", "photo"),
+    ):
+        assert record.content_word(caption, parse_triplets(caption), tokenizer)[0] == wanted
 
 
 # ---------------------------------------------------------------- the run's own folder

@@ -237,7 +237,7 @@ ROWS = [
     (
         "what to train",
         parameters(recipe="best, trained=nothing"),
-        r"trained='nothing' is not known; choose one of lora, unet, heads\.",
+        r"trained='nothing' is not known; choose one of lora, lora_all, unet, heads\.",
     ),
     (
         "switch beyond the paper",

@@ -189,6 +189,8 @@ def test_every_job_of_a_grid_can_be_started_and_is_there_once():
                 "untrained",
                 "standardised_probe",
                 "cesa",
+                "controls",
+                "eye",
                 "fine_tuned",
                 "source_only",
                 "oracle",

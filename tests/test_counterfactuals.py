@@ -14,6 +14,7 @@ from kcdp_lib.counterfactuals import (
     LEAST,
     TEMPERATURE,
     PseudoLabeller,
+    ask_directly,
     counterfactual_loss,
     estimate_prior,
     prompts,
@@ -26,6 +27,7 @@ from kcdp_lib.perception import load_kadap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
+AT_RANDOM = replace(PAPER, cliea_start="random")
 B, C, L, T, H, V = 4, 6, 7, 12, 64, 256
 
 
@@ -45,6 +47,14 @@ def batch():
 def make(recipe=PAPER):
     torch.manual_seed(1)
     return CLIEA(V, H, recipe)
+
+
+def moved(cliea):
+    """As after some training: nothing is zero any more."""
+    with torch.no_grad():
+        for p in cliea.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return cliea
 
 
 def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
@@ -71,7 +81,7 @@ def test_prompts():
 
 
 def test_reading_is_self_attention_over_prompt_and_knowledge(batch):
-    cliea = make()
+    cliea = make(AT_RANDOM)
     v = batch.pop("v")
     expected = reference(cliea, **batch)
     torch.testing.assert_close(cliea.read(**batch), expected, atol=1e-5, rtol=1e-4)
@@ -84,15 +94,15 @@ def test_reading_is_self_attention_over_prompt_and_knowledge(batch):
 
 
 def test_prompts_alone_are_the_same_six_texts_for_every_picture(batch):
-    cliea = make(replace(PAPER, alignment="prompts"))
+    cliea = make(replace(AT_RANDOM, alignment="prompts"))
     v = batch.pop("v")
     read = cliea.read(**batch)
     nothing = {**batch, "mask": torch.zeros_like(batch["mask"])}
     torch.testing.assert_close(read, reference(cliea, **nothing), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(read, read[:1].expand_as(read))
-    assert not torch.allclose(read, make().read(**batch), atol=1e-3) and not torch.allclose(
-        cliea(v, **batch)[0], cliea(v, **batch)[1], atol=1e-3
-    )
+    assert not torch.allclose(
+        read, make(AT_RANDOM).read(**batch), atol=1e-3
+    ) and not torch.allclose(cliea(v, **batch)[0], cliea(v, **batch)[1], atol=1e-3)
 
 
 def test_released_recipe_reads_the_padding_too(batch):
@@ -108,8 +118,9 @@ def test_released_recipe_reads_the_padding_too(batch):
     )
 
 
-def test_padding_never_changes_a_similarity(batch):
-    cliea = make()
+@pytest.mark.parametrize("recipe", [PAPER, AT_RANDOM])
+def test_padding_never_changes_a_similarity(recipe, batch):
+    cliea = moved(make(recipe))
     expected = cliea(**batch)
     noisy = {
         **batch,
@@ -137,7 +148,7 @@ def test_padding_never_changes_a_similarity(batch):
 
 
 def test_similarities_are_cosines_of_the_intervened_prompt(batch):
-    cliea = make()
+    cliea = make(AT_RANDOM)
     similarities = cliea(**batch)
     assert similarities.shape == (B, C) and similarities.abs().max() <= 1
     torch.testing.assert_close(
@@ -163,15 +174,49 @@ def test_similarities_are_cosines_of_the_intervened_prompt(batch):
     assert (similarities - alike).abs().max() > 1e-3
 
 
-def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(batch):
-    cliea, labels = make(), torch.tensor([0, 3, 5, 1])
+def test_what_is_learnt_is_added_to_what_is_known(batch):
+    cliea = moved(make())
+    v = batch.pop("v")
+    caption = torch.stack(
+        [batch["tokens"][i, min(n, T // 2) - 1] for i, n in enumerate((3, 12, 5, 1))]
+    )
+    prompt = torch.stack(
+        [batch["prompt_tokens"][c, n - 1] for c, n in enumerate(batch["prompt_mask"].sum(1))]
+    )
+    expected = F.cosine_similarity(
+        (cliea.align(v) + caption)[:, None], reference(cliea, **batch) + prompt, dim=-1
+    )
+    torch.testing.assert_close(cliea(v, **batch), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_it_starts_with_what_the_text_encoder_knows(batch):
+    """Cosines of end tokens, whatever v is; a loop finds them one by one."""
+    v, *known = batch.values()
+    similarities = make()(**batch)
+    expected = torch.zeros(B, C)
+    for row in range(B):
+        end = min(int(batch["mask"][row].sum()), T // 2) - 1
+        for c in range(C):
+            asked = batch["prompt_tokens"][c, int(batch["prompt_mask"][c].sum()) - 1]
+            expected[row, c] = F.cosine_similarity(batch["tokens"][row, end], asked, dim=0)
+    torch.testing.assert_close(similarities, expected)
+    torch.testing.assert_close(ask_directly(*known), expected)
+    assert torch.equal(make()(**{**batch, "v": v + 1}), similarities)
+    assert not torch.allclose(make(AT_RANDOM)(**batch), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("recipe", [PAPER, AT_RANDOM])
+def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(recipe, batch):
+    cliea, labels = make(recipe), torch.tensor([0, 3, 5, 1])
     optimiser = torch.optim.AdamW(cliea.parameters(), 3e-3)
     first = counterfactual_loss(cliea(**batch), labels)
     torch.testing.assert_close(first, F.cross_entropy(cliea(**batch) / TEMPERATURE, labels))
-    for _ in range(60):
+    for step in range(60):
         optimiser.zero_grad()
         counterfactual_loss(cliea(**batch), labels).backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in cliea.parameters())
+        # behind weights that begin at zero nothing moves in the first step
+        ready = step > 0 or recipe == AT_RANDOM
+        assert all(not ready or p.grad.abs().sum() > 0 for p in cliea.parameters())
         optimiser.step()
     assert (
         counterfactual_loss(cliea(**batch), labels) < 0.1
@@ -207,7 +252,7 @@ def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
     tokens, mask = knowledge_tokens(
         ["a cat with thirty hats .", "a dog"], [many, []], recipe, encoder
     )
-    kadap = load_kadap(blank_preset(), recipe, tokens.shape[1])
+    kadap = load_kadap(blank_preset(), recipe, tokens.shape[1]).eval()
     cliea, latents = (
         CLIEA(kadap.visual_width, kadap.text_width, recipe),
         torch.randn(2, kadap.unet.config.in_channels, 8, 8),

@@ -45,7 +45,7 @@ def test_it_keeps_imagenets_weights_but_for_the_last_layer(weights):
 def test_it_learns(weights, pictures, monkeypatch):
     """Red from blue, though one label is missing."""
     images, labels = pictures
-    monkeypatch.setattr(fine_tuned, "EPOCHS", 20)
+    monkeypatch.setattr(fine_tuned, "EPOCHS", 40)
     monkeypatch.setattr(fine_tuned, "BATCH", 8)
     *_, model = fine_tuned.epochs(weights, images, labels, 2, 3e-3, seed=0)
     # its own running averages would take more steps

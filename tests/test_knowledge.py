@@ -11,7 +11,7 @@ import pytest
 import torch
 from blank import blank_preset
 
-from kcdp_lib import knowledge, paths, precompute, towers, vision_language
+from kcdp_lib import knowledge, paths, precompute, towers, vision_language, world
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
 from kcdp_lib.pretrain.stack import HIDDEN
@@ -117,6 +117,43 @@ def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images
     probs = vision_language.zero_shot(foundations.vlm, embeddings, ["happy", "fear", "anger"])
     assert probs.shape == (5, 3)
     torch.testing.assert_close(probs.sum(1), torch.ones(5))
+
+
+def test_feelings_are_the_two_words_nearest_to_a_picture(foundations, images):
+    vlm = foundations.vlm
+    embeddings = vision_language.embed_images(vlm, images)
+    words = vision_language.FEELINGS
+    assert len(set(words)) == len(words) == len(vlm.feelings) and set(words) <= {
+        word for of_class in world.EMOTION_WORDS.values() for word in of_class
+    }
+    by_word = vision_language.zero_shot(vlm, embeddings, words)
+    nearest = by_word.argsort(descending=True)[:, :2]
+    expected = [f"{words[first]} and {words[second]}" for first, second in nearest.tolist()]
+    assert vision_language.feelings(vlm, embeddings) == expected
+
+
+def test_a_caption_ends_with_feelings_and_they_become_triplets():
+    told = knowledge.with_feelings("a photo of a cat , shedding tears .", "sad and gloomy")
+    assert told == "a photo of a cat , shedding tears , feeling sad and gloomy ."
+    assert parse_triplets(told) == [
+        ("cat", "shedding", "tears"),
+        ("cat", "feeling", "sad"),
+        ("cat", "feeling", "gloomy"),
+    ]
+    assert knowledge.with_feelings("", "sad and gloomy") == "feeling sad and gloomy ."
+    for one in vision_language.FEELINGS:
+        for other in vision_language.FEELINGS:
+            told = knowledge.with_feelings("a cat .", f"{one} and {other}")
+            assert {verb for _, verb, _ in parse_triplets(told)} == {knowledge.FEELING}, told
+    free = knowledge.with_feelings("The man is very angry.", "angry and furious")
+    assert free == "The man is very angry , feeling angry and furious ."
+    silent = replace(PAPER, feelings=False)
+    said = [("a dog .", "happy and glad"), ("a cat .", "sad and gloomy")]
+    assert precompute.told(said, silent) == ["a dog .", "a cat ."]
+    assert precompute.told(said, PAPER)[1] == "a cat , feeling sad and gloomy ."
+    assert precompute.told([("It is sad.", "")], PAPER) == ["It is sad."]
+    embeddings = torch.zeros(2, 4)
+    assert precompute.feelings_of(embeddings, None, writer=SimpleNamespace()) == ["", ""]
 
 
 @torch.no_grad()
@@ -450,6 +487,7 @@ precompute.see_and_say = lambda vlm, writer, images: (
     ["a cat is crying"] * len(images),
     torch.ones(len(images), 4 * 768),
 )
+precompute.feelings = lambda vlm, embeddings: ["sad and gloomy"] * len(embeddings)
 precompute.encode_images = lambda vae, images, recipe: torch.ones(len(images), 4, 128, 128)
 precompute.knowledge_tokens = lambda said, triplets, recipe, encoder: Knowledge(
     torch.ones(len(said), 154, 768), torch.ones(len(said), 154, dtype=torch.bool)

@@ -28,11 +28,12 @@ from kcdp_lib.config import RECIPES
 from kcdp_lib.datasets import read_images
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
-from kcdp_lib.knowledge import encode_texts
+from kcdp_lib.knowledge import encode_texts, with_feelings
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes, used_positions
 from kcdp_lib.triplets import parse_triplets
+from kcdp_lib.vision_language import FEELINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 LIVE, MODEL = ROOT / "book" / "_static" / "live", ROOT / "results" / "live"
@@ -266,13 +267,14 @@ def caption_of(model: KCDP, sessions: dict, pixels: np.ndarray) -> str:
     """What the graphs say of a picture, float32 [1, 3, S, S], greedily."""
     vlm = model.foundations.vlm
     length = model.foundations.text_encoder.tokenizer.model_max_length
-    image_tokens, _ = sessions["look"].run(None, {"pixels": pixels})
+    image_tokens, _, felt = sessions["look"].run(None, {"pixels": pixels})
     ids, said = np.full((1, length - 1), vlm.model.pad_id, np.int32), [vlm.start]
     while len(said) <= ids.shape[1] and said[-1] != vlm.end:
         ids[0, : len(said)] = said
         (following,) = sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})
         said.append(int(following[len(said) - 1]))
-    return " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split())
+    caption = " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split())
+    return with_feelings(caption, " and ".join(FEELINGS[i] for i in felt))
 
 
 def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd):
@@ -281,7 +283,7 @@ def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd)
         expected = by_python(model, file)
         pixels = read_images([file], about["side"]).float().numpy()
         assert caption_of(model, sessions, pixels) == expected["caption"]
-        _, distance = sessions["look"].run(None, {"pixels": pixels})
+        _, distance, _ = sessions["look"].run(None, {"pixels": pixels})
         known = np.array(about["familiar"]["distances"])
         assert abs((known >= distance).mean() - expected["familiarity"]) < STEPS
         lines = [expected["caption"], *map(" ".join, expected["triplets"])]

@@ -40,7 +40,7 @@ def kadap():
     for name, p in model.named_parameters():
         if "lora_B" in name:
             p.data.normal_(std=0.02)  # fresh LoRA is zero: it would hide what the adapters do
-    return model
+    return model.eval()  # or its averages would move with every pass
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_merged_lora_computes_the_same(kadap, batch):
 
     So the trained adapters can be shipped as a plain UNet.
     """
-    merged = load_kadap(blank_preset(), PAPER, T)
+    merged = load_kadap(blank_preset(), PAPER, T).eval()
     with torch.no_grad():
         plain = merged(*batch)  # fresh adapters are zero
         load_trainable(merged, trainable_state_dict(kadap))
@@ -384,10 +384,11 @@ def test_each_domain_is_standardised_by_its_own_moments():
     torch.testing.assert_close(norm(source[:1], "source"), norm(source, "source")[:1])
 
 
-def test_old_pictures_are_forgotten_batch_by_batch():
+def test_old_pictures_are_forgotten_one_by_one():
+    """After four pictures, half."""
     torch.manual_seed(0)
     norm, batches, weights = (
-        DomainNorm(2, forget=0.5).train(),
+        DomainNorm(2, forget=0.5**0.25).train(),
         torch.randn(3, 4, 2),
         torch.tensor([0.25, 0.5, 1.0]),
     )
@@ -498,6 +499,22 @@ def test_maps_computed_before_are_as_good_as_latents(best, batch):
     ) and not any("lora" in name for name, _ in kadap.named_parameters())
 
 
+def test_adapters_can_reach_all_attention_and_convolutions(batch):
+    """Attention to itself and to the text, feed-forward layers, and the blocks' convolutions."""
+    kadap = load_kadap(blank_preset(), replace(PAPER, trained="lora_all"), T)
+    adapted = {
+        name.split(".lora_")[0] for name, p in kadap.unet.named_parameters() if "lora" in name
+    }
+    few = load_kadap(blank_preset(), PAPER, T)
+    assert adapted > {
+        name.split(".lora_")[0] for name, p in few.unet.named_parameters() if "lora" in name
+    }
+    for kind in (".attn1.to_q", ".attn2.to_out.0", ".ff.net.2", ".conv1", ".conv2", ".proj_in"):
+        assert any(name.endswith(kind) for name in adapted), kind
+    kadap(*batch).logits.sum().backward()
+    assert kadap.fpn.layer_blocks[0][0].weight.grad.norm() > 0
+
+
 def test_averages_are_saved_with_what_is_trained(best, batch):
     embeddings, state = torch.randn(B, WIDTH, generator=torch.Generator().manual_seed(2)), {}
     seen = seen_twice(best[1], batch, embeddings)
@@ -562,7 +579,7 @@ def test_an_untrained_eye_is_another_and_always_the_same(batch):
 
 def test_a_blind_eye_sees_nothing_but_what_was_said(batch):
     latents, tokens, mask = batch
-    kadap = load_kadap(blank_preset(), replace(PAPER, eye="blind"), T)
+    kadap = load_kadap(blank_preset(), replace(PAPER, eye="blind"), T).eval()
     kadap.unet = None  # it is not asked
     with torch.no_grad():
         seen, other, unsaid = (
@@ -616,7 +633,7 @@ def test_adapters_have_the_rank_that_is_asked_for():
 
 def test_trainable_state_round_trip(kadap, batch):
     torch.manual_seed(5)
-    other = load_kadap(blank_preset(), PAPER, T)
+    other = load_kadap(blank_preset(), PAPER, T).eval()
     state = trainable_state_dict(kadap)
     assert sum(t.numel() for t in state.values()) < 0.1 * sum(p.numel() for p in kadap.parameters())
     with torch.no_grad():

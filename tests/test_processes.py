@@ -224,7 +224,8 @@ if PartialState().is_main_process:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "recipe, accumulation", [("paper", 1), ("paper, balance=rank_std, pseudo_labels=raw", 2)]
+    "recipe, accumulation",
+    [("paper", 1), ("paper, balance=rank_std, domain_norm=False, pseudo_labels=raw", 2)],
 )
 def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accumulation):
     """Of odd batches, with pseudo-labels kept by a memory that both share.
@@ -264,12 +265,13 @@ def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accum
                 {name: file.get_tensor(name) for name in file.keys()},
                 json.loads(file.metadata()["row"]),
             )
-    assert distance(found[1][0], found[2][0]) < 1e-5 and found[1][1]["target_loss"]
+    # standardising enlarges what is rounded otherwise
+    assert distance(found[1][0], found[2][0]) < 1e-4 and found[1][1]["target_loss"]
     for name, value in found[1][1].items():
         assert (
             name == "balance"
             and accumulation > 1
-            or found[2][1][name] == pytest.approx(value, rel=1e-5)
+            or found[2][1][name] == pytest.approx(value, rel=1e-4)
         ), name
 
 
@@ -354,8 +356,9 @@ def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulatio
         step(recipe=recipe, accumulation=accumulation, one_pass=one_pass)
         for one_pass in (False, True)
     )
-    assert distance(two, one) < 1e-5 and any("unet" in name for name in two)
-    assert joint == pytest.approx(row, abs=1e-5) and row["coverage"] > 0
+    # standardising enlarges what is rounded otherwise
+    assert distance(two, one) < 1e-4 and any("unet" in name for name in two)
+    assert joint == pytest.approx(row, abs=1e-4) and row["coverage"] > 0
 
 
 class Asked(TorchDispatchMode):
@@ -373,7 +376,7 @@ class Asked(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("recipe", ["paper", "paper, domain_norm=True", "released"])
+@pytest.mark.parametrize("recipe", ["paper", "paper, domain_norm=False", "released"])
 @pytest.mark.parametrize("one_pass", [False, True])
 def test_a_step_asks_the_device_for_no_number(step, monkeypatch, recipe, one_pass):
     """Or a GPU would wait for the host. A mask on the CPU may be asked; here none is."""
@@ -421,11 +424,11 @@ def test_checkpointing_keeps_the_gradient_of_the_attention_maps():
 
 
 def test_accumulation_adds_up_to_the_batch(step, monkeypatch):
-    """All but the balance term, which is of the experts' use within a piece."""
+    """All but the balance term and the averages by domain, which are of pieces."""
     monkeypatch.setattr(training, "BALANCE_WEIGHT", 0.0)
     (whole, row, _), (pieces, parts, _) = (
-        step(recipe="paper, pseudo_labels=raw"),
-        step(recipe="paper, pseudo_labels=raw", accumulation=5),
+        step(recipe="paper, domain_norm=False, pseudo_labels=raw"),
+        step(recipe="paper, domain_norm=False, pseudo_labels=raw", accumulation=5),
     )
     assert distance(whole, pieces) < 1e-4
     assert all(

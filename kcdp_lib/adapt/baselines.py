@@ -28,14 +28,16 @@ from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config, Recipe
+from kcdp_lib.counterfactuals import ask_directly, prompts, similarity_probs
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.keys import stage_key
-from kcdp_lib.knowledge import load_text_encoder
+from kcdp_lib.knowledge import encode_texts, load_text_encoder
 from kcdp_lib.metrics import linear_classifier
 from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.perception import load_kadap
 from kcdp_lib.precompute import TENSORS, Frozen, freeze, without_knowledge
 from kcdp_lib.shards import Rows
+from kcdp_lib.tokens import masked_mean
 from kcdp_lib.vision_language import load_vlm, zero_shot
 
 WITHOUT_KNOWLEDGE = "source_only_no_knowledge"
@@ -216,6 +218,28 @@ def caption_classifier(
     return probs
 
 
+def in_blocks(frozen: Frozen, read: Callable[[Frozen], torch.Tensor]) -> torch.Tensor:
+    """What `read` makes of N pictures, [N, ...], a shard at a time (chapter 05).
+
+    The tokens of a large data set would not fit into memory.
+    """
+    starts = range(0, len(frozen), shards.SHARD)
+    return torch.cat([read(frozen[start : start + shards.SHARD]) for start in starts])
+
+
+def mean_knowledge(frozen: Frozen) -> np.ndarray:
+    """The mean of k that the experts read, [N, H] (method chapter, eq-experts)."""
+    return in_blocks(frozen, lambda some: masked_mean(some.tokens[:], some.mask[:])).numpy()
+
+
+def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarray:
+    """Probabilities [N, C] by the text encoder asked directly, without training (chapter 05)."""
+    text_encoder = load_text_encoder(config.sizes, device)
+    prompted = encode_texts(prompts(config.classes), text_encoder)
+    cosines = in_blocks(frozen, lambda some: ask_directly(some.tokens[:], some.mask[:], *prompted))
+    return similarity_probs(cosines).numpy()
+
+
 def image_and_text(frozen: Frozen) -> np.ndarray:
     """What the VLM sees in each picture beside what its own caption says, [N, 2 D].
 
@@ -305,6 +329,8 @@ def untrained_probs(
     return {
         "majority": majority(labels, len(asked), classes),
         "caption_only": caption_classifier(taught.captions, labels, asked.captions, classes),
+        "text_encoder": text_encoder_probs(asked, config, device),
+        "knowledge_probe": probe(mean_knowledge),
         "linear_probe": probe(lambda frozen: frozen.image_embeddings[:].numpy()),
         "image_and_text": probe(image_and_text),
         "zero_shot_vlm": zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy(),

@@ -88,7 +88,7 @@ class Batch(NamedTuple):
 class KCDP(nn.Module):
     """KADAP and CLIEA on one preset's frozen models (paper, figure 2).
 
-    Seed torch before: LoRA, pyramid, experts and alignment start at random.
+    Seed torch before: LoRA, pyramid, experts and parts of CLIEA start at random.
 
     classes: the names of the C emotions, which are also what the prompts say. knowledge: whether it
     is told of a picture's caption and triplets; aligned: whether CLIEA is trained, which the peers

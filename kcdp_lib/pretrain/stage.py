@@ -20,7 +20,7 @@ from kcdp_lib.pretrain.task import Task
 STEPS = {
     "text": (1500, 128),
     "vae": (8000, 32),
-    "unet": (2600, 64),
+    "unet": (3000, 64),
     "coca": (4200, 64),
 }
 PEAK = {"text": 2e-3, "vae": 2e-3, "unet": 1e-3, "coca": 1.2e-3}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -16,8 +17,11 @@ from kcdp_lib.pretrain.stage import Stage, key_of
 from kcdp_lib.pretrain.task import Task, draw_rows, kept, mixture
 from kcdp_lib.pretrain.vae import encode_latents
 
-SPOKEN = 0.6  # of the pictures that the UNet sees have their caption beside them
-CLEAN = 0.4  # of each of its batches carries almost no noise
+# Of each batch so much carries almost no noise, as where KADAP looks ...
+CLEAN = 0.5
+# ... and of it, and of the rest, so much has its caption beside it. Most of the clean ones have
+# none: an eye that is told the caption need not look.
+SPOKEN = (0.25, 0.8)
 # The UNet's maps that are aligned with what the VLM sees, those that KADAP reads, by channels.
 ALIGNED = dict(zip(BACKBONES["sd"].maps, stack.CHANNELS, strict=True))
 
@@ -69,10 +73,10 @@ class Aligned(nn.Module):
 def train_unet(task: Task) -> None:
     """Stable Diffusion's objective: predict the noise of scaled latents under the caption's tokens.
 
-    A share 1 - `SPOKEN` of the captions is empty. Padding is hidden from the cross-attention in
-    every other step, so that both recipes meet a context they know. While the UNet learns to
-    denoise, its maps are aligned with what the VLM sees; a share `CLEAN` of the batch carries
-    almost no noise, as where KADAP looks, and learns by that alone.
+    A share 1 - `SPOKEN` of the captions is empty, most where the picture is clean. Padding is
+    hidden from the cross-attention in every other step, so that both recipes meet a context they
+    know. While the UNet learns to denoise, its maps are aligned with what the VLM sees; a share
+    `CLEAN` of the batch carries almost no noise, as where KADAP looks, and learns by that alone.
     """
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
@@ -98,15 +102,16 @@ def train_unet(task: Task) -> None:
     def loss(rng, batch):
         rows = draw_rows(rng, len(latents), batch)
         rng.shuffle(rows)
+        clean = int(CLEAN * batch)
+        is_told = rng.random(batch) < np.repeat(SPOKEN, (clean, batch - clean))
         ids = tokenizer(
-            [told[i] if rng.random() < SPOKEN else "" for i in rows],
+            [told[i] if said else "" for i, said in zip(rows, is_told, strict=True)],
             padding="max_length",
             truncation=True,
             return_tensors="pt",
         ).to(task.device)
         with torch.no_grad():
             tokens = text_encoder(ids.input_ids).last_hidden_state
-        clean = int(CLEAN * batch)
         x = latents[rows].to(task.device).float() * vae.config.scaling_factor
         x = x.contiguous(memory_format=torch.channels_last)
         noise = torch.randn_like(x)

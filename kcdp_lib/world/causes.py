@@ -24,8 +24,8 @@ EIGHT = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "f
 SIX = ("surprise", "happy", "disgust", "fear", "sadness", "anger")
 TAXONOMIES = {"six": SIX, "eight": EIGHT}
 SIX_OF = {"amusement": "happy", "awe": "surprise", "contentment": "happy", "excitement": "surprise"}
-# Words for the classes of both taxonomies. Captions never use them, and pre-training never sets
-# them beside a picture of a benchmark domain.
+# Words for the classes of both taxonomies. The world's captions never use them, and pre-training
+# never sets them beside a picture of a benchmark domain.
 EMOTION_WORDS = {
     "surprise": ("surprise", "surprised", "astonished", "amazed"),
     "happy": ("happy", "joyful", "glad", "cheerful"),

@@ -357,12 +357,20 @@ export async function load(about, told) {
   return (image) => answer(image, about, speech, ort, (name, inputs) => sessions[name].run(inputs));
 }
 
+/** A caption with the two feelings at these places of their list: `knowledge.with_feelings`. */
+function withFeelings(caption, [first, second], feelings) {
+  if (!feelings.length) return caption;
+  const said = caption.replace(/[ .!?]+$/, ""),
+    felt = `feeling ${feelings[first]} and ${feelings[second]} .`;
+  return `${said} , ${felt}`.replace(/^[ ,]+/, "");
+}
+
 /** What Python's `describe` and `KCDP.answer` do for one picture. */
 async function answer(image, about, { tokenize, numbers, decode, parse }, ort, run) {
   const { words, side, triplets: room } = about;
   const started = performance.now(),
     pixels = new ort.Tensor("float32", fit(image, side), [1, 3, side, side]);
-  const { image_tokens, distance } = await run("look", { pixels }),
+  const { image_tokens, distance, felt } = await run("look", { pixels }),
     known = about.familiar.distances;
   // `familiar.Known.familiarity`
   const familiarity = known.filter((far) => far >= distance.data[0]).length / known.length;
@@ -379,7 +387,7 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
     if (token === words.caption.end) break;
     said.push(token);
   }
-  const caption = decode(said.slice(1)),
+  const caption = withFeelings(decode(said.slice(1)), felt.data, about.feelings),
     triplets = parse(caption).slice(0, room),
     texts = [caption, ...triplets.map((triplet) => triplet.join(" "))].map(tokenize);
   const ids = new Int32Array((1 + room) * words.length),
@@ -536,14 +544,15 @@ function picture(pixels, found, size) {
     );
   };
   // As in the book's figures, the first word to look at is the one that ends the last triplet, else
-  // the longest.
+  // the longest. Feelings are left aside: `record.content_word`.
   const spoken = found.triplets
+    .filter(([, verb]) => verb !== "feeling")
     .map((triplet) => triplet[2].split(" ").at(-1))
     .filter((word) => found.places.some((place) => place.word === word))
     .at(-1);
   const first = spoken
     ? found.places.findIndex((place) => place.word === spoken)
-    : best(found.places.map((place) => place.word.length));
+    : best(found.caption.split(" , feeling ")[0].split(" ").map((word) => word.length));
   const choice = (label, place, checked) =>
     h(
       "label",
