@@ -350,15 +350,18 @@ def distance(one: dict, other: dict) -> float:
     )
 
 
-@pytest.mark.parametrize("recipe, accumulation", [("paper", 1), ("released", 3)])
-def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulation):
+@pytest.mark.parametrize(
+    "recipe, accumulation, near",
+    # standardising enlarges what is rounded otherwise
+    [("paper", 1, 1e-4), ("paper, domain_norm=False", 1, 1e-5), ("released", 3, 1e-5)],
+)
+def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulation, near):
     (two, row, _), (one, joint, _) = (
         step(recipe=recipe, accumulation=accumulation, one_pass=one_pass)
         for one_pass in (False, True)
     )
-    # standardising enlarges what is rounded otherwise
-    assert distance(two, one) < 1e-4 and any("unet" in name for name in two)
-    assert joint == pytest.approx(row, abs=1e-4) and row["coverage"] > 0
+    assert distance(two, one) < near and any("unet" in name for name in two)
+    assert joint == pytest.approx(row, abs=near) and row["coverage"] > 0
 
 
 class Asked(TorchDispatchMode):
