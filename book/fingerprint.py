@@ -14,6 +14,7 @@ import grimp
 import nbformat
 
 import kcdp_lib
+from kcdp_book.lines import LABELS
 from kcdp_lib.keys import code_key
 from kcdp_lib.paths import PACKAGE, sha
 
@@ -117,8 +118,12 @@ def records(code: str) -> str:
 
 
 def named_records(code: str) -> list[Path]:
-    """The files of `results/` whose names are strings in the code, sorted."""
+    """The files of `results/` whose names are strings in the code, sorted.
+
+    Without the labels that lines refer to: a line holds their hash, so theirs is in its own.
+    """
     tree = ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     strings = {value for value in constants if isinstance(value, str)}
-    return [path for path in sorted((ROOT / "results").iterdir()) if path.stem in strings]
+    files = sorted((ROOT / "results").glob("*.json*"))
+    return [path for path in files if path.stem in strings and path != LABELS]
