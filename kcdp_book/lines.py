@@ -47,7 +47,7 @@ def unpacked(metrics: dict) -> dict:
     whole = {part: dict(scores) for part, scores in metrics.items() if isinstance(scores, dict)}
     for scores in whole.values():
         if "predicted" in scores:
-            scores["labels"] = known_labels()[scores["labels"]]
+            scores["labels"] = labels_of(scores["labels"])
             scores["predicted"] = out_of_pairs(scores["predicted"], len(scores["labels"]))
             true, predicted = (digits_of(scores[name]) for name in ("labels", "predicted"))
             scores["confusion"] = confusion(true, predicted, len(EMOTIONS)).tolist()
@@ -77,6 +77,13 @@ def digits_of(classes: str) -> np.ndarray:
 def known_labels() -> dict[str, str]:
     """All labels that lines refer to, by their key."""
     return json.loads(LABELS.read_text(encoding="utf-8")) if LABELS.exists() else {}
+
+
+def labels_of(key: str) -> str:
+    """The labels that a line refers to; KeyError if `LABELS` does not hold them."""
+    if key not in known_labels():
+        known_labels.cache_clear()  # another process may have added them
+    return known_labels()[key]
 
 
 def remember(labels: str) -> str:

@@ -44,6 +44,12 @@ def test_labels_are_kept_once(scored):
     assert known == {keys.pop(): scored["target.test"]["labels"]} and not keys
 
 
+def test_labels_that_another_process_adds_are_found(scored):
+    assert lines.known_labels() == {}
+    lines.LABELS.write_text(json.dumps({"0a": "0123"}), encoding="utf-8")
+    assert lines.labels_of("0a") == "0123"
+
+
 @pytest.mark.parametrize("classes", ("", "5", "05", "012345543", "555555"))
 def test_two_classes_fit_a_letter(classes):
     letters = lines.in_pairs(classes)
