@@ -63,9 +63,8 @@ from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
     frozen_for,
-    in_blocks,
+    knowledge_of,
     learn,
-    mean_knowledge,
     share_weights,
     standardised_probe,
     text_encoder_probs,
@@ -88,7 +87,7 @@ from kcdp_lib.precompute import Frozen, freeze
 from kcdp_lib.pretrain.coca import imagenet
 from kcdp_lib.pretrain.task import Task
 from kcdp_lib.shards import SHARD
-from kcdp_lib.tokens import caption_end, masked_mean
+from kcdp_lib.tokens import masked_mean
 from kcdp_lib.vision_language import load_vlm, zero_shot
 from kcdp_lib.world import BENCHMARK, Dials, world_key
 
@@ -524,17 +523,6 @@ def controls(
     }
 
 
-def knowledge_parts(frozen: Frozen) -> np.ndarray:
-    """[N, 3 H]: the means of caption and of triplets, and the caption's end token."""
-
-    def read(some: Frozen) -> torch.Tensor:
-        tokens, mask = some.tokens[:], some.mask[:]
-        halves = zip(tokens.chunk(2, 1), mask.chunk(2, 1), strict=True)
-        return torch.cat([*(masked_mean(*half) for half in halves), caption_end(tokens, mask)], 1)
-
-    return in_blocks(frozen, read).numpy()
-
-
 def pooled_maps(frozen: Frozen) -> np.ndarray:
     """[N, W]: mean and maximum over all places of the four maps, attention included."""
     blocks = torch.arange(len(frozen)).split(SHARD)
@@ -546,11 +534,11 @@ def pooled_maps(frozen: Frozen) -> np.ndarray:
 
 
 GIVEN = {
-    "knowledge": mean_knowledge,
-    "parts": knowledge_parts,
+    "knowledge": lambda frozen: in_blocks(frozen, masked_mean),
+    "parts": knowledge_of,
     "maps": pooled_maps,
     "knowledge_and_maps": lambda frozen: np.concatenate(
-        [knowledge_parts(frozen), pooled_maps(frozen)], 1
+        [knowledge_of(frozen), pooled_maps(frozen)], 1
     ),
 }
 

@@ -69,7 +69,7 @@ class Look(nn.Module):
         self.vlm, self.visual, self.known = vlm, vlm.model.visual, known
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Image tokens [1, P, W] of pixels [1, 3, S, S] (0 to 255), distance [1] and feelings [2].
+        """Image tokens [1, P, W] of pixels [1, 3, S, S] (0 to 255), distance [1] and feelings [3].
 
         As `vision_language.image_features` and `familiar.Known` have them; the feelings are int32
         places in `vision_language.FEELINGS`, nearest first.
@@ -79,7 +79,7 @@ class Look(nn.Module):
         embedding = F.normalize(embedding, dim=-1)
         both = F.normalize(embedding + F.normalize(mirrored, dim=-1), dim=-1)
         seen = torch.cat([both, image_tokens.mean(1)], 1)
-        felt = (embedding @ self.vlm.feelings.T).topk(2).indices[0].int()
+        felt = (embedding @ self.vlm.feelings.T).topk(3).indices[0].int()
         return image_tokens, self.known.distance(seen), felt
 
 

@@ -329,7 +329,7 @@ class Recipe:
     knowledge: Literal["both", "caption", "triplets", "none", "another"] = of_stage(
         "tokens", default="both"
     )
-    # does a CoCa's caption end with the feelings that it sees, as the authors ask their VLM for the
+    # does a CoCa's caption begin with the feelings that it sees: the authors ask their VLM for the
     # emotional meaning
     feelings: bool = of_stage("tokens", default=True)
     # the pre-trained UNet (figure) | without its attention maps | with random weights | no map

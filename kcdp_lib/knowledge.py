@@ -5,6 +5,7 @@ Caption and triplets -> k = [caption ; triplets], by the diffusion model's own t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, assert_never
@@ -16,7 +17,7 @@ from kcdp_lib.config import Backbone, Preset, Recipe
 from kcdp_lib.loading import check_words, load_part, loading, place
 from kcdp_lib.triplets import Triplet
 
-FEELING = "feeling"  # stands before the feelings in a caption, and is their triplets' verb
+FELT = re.compile(r"^feeling \S+ , \S+ and \S+ , ")  # what `with_feelings` puts before a caption
 
 
 class EncodedText(NamedTuple):
@@ -199,11 +200,17 @@ def knowledge_tokens(
 
 
 def with_feelings(caption: str, felt: str) -> str:
-    """A caption that ends with feelings, as in "a cat , crying , feeling sad and gloomy .".
+    """A caption behind its feelings: "feeling sad , gloomy and unhappy , a photo of a cat .".
 
-    Method chapter, eq-caption. The words are those of `vision_language.feelings`.
+    Method chapter, eq-caption. The words are those of `vision_language.feelings`. They come first
+    because the text encoder is causal: every token that follows has read them.
     """
-    return f"{caption.rstrip(' .!?')} , {FEELING} {felt} .".lstrip(" ,")
+    return f"feeling {felt} , {caption}"
+
+
+def without_feelings(caption: str) -> str:
+    """The caption as the VLM wrote it, `with_feelings` undone (method chapter, eq-caption)."""
+    return FELT.sub("", caption)
 
 
 def known_texts(

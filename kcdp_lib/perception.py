@@ -24,7 +24,7 @@ from kcdp_lib.config import BACKBONES, Backbone, Preset, Recipe
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.loading import load_part, loading, place
 from kcdp_lib.processes import summed
-from kcdp_lib.tokens import masked_mean, used_positions
+from kcdp_lib.tokens import knowledge_parts, used_positions
 
 EXPERTS, CHOSEN = 4, 2
 DOMAINS = ("source", "target")  # of `DomainNorm`
@@ -174,7 +174,7 @@ def attention_probabilities(
 class Experts(nn.Module):
     """Mixture of experts: a gate chooses 2 of E = 4 two-layer perceptrons for each picture.
 
-    Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; mean of k], 4 F + H,
+    Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; parts of k], 4 F + 3 H,
     or 4 F in a recipe without knowledge; hidden: width of one expert. All experts run on the whole
     batch in one product; the gate's zeros do the choosing. At this size that is faster than sorting
     pictures by expert.
@@ -320,7 +320,7 @@ class KADAP(nn.Module):
         self.pooled_width = len(channels) * fpn_channels
         self.visual_width = self.pooled_width + embedding_width * recipe.embeddings
         self.text_width = unet.config.cross_attention_dim
-        width = self.visual_width + self.text_width * recipe.knowledge_in_moe
+        width = self.visual_width + 3 * self.text_width * recipe.knowledge_in_moe
         self.norm = DomainNorm(width) if recipe.domain_norm else None
         self.experts = Experts(width, expert_channels, classes, recipe)
 
@@ -483,7 +483,7 @@ class KADAP(nn.Module):
             assert embeddings is not None, "this recipe looks at the VLM's embeddings"
             parts.append(embeddings)
         if self.recipe.knowledge_in_moe:
-            parts.append(masked_mean(tokens, mask))
+            parts.append(knowledge_parts(tokens, mask))
         x = torch.cat(parts, dim=1)
         x = self.norm(x, domain) if self.norm else x
         # v before the experts: the order in which x is used is the order in which its gradients are

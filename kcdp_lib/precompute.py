@@ -124,12 +124,12 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     One batch (eq-caption, eq-knowledge, eq-latents). S is the preset's image_size;
     `datasets.read_images` makes such images.
     """
-    image_embeddings, captions, embeddings = see_and_say(
+    image_embeddings, written, embeddings = see_and_say(
         foundations.vlm, foundations.writer, images
     )
     felt = feelings_of(image_embeddings, foundations.vlm, foundations.writer)
-    captions = told(zip(captions, felt, strict=True), recipe)
-    triplets = foundations.parse(captions)
+    captions = told(zip(written, felt, strict=True), recipe)
+    triplets = foundations.parse(written)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(
         encode_images(foundations.vae, images, recipe).cpu(),
@@ -218,7 +218,7 @@ def freeze(
 
     def tokens(i: int):
         texts, text_encoder = told(captioned[i].texts, recipe), load_text_encoder(preset, device)
-        triplets = load_parser(preset.parser)(texts)
+        triplets = load_parser(preset.parser)([written for written, _ in captioned[i].texts])
         knowledge = knowledge_tokens(texts, triplets, recipe, text_encoder)
         # What is padding in every picture of the shard is never read: most of what would be stored
         used = used_positions(knowledge.mask)

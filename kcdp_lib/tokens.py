@@ -80,7 +80,16 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
     Zeros for a row without any.
 
-    The mean of k in eq-experts and the mean over tokens in eq-cliea (method chapter).
+    The means in eq-experts and the mean over tokens in eq-cliea (method chapter).
     """
     weights = mask.to(tokens.dtype)
     return torch.einsum("bt,bth->bh", weights, tokens) / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def knowledge_parts(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """k as the experts read it [B, 3 H]: mean of caption, mean of triplets, caption's end token.
+
+    Method chapter, eq-experts. Tokens [B, 2 L, H] with bool mask [B, 2 L].
+    """
+    halves = zip(tokens.chunk(2, 1), mask.chunk(2, 1), strict=True)
+    return torch.cat([*(masked_mean(*half) for half in halves), caption_end(tokens, mask)], 1)

@@ -169,13 +169,19 @@ def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
 
 
 def feelings(vlm: VLM, embeddings: torch.Tensor) -> list[str]:
-    """The two of `FEELINGS` nearest to each picture, "sad and gloomy", nearest first.
+    """The three of `FEELINGS` nearest to each picture, "sad , gloomy and unhappy", nearest first.
 
     By the cosines with embeddings [N, D] as `embed_images` gives them. A caption says what is
     there; the authors also ask their VLM for the emotional meaning (method chapter, eq-caption).
     """
-    nearest = (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(2).indices
-    return [" and ".join(FEELINGS[i] for i in of_picture) for of_picture in nearest.tolist()]
+    nearest = (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(3).indices
+    return [named(places) for places in nearest.tolist()]
+
+
+def named(places: Sequence[int]) -> str:
+    """Three of `FEELINGS`, by their places there, as a caption has them."""
+    first, second, third = (FEELINGS[i] for i in places)
+    return f"{first} , {second} and {third}"
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:

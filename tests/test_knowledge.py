@@ -119,7 +119,7 @@ def test_embeddings_are_normalised_and_zero_shot_sums_to_one(foundations, images
     torch.testing.assert_close(probs.sum(1), torch.ones(5))
 
 
-def test_feelings_are_the_two_words_nearest_to_a_picture(foundations, images):
+def test_feelings_are_the_three_words_nearest_to_a_picture(foundations, images):
     vlm = foundations.vlm
     embeddings = vision_language.embed_images(vlm, images)
     words = vision_language.FEELINGS
@@ -127,30 +127,25 @@ def test_feelings_are_the_two_words_nearest_to_a_picture(foundations, images):
         word for of_class in world.EMOTION_WORDS.values() for word in of_class
     }
     by_word = vision_language.zero_shot(vlm, embeddings, words)
-    nearest = by_word.argsort(descending=True)[:, :2]
-    expected = [f"{words[first]} and {words[second]}" for first, second in nearest.tolist()]
+    nearest = by_word.argsort(descending=True)[:, :3]
+    expected = ["{} , {} and {}".format(*(words[i] for i in of)) for of in nearest.tolist()]
     assert vision_language.feelings(vlm, embeddings) == expected
 
 
-def test_a_caption_ends_with_feelings_and_they_become_triplets():
-    told = knowledge.with_feelings("a photo of a cat , shedding tears .", "sad and gloomy")
-    assert told == "a photo of a cat , shedding tears , feeling sad and gloomy ."
-    assert parse_triplets(told) == [
-        ("cat", "shedding", "tears"),
-        ("cat", "feeling", "sad"),
-        ("cat", "feeling", "gloomy"),
-    ]
-    assert knowledge.with_feelings("", "sad and gloomy") == "feeling sad and gloomy ."
-    for one in vision_language.FEELINGS:
-        for other in vision_language.FEELINGS:
-            told = knowledge.with_feelings("a cat .", f"{one} and {other}")
-            assert {verb for _, verb, _ in parse_triplets(told)} == {knowledge.FEELING}, told
-    free = knowledge.with_feelings("The man is very angry.", "angry and furious")
-    assert free == "The man is very angry , feeling angry and furious ."
+def test_a_caption_begins_with_feelings_which_can_be_taken_out_again():
+    written, felt = "a photo of a cat , shedding tears .", "sad , gloomy and unhappy"
+    told = knowledge.with_feelings(written, felt)
+    assert told == "feeling sad , gloomy and unhappy , a photo of a cat , shedding tears ."
+    for places in ((0, 1, 2), (27, 3, 9), (12, 20, 26)):
+        felt = vision_language.named(places)
+        assert knowledge.without_feelings(knowledge.with_feelings(written, felt)) == written
+        assert knowledge.without_feelings(knowledge.with_feelings("", felt)) == ""
+    for nothing_to_take in (written, "feeling sad , a cat .", "a cat , feeling sad , low and ill ."):
+        assert knowledge.without_feelings(nothing_to_take) == nothing_to_take
     silent = replace(PAPER, feelings=False)
-    said = [("a dog .", "happy and glad"), ("a cat .", "sad and gloomy")]
-    assert precompute.told(said, silent) == ["a dog .", "a cat ."]
-    assert precompute.told(said, PAPER)[1] == "a cat , feeling sad and gloomy ."
+    said = [("a dog .", felt), (written, "sad , gloomy and unhappy")]
+    assert precompute.told(said, silent) == ["a dog .", written]
+    assert precompute.told(said, PAPER)[1] == told
     assert precompute.told([("It is sad.", "")], PAPER) == ["It is sad."]
     embeddings = torch.zeros(2, 4)
     assert precompute.feelings_of(embeddings, None, writer=SimpleNamespace()) == ["", ""]

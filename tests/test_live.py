@@ -33,7 +33,7 @@ from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes, used_positions
 from kcdp_lib.triplets import parse_triplets
-from kcdp_lib.vision_language import FEELINGS
+from kcdp_lib.vision_language import named
 
 ROOT = Path(__file__).resolve().parents[1]
 LIVE, MODEL = ROOT / "book" / "_static" / "live", ROOT / "results" / "live"
@@ -274,7 +274,7 @@ def caption_of(model: KCDP, sessions: dict, pixels: np.ndarray) -> str:
         (following,) = sessions["say"].run(None, {"ids": ids, "image_tokens": image_tokens})
         said.append(int(following[len(said) - 1]))
     caption = " ".join(vlm.tokenizer.tokenizer.decode(said[1:-1]).split())
-    return with_feelings(caption, " and ".join(FEELINGS[i] for i in felt))
+    return with_feelings(caption, named(felt))
 
 
 def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd):

@@ -278,7 +278,7 @@ FACTS = {
     ),
     "knowledge_in_moe": (
         lambda step: step.model.kadap.experts.gate.in_features,
-        4 * 64 + HIDDEN,
+        4 * 64 + 3 * HIDDEN,
         4 * 64,
     ),
     "gate_renormalised": (

@@ -37,7 +37,7 @@ from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.perception import load_kadap
 from kcdp_lib.precompute import TENSORS, Frozen, freeze, without_knowledge
 from kcdp_lib.shards import Rows
-from kcdp_lib.tokens import masked_mean
+from kcdp_lib.tokens import knowledge_parts
 from kcdp_lib.vision_language import load_vlm, zero_shot
 
 WITHOUT_KNOWLEDGE = "source_only_no_knowledge"
@@ -218,26 +218,28 @@ def caption_classifier(
     return probs
 
 
-def in_blocks(frozen: Frozen, read: Callable[[Frozen], torch.Tensor]) -> torch.Tensor:
-    """What `read` makes of N pictures, [N, ...], a shard at a time (chapter 05).
+def in_blocks(
+    frozen: Frozen, read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> np.ndarray:
+    """What `read` makes of the tokens and mask of N pictures, [N, ...], a shard at a time.
 
-    The tokens of a large data set would not fit into memory.
+    For chapter 05. The tokens of a large data set would not fit into memory.
     """
     starts = range(0, len(frozen), shards.SHARD)
-    return torch.cat([read(frozen[start : start + shards.SHARD]) for start in starts])
+    blocks = (frozen[start : start + shards.SHARD] for start in starts)
+    return torch.cat([read(some.tokens[:], some.mask[:]) for some in blocks]).numpy()
 
 
-def mean_knowledge(frozen: Frozen) -> np.ndarray:
-    """The mean of k that the experts read, [N, H] (method chapter, eq-experts)."""
-    return in_blocks(frozen, lambda some: masked_mean(some.tokens[:], some.mask[:])).numpy()
+def knowledge_of(frozen: Frozen) -> np.ndarray:
+    """What the experts read of k, [N, 3 H] (method chapter, eq-experts)."""
+    return in_blocks(frozen, knowledge_parts)
 
 
 def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarray:
     """Probabilities [N, C] by the text encoder asked directly, without training (chapter 05)."""
     text_encoder = load_text_encoder(config.sizes, device)
     prompted = encode_texts(prompts(config.classes), text_encoder)
-    cosines = in_blocks(frozen, lambda some: ask_directly(some.tokens[:], some.mask[:], *prompted))
-    return similarity_probs(cosines).numpy()
+    return in_blocks(frozen, lambda *of: similarity_probs(ask_directly(*of, *prompted)))
 
 
 def image_and_text(frozen: Frozen) -> np.ndarray:
@@ -330,7 +332,7 @@ def untrained_probs(
         "majority": majority(labels, len(asked), classes),
         "caption_only": caption_classifier(taught.captions, labels, asked.captions, classes),
         "text_encoder": text_encoder_probs(asked, config, device),
-        "knowledge_probe": probe(mean_knowledge),
+        "knowledge_probe": probe(knowledge_of),
         "linear_probe": probe(lambda frozen: frozen.image_embeddings[:].numpy()),
         "image_and_text": probe(image_and_text),
         "zero_shot_vlm": zero_shot(vlm, asked.image_embeddings[:], config.classes).numpy(),

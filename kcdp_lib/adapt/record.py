@@ -35,7 +35,7 @@ from kcdp_lib.config import Config, pick_precision
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
 from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
-from kcdp_lib.knowledge import FEELING, Triplet, load_text_encoder
+from kcdp_lib.knowledge import Triplet, load_text_encoder, without_feelings
 from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import Frozen, freeze
@@ -335,13 +335,13 @@ def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[
     """A word that says much of a caption, and its token positions in k, int64 [n].
 
     The one that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the
-    caption's longest. Feelings are left aside, which lie nowhere in a picture.
+    caption's longest. Feelings are left aside: they lie nowhere in a picture.
     """
-    words = caption.split(f" , {FEELING} ")[0].split()
+    words = without_feelings(caption).split()
     named = [
         object_.split()[-1]
-        for _, verb, object_ in triplets
-        if verb != FEELING and object_.strip() and object_.split()[-1] in words
+        for *_, object_ in triplets
+        if object_.strip() and object_.split()[-1] in words
     ]
     word = named[-1] if named else max(words, key=len, default="")
     return word, word_positions(caption, word, tokenizer)

@@ -357,12 +357,10 @@ export async function load(about, told) {
   return (image) => answer(image, about, speech, ort, (name, inputs) => sessions[name].run(inputs));
 }
 
-/** A caption with the two feelings at these places of their list: `knowledge.with_feelings`. */
-function withFeelings(caption, [first, second], feelings) {
+/** A caption behind the three feelings at these places of their list: `knowledge.with_feelings`. */
+function withFeelings(caption, [first, second, third], feelings) {
   if (!feelings.length) return caption;
-  const said = caption.replace(/[ .!?]+$/, ""),
-    felt = `feeling ${feelings[first]} and ${feelings[second]} .`;
-  return `${said} , ${felt}`.replace(/^[ ,]+/, "");
+  return `feeling ${feelings[first]} , ${feelings[second]} and ${feelings[third]} , ${caption}`;
 }
 
 /** What Python's `describe` and `KCDP.answer` do for one picture. */
@@ -387,8 +385,9 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
     if (token === words.caption.end) break;
     said.push(token);
   }
-  const caption = withFeelings(decode(said.slice(1)), felt.data, about.feelings),
-    triplets = parse(caption).slice(0, room),
+  const written = decode(said.slice(1)),
+    caption = withFeelings(written, felt.data, about.feelings),
+    triplets = parse(written).slice(0, room),
     texts = [caption, ...triplets.map((triplet) => triplet.join(" "))].map(tokenize);
   const ids = new Int32Array((1 + room) * words.length),
     mask = new Float32Array(ids.length);
@@ -410,6 +409,7 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
   });
   return {
     caption,
+    written: written.split(" ").length, // words of the caption that are no feelings: its last ones
     triplets,
     places,
     familiarity,
@@ -544,15 +544,15 @@ function picture(pixels, found, size) {
     );
   };
   // As in the book's figures, the first word to look at is the one that ends the last triplet, else
-  // the longest. Feelings are left aside: `record.content_word`.
-  const spoken = found.triplets
-    .filter(([, verb]) => verb !== "feeling")
-    .map((triplet) => triplet[2].split(" ").at(-1))
-    .filter((word) => found.places.some((place) => place.word === word))
-    .at(-1);
+  // the longest that the VLM wrote: `record.content_word`.
+  const written = found.places.slice(found.places.length - found.written),
+    spoken = found.triplets
+      .map((triplet) => triplet[2].split(" ").at(-1))
+      .filter((word) => found.places.some((place) => place.word === word))
+      .at(-1);
   const first = spoken
     ? found.places.findIndex((place) => place.word === spoken)
-    : best(found.caption.split(" , feeling ")[0].split(" ").map((word) => word.length));
+    : found.places.indexOf(written[best(written.map((place) => place.word.length))]);
   const choice = (label, place, checked) =>
     h(
       "label",
