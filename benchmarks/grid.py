@@ -63,6 +63,7 @@ from kcdp_lib.adapt.baselines import (
     baseline,
     baseline_probs,
     frozen_for,
+    in_blocks,
     knowledge_of,
     learn,
     share_weights,

@@ -124,9 +124,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     One batch (eq-caption, eq-knowledge, eq-latents). S is the preset's image_size;
     `datasets.read_images` makes such images.
     """
-    image_embeddings, written, embeddings = see_and_say(
-        foundations.vlm, foundations.writer, images
-    )
+    image_embeddings, written, embeddings = see_and_say(foundations.vlm, foundations.writer, images)
     felt = feelings_of(image_embeddings, foundations.vlm, foundations.writer)
     captions = told(zip(written, felt, strict=True), recipe)
     triplets = foundations.parse(written)

@@ -87,9 +87,9 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def knowledge_parts(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """k as the experts read it [B, 3 H]: mean of caption, mean of triplets, caption's end token.
+    """What the experts read of k: means of caption and of triplets, the caption's end token.
 
-    Method chapter, eq-experts. Tokens [B, 2 L, H] with bool mask [B, 2 L].
+    Method chapter, eq-experts. Tokens [B, 2 L, H] with bool mask [B, 2 L] -> [B, 3 H].
     """
     halves = zip(tokens.chunk(2, 1), mask.chunk(2, 1), strict=True)
     return torch.cat([*(masked_mean(*half) for half in halves), caption_end(tokens, mask)], 1)

@@ -140,7 +140,11 @@ def test_a_caption_begins_with_feelings_which_can_be_taken_out_again():
         felt = vision_language.named(places)
         assert knowledge.without_feelings(knowledge.with_feelings(written, felt)) == written
         assert knowledge.without_feelings(knowledge.with_feelings("", felt)) == ""
-    for nothing_to_take in (written, "feeling sad , a cat .", "a cat , feeling sad , low and ill ."):
+    for nothing_to_take in (
+        written,
+        "feeling sad , a cat .",
+        "a cat , feeling sad , low and ill .",
+    ):
         assert knowledge.without_feelings(nothing_to_take) == nothing_to_take
     silent = replace(PAPER, feelings=False)
     said = [("a dog .", felt), (written, "sad , gloomy and unhappy")]
