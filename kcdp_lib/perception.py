@@ -175,9 +175,9 @@ class Experts(nn.Module):
     """Mixture of experts: a gate chooses 2 of E = 4 two-layer perceptrons for each picture.
 
     Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; parts of k],
-    4 F + 3 H, or 4 F in a recipe without knowledge; hidden: width of one expert. All experts run on the whole
-    batch in one product; the gate's zeros do the choosing. At this size that is faster than sorting
-    pictures by expert.
+    4 F + 3 H, or 4 F in a recipe without knowledge; hidden: width of one expert. All experts run on
+    the whole batch in one product; the gate's zeros do the choosing. At this size that is faster
+    than sorting pictures by expert.
     """
 
     def __init__(self, width: int, hidden: int, classes: int, recipe: Recipe):
