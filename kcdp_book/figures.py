@@ -788,9 +788,9 @@ def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
     with matplotlib.rc_context(
         {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titlesize": 10}
     ):
-        figure = Figure(figsize=(10.5, 3.6 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(10.5, 3.9 * len(rows)), layout="constrained")
         grid = figure.subplots(
-            2 * len(rows), len(classes), squeeze=False, height_ratios=[1.5, 1] * len(rows)
+            2 * len(rows), len(classes), squeeze=False, height_ratios=[1.75, 1] * len(rows)
         )
         for (pictures, bars_), (domain, row) in zip(
             grid.reshape(len(rows), 2, -1), rows.items(), strict=True
@@ -803,13 +803,13 @@ def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
                 picture.set(
                     xticks=[],
                     yticks=[],
-                    ylim=(1.5 * len(row["images"][place][0]), -0.5),
+                    ylim=(1.75 * len(row["images"][place][0]), -0.5),
                     ylabel=domain if not place else "",
                 )
                 picture.spines[:].set_visible(False)
                 picture.text(
                     0.5,
-                    0.31,
+                    0.41,
                     textwrap.fill(plain_caption(row["captions"][place]), 23),
                     transform=picture.transAxes,
                     ha="center",
