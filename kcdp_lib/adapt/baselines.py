@@ -239,7 +239,10 @@ def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarra
     """Probabilities [N, C] by the text encoder asked directly, without training (chapter 05)."""
     text_encoder = load_text_encoder(config.sizes, device)
     prompted = encode_texts(prompts(config.classes), text_encoder)
-    return in_blocks(frozen, lambda *of: similarity_probs(ask_directly(*of, *prompted)))
+    return in_blocks(
+        frozen,
+        lambda *of: similarity_probs(ask_directly(*of, *prompted)),  # type: ignore[call-arg]
+    )
 
 
 def image_and_text(frozen: Frozen) -> np.ndarray:
