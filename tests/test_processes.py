@@ -265,8 +265,9 @@ def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accum
                 {name: file.get_tensor(name) for name in file.keys()},
                 json.loads(file.metadata()["row"]),
             )
-    # standardising enlarges what is rounded otherwise
-    assert distance(found[1][0], found[2][0]) < 1e-4 and found[1][1]["target_loss"]
+    # To standardise by seven pictures is to divide by small deviations, which enlarges rounding.
+    bound = 1e-5 if "domain_norm=False" in recipe else 5e-4
+    assert distance(found[1][0], found[2][0]) < bound and found[1][1]["target_loss"]
     for name, value in found[1][1].items():
         assert (
             name == "balance"
