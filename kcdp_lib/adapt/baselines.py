@@ -166,8 +166,7 @@ def with_maps(
         return {str(level): torch.cat(of_level).cpu() for level, of_level in levels}, []
 
     parts = shards.compute(
-        [f"maps-{sha(made_by, *pictures.keys[block[0] : block[-1] + 1])}" for block in blocks],
-        look,
+        [f"maps-{sha(made_by, *pictures.keys[block[0] : block[-1] + 1])}" for block in blocks], look
     )
     levels = range(len(config.sizes.backbone.maps))
     maps = [Rows([shard.tensors[str(level)] for shard in parts]) for level in levels]

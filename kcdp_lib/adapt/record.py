@@ -166,11 +166,7 @@ def write_run(
 
 
 def write_figures(
-    out: Path,
-    config: Config,
-    trained: Trained,
-    answers: dict[str, Answers],
-    results: dict,
+    out: Path, config: Config, trained: Trained, answers: dict[str, Answers], results: dict
 ) -> None:
     """Draw the run's figures into figures/.
 
