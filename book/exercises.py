@@ -4,7 +4,7 @@
 
 One source: a chapter holds its exercises with their solutions, which run and are compared as
 everything else. Here the solutions are taken out: cells tagged "solution" become a place to write,
-and the boxes that explain them go. What is there already is left alone, for somebody may have
+and the folded answers go. What is there already is left alone, for somebody may have
 worked in it.
 """
 
@@ -17,21 +17,19 @@ import nbformat
 from kcdp_lib.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
+EXERCISE = re.compile(r"^#{2,3} (Exercise(?: \d)?: [^\n]+)$", re.MULTILINE)
+SOLUTION = re.compile(r"<details>\n<summary>Solution.*?</details>\n*", re.DOTALL)
+STUB = "# Your code here."
 SOURCES = [
     path
     for folder in ("notebooks", "book")
     for path in sorted((ROOT / folder).glob("*.ipynb"))
-    if "{admonition} Exercise" in path.read_text(encoding="utf-8")
+    if any(EXERCISE.search(cell.source) for cell in nbformat.read(path, as_version=4).cells)
 ]
-BOX = r"```\{admonition\} %s\n(?::class:[^\n]*\n)?(.*?)\n```\n*"
-STUB = "# Your code here."
 
 
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as a participant gets it: nothing run, nothing solved.
-
-    JupyterLab shows no boxes, so an exercise becomes a heading with its text.
-    """
+    """The notebook as a participant gets it: nothing run, nothing solved."""
     kept = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -42,10 +40,7 @@ def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 None,
             )
         else:
-            cell.source = re.sub(BOX % r"(Solution[^\n]*)", "", cell.source, flags=re.DOTALL)
-            cell.source = re.sub(
-                BOX % r"(Exercise[^\n]*)", r"### \1\n\n\2\n\n", cell.source, flags=re.DOTALL
-            ).strip()
+            cell.source = SOLUTION.sub("", cell.source).strip()
         cell.metadata = nbformat.from_dict(
             {"tags": ["parameters"]} if "parameters" in cell.metadata.get("tags", []) else {}
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 from _ext.glued import glued_texts
+from exercises import EXERCISE
 from markdown_it import MarkdownIt
 
 from kcdp_book.pictures import picture
@@ -21,7 +22,7 @@ from kcdp_lib.command import command
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-BOX = re.compile(r"```\{admonition\} (Exercise[^\n]*)\n:class: tip\n(.*?)\n```", re.DOTALL)
+ASKED = re.compile(EXERCISE.pattern + r"\n+(.*?)(?=^#|\Z)", re.MULTILINE | re.DOTALL)
 PAGE = (ROOT / "book" / "_templates" / "slides.html").read_text(encoding="utf-8")
 
 
@@ -36,7 +37,7 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
             heading = (re.findall(r"^## (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
             slides += [
                 slide("exercise", f"<h2>{text(name)}</h2>{prose(asked, values)}")
-                for name, asked in BOX.findall(cell.source)
+                for name, asked in ASKED.findall(cell.source)
             ]
             slides += [
                 figure(heading, alt, "image/svg+xml", (path.parent / file).read_bytes(), "", values)
@@ -114,22 +115,14 @@ def slide(kind: str, content: str) -> str:
 def prose(markdown: str, values: dict[str, str]) -> str:
     """MyST as HTML.
 
-    Numbers that were glued are put in and references to code become its name. Citations go, and so
-    do links to pages that are not here.
+    Numbers that were glued are put in. Citations go, and of a link its words stay.
     """
     markdown = re.sub(
         r"\{glue:text\}`([^`:]+)(?::([^`]+))?`",
         lambda found: format(float(values[found[1]]), found[2]) if found[2] else values[found[1]],
         markdown,
     )
-    markdown = re.sub(r"\s*\((\{cite:p\}`[^`]*`)\)|\s*\{cite:p\}`[^`]*`", "", markdown)
-    markdown = re.sub(r", \{eq\}`[^`]*`|\s*\(\{eq\}`[^`]*`\)", "", markdown)
-    markdown = re.sub(r"\{eq\}`eq-([^`]*)`", r"equation *\1*", markdown)
-    markdown = re.sub(
-        r"\{py:\w+\}`~(?:\w+\.)*(\w+)`|\{py:\w+\}`([^`]+)`",
-        lambda found: f"`{found[1] or found[2]}`",
-        markdown,
-    )
+    markdown = re.sub(r"\s*\[\\\[[^\]]*\]\]\(#\w+\)", "", markdown)
     markdown = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", markdown)
     return (
         MarkdownIt()

@@ -403,8 +403,8 @@ def test_every_reference_is_cited_and_every_citation_is_there():
     )
     cited = {
         key.strip()
-        for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`", prose())
-        for key in keys.split(",")
+        for keys in re.findall(r"\{cite:[pt]+\}`([^`]+)`|\\\]\]\(#(\w+)\)", prose())
+        for key in "".join(keys).split(",")
     }
     assert not known ^ cited, f"only in one of the two: {sorted(known ^ cited)}"
 

@@ -263,6 +263,7 @@ def solutions(cells: list) -> list:
     return [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
 
 
+EXERCISE = script("exercises").EXERCISE
 EXERCISED = [
     path
     for folder in ("notebooks", "book")
@@ -273,15 +274,15 @@ EXERCISED = [
 
 @pytest.mark.parametrize("path", EXERCISED, ids=lambda path: path.stem)
 def test_every_notebook_has_exercises_and_every_exercise_its_solution(path):
-    """A box that explains it and a cell that was run and has said something, hidden on the page.
+    """An answer that unfolds and a cell that was run and has said something, hidden on the page.
 
     Chapters have two.
     """
     cells = cells_of(path)
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    asked = text.count("{admonition} Exercise")
+    asked = len(EXERCISE.findall(text))
     assert (
-        asked == text.count("{admonition} Solution") >= (2 if path in CHAPTERS else 1)
+        asked == text.count("<summary>Solution") >= (2 if path in CHAPTERS else 1)
         and "Try it" not in text
     )
     assert asked == len(solutions(cells))
@@ -307,10 +308,10 @@ def test_exercise_versions_hold_nothing_of_the_solutions(tmp_path):
         nbformat.validate(nbformat.read(tmp_path / source.name, as_version=4))
         text = "\n".join(cell.source for cell in made)
         assert (
-            "Solution" not in text
-            and "{admonition} Exercise" not in text
-            and text.count("### Exercise")
-            == sum(cell.source.count("{admonition} Exercise") for cell in whole)
+            "<summary>Solution" not in text
+            and "</details>" not in text
+            and len(EXERCISE.findall(text))
+            == sum(len(EXERCISE.findall(cell.source)) for cell in whole)
         )
         assert [cell.source for cell in made].count(exercises.STUB) == len(solutions(whole))
         assert all(cell.source not in text for cell in solutions(whole))
@@ -373,7 +374,7 @@ def test_there_are_slides_of_every_chapter_with_its_figures_and_exercises(slides
             for output in cell.outputs
             if (shown := picture(output))
         ]
-        exercises = sum(cell.source.count("{admonition} Exercise") for cell in cells)
+        exercises = sum(len(EXERCISE.findall(cell.source)) for cell in cells)
         assert f'href="{path.stem}.html"' in index
         shown = re.findall("data:image/(?:png|jpeg);base64,", page)
         assert pictures and len(shown) == len(pictures)
@@ -418,11 +419,11 @@ def test_a_slide_says_what_the_chapter_says_of_its_figure():
     )
     assert (
         slides.prose(
-            "At {glue:text}`f1:.2f` ({cite:p}`a2020b`), $k = [c\\,; t]$ by "
-            "{py:func}`~kcdp_lib.perception.look`, {eq}`eq-x`.",
+            "At {glue:text}`f1:.2f` [\\[A and B, 2020\\]](#a2020b), $k = [c\\,; t]$ by "
+            "[`look`](#kcdp_lib.perception.look), equation [(2)](#eq-x).",
             {"f1": "0.456"},
         )
-        == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>.</p>\n"
+        == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>, equation (2).</p>\n"
     )
 
 
@@ -460,7 +461,7 @@ def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):
         for path in EXERCISED
         for cell in cells_of(path)
         if cell.cell_type == "markdown"
-        for title in re.findall(r"\{admonition\} Exercise(?: \d)?: (.+)", cell.source)
+        for title in re.findall(r"^#{2,3} Exercise(?: \d)?: (.+)", cell.source, re.MULTILINE)
     ]
     assert len(asked) == 22 and all(f"| {title} |" in GUIDE for title in asked)
     headings = {
