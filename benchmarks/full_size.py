@@ -72,20 +72,30 @@ def random_preset(name: str = "sd15") -> Preset:
 
 
 def write(folder: Path) -> None:
-    """Both folders.
+    """Both folders: `diffusion` and `vlm`."""
+    write_diffusion(folder / "diffusion")
+    write_vlm(folder / "vlm")
 
-    `diffusion` has fp16 safetensors under diffusers' variant names, `vlm` is as open_clip reads it.
+
+def write_diffusion(folder: Path, vae: dict = VAE, unet: dict = UNET, text: dict = TEXT) -> None:
+    """A pipeline of given sizes with random weights.
+
+    As downloaded: fp16 safetensors under diffusers' variant names.
     """
-    diffusion, vlm = folder / "diffusion", folder / "vlm"
     torch.manual_seed(0)
     for name, make in (
-        ("vae", lambda: AutoencoderKL(**VAE)),
-        ("unet", lambda: UNet2DConditionModel(**UNET)),
-        ("text_encoder", lambda: CLIPTextModel(CLIPTextConfig(**TEXT))),
+        ("vae", lambda: AutoencoderKL(**vae)),
+        ("unet", lambda: UNet2DConditionModel(**unet)),
+        ("text_encoder", lambda: CLIPTextModel(CLIPTextConfig(**text))),
     ):
-        make().half().save_pretrained(diffusion / name, variant="fp16")
-    PNDMScheduler(**SCHEDULER).save_pretrained(diffusion / "scheduler")
-    clip_tokenizer().save_pretrained(diffusion / "tokenizer")
+        make().half().save_pretrained(folder / name, variant="fp16")
+    PNDMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    clip_tokenizer().save_pretrained(folder / "tokenizer")
+
+
+def write_vlm(vlm: Path) -> None:
+    """CoCa ViT-L/14 with random weights, as open_clip reads it."""
+    torch.manual_seed(0)
     config = open_clip.get_model_config("coca_ViT-L-14")
     vlm.mkdir(parents=True, exist_ok=True)
     coca = open_clip.create_model("coca_ViT-L-14")

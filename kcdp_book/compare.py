@@ -22,6 +22,7 @@ from kcdp_book.results import interval
 from kcdp_lib import datasets, world
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.figures import NAMES
 from kcdp_lib.metrics import paired_difference_over_seeds
 from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
 
@@ -145,6 +146,23 @@ def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
         np.array(list(row["metrics"]["target.test"][name]), dtype=int)
         for name in ("labels", "predicted")
     )
+
+
+def name_of(method: str) -> str:
+    """What tables and figures call a method, in one line."""
+    return NAMES[method].replace("\n", " ")
+
+
+def scores(found: dict) -> np.ndarray:
+    """Macro-F1 [N], 0 to 1, on the target's test pictures: of each line of `runs`, `everywhere`."""
+    return np.array([row["metrics"]["target.test"]["macro_f1"] for row in found.values()])
+
+
+def verdict(gain: dict) -> str:
+    """What `difference` says, in points and in a word."""
+    mean, low, high = 100 * np.array([gain["macro_f1"], *gain["macro_f1_interval"]])
+    word = "ahead" if low > 0 else "behind" if high < 0 else "no clear difference"
+    return f"{mean:+5.1f} points [{low:+.1f}, {high:+.1f}]: {word}"
 
 
 def difference(one: dict, other: dict) -> dict:

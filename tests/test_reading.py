@@ -71,7 +71,7 @@ def test_an_exercise_shows_no_raw_mark_up(path):
 def test_raw_mark_up_is_noticed():
     shown = "{eq}`eq-x`, {py:func}`a`\n```{admonition} B\n:::{margin}\n$$\na\n$$ (eq-a) {{ b }}"
     assert len(raw(shown)) == 6
-    assert not raw("[(2)](#eq-x) `{a}` $x_{ab}`$ ```python\n{'a': `b`}\n$$\n\\frac{a}{b}\n$$")
+    assert not raw("[(2)](#eq-x) `{a}` $x_{ab}$ ```python\n{'a': `b`}\n$$\n\\frac{a}{b}\n$$")
 
 
 @each_page

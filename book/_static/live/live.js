@@ -409,7 +409,7 @@ async function answer(image, about, { tokenize, numbers, decode, parse }, ort, r
   });
   return {
     caption,
-    written: written.split(" ").length, // words of the caption that are no feelings: its last ones
+    writtenWords: written.split(" ").length, // of the caption, without its feelings: its last ones
     triplets,
     places,
     familiarity,
@@ -472,8 +472,8 @@ function magma(x) {
 }
 
 /**
- * A table of bars: a row is [name, value, text]; the longest is marked, in words too. from and to
- * are the ends of the axis.
+ * A table of bars, each from zero: a row is [name, value, text]; the greatest is marked, in words
+ * too. from and to are the ends of the axis.
  */
 function bars(title, rows, from, to, mark) {
   const winner = best(rows.map((row) => row[1])),
@@ -487,7 +487,8 @@ function bars(title, rows, from, to, mark) {
       {},
       ...rows.map(([name, value, text], i) => {
         const bar = h("span", { className: "live-bar" });
-        bar.style.width = `${at(value)}%`;
+        bar.style.left = `${at(Math.min(value, 0))}%`;
+        bar.style.width = `${at(Math.abs(value) + from)}%`;
         return h(
           "tr",
           { className: i === winner ? "live-best" : "" },
@@ -506,6 +507,18 @@ function bars(title, rows, from, to, mark) {
   );
 }
 
+/** The picture as the model sees it, before anything is known of it. */
+function plain(pixels, size) {
+  const canvas = h("canvas", { width: size, height: size, role: "img" }),
+    image = new ImageData(size, size),
+    area = size * size;
+  for (let i = 0; i < area; i++)
+    image.data.set([pixels[i], pixels[area + i], pixels[2 * area + i], 255], 4 * i);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.setAttribute("aria-label", "The picture, as the model sees it.");
+  return h("figure", { className: "live-picture" }, canvas);
+}
+
 /** Where on the picture a map is strongest, in words. */
 function strongest(map, size) {
   const at = best(map),
@@ -515,10 +528,10 @@ function strongest(map, size) {
 }
 
 /**
- * The picture as the model sees it, with the attention to a word of its caption laid over it; and
- * the choice of the word: [figure, choice].
+ * The picture as the model sees it, on which the attention to a word of its caption can be laid,
+ * and the choice of the word: [figure, choice]. At first a map is shown, or the picture alone.
  */
-function picture(pixels, found, size) {
+function picture(pixels, found, size, mapped) {
   const area = size * size,
     canvas = h("canvas", { width: size, height: size, role: "img" }),
     context = canvas.getContext("2d");
@@ -545,7 +558,7 @@ function picture(pixels, found, size) {
   };
   // As in the book's figures, the first word to look at is the one that ends the last triplet, else
   // the longest that the VLM wrote: `record.content_word`.
-  const written = found.places.slice(found.places.length - found.written),
+  const written = found.places.slice(-found.writtenWords),
     spoken = found.triplets
       .map((triplet) => triplet[2].split(" ").at(-1))
       .filter((word) => found.places.some((place) => place.word === word))
@@ -560,7 +573,7 @@ function picture(pixels, found, size) {
       h("input", { type: "radio", name: "live-word", checked, onchange: () => draw(place) }),
       h("span", {}, label),
     );
-  draw(found.places[first]);
+  draw(mapped ? found.places[first] : null);
   const key = h(
     "figcaption",
     { className: "live-key" },
@@ -574,8 +587,8 @@ function picture(pixels, found, size) {
       "fieldset",
       { className: "live-words" },
       h("legend", {}, "Attention to a word of the caption"),
-      ...found.places.map((place, i) => choice(place.word, place, i === first)),
-      choice("no map", null, false),
+      ...found.places.map((place, i) => choice(place.word, place, mapped && i === first)),
+      choice("no map", null, !mapped),
     ),
   ];
 }
@@ -597,7 +610,7 @@ function familiar(familiarity, least) {
   );
 }
 
-/** All results of one picture. */
+/** All results of one picture; truth is what an example was drawn as, undefined of a reader's own. */
 function results(pixels, found, about, truth) {
   const [answer, fits] = [
     about.classes[best(found.probabilities)],
@@ -606,7 +619,7 @@ function results(pixels, found, about, truth) {
   const triplets = found.triplets.length
     ? found.triplets.map((triplet) => h("li", {}, `(${triplet.join(", ")})`))
     : [h("li", {}, "none: the parser found no relation")];
-  const [map, choice] = picture(pixels, found, about.side);
+  const [map, choice] = picture(pixels, found, about.side, truth !== undefined);
   const asked = about.classes.map((name, i) => [
     h("span", {}, h("span", { className: "live-if" }, "and if it were "), `${name}?`),
     found.similarities[i],
@@ -729,9 +742,14 @@ async function start(root) {
         image = await read(await getBlob()),
         see = await ready();
       if (mine !== turn) return; // the reader has chosen another one meanwhile
+      const before = [...place.childNodes];
+      place.replaceChildren(plain(fit(image, about.side), about.side));
       say("Looking …");
       await new Promise((done) => setTimeout(done, 30)); // let the page say so first
-      const found = await see(image);
+      const found = await see(image).catch((error) => {
+        if (mine === turn) place.replaceChildren(...before);
+        throw error;
+      });
       if (mine !== turn) return;
       place.replaceChildren(...results(fit(image, about.side), found, about, truth));
       place.found = found;
