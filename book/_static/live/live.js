@@ -610,7 +610,9 @@ function familiar(familiarity, least) {
   );
 }
 
-/** All results of one picture; truth is what an example was drawn as, undefined of a reader's own. */
+/**
+ * All results of one picture; truth is what an example was drawn as, undefined for a reader's own.
+ */
 function results(pixels, found, about, truth) {
   const [answer, fits] = [
     about.classes[best(found.probabilities)],
