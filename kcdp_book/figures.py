@@ -188,16 +188,18 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
 
     All heats share one scale, on which 1 is a word's mean over the picture. A row holds `image` [3,
       S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps
-    `caption`, the line beneath it, and `regions` {word: where it is drawn [S, S], 0 or 1}, which
-    are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is shown as it is, not
-    smoothed; the picture beneath it gives the brightness.
+    `caption`, the line beneath it, and `regions` {word: where it is drawn, 0 or 1, [R, R] with S a
+    multiple of R}, which are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is
+    shown as it is, not smoothed; the picture beneath it gives the brightness.
     """
     with matplotlib.rc_context(
         {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titleweight": "normal"}
     ):
         columns = 1 + max(len(row["heats"]) for row in rows)
-        figure = Figure(figsize=(1.65 * columns + 0.8, 2.1 * len(rows)), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.1)
+        height = 2.1 * len(rows) + 0.3
+        figure = Figure(figsize=(1.65 * columns + 0.8, height), layout="constrained")
+        beneath = 0.3 / height  # for the line beneath the last row, which has no part in the layout
+        figure.get_layout_engine().set(hspace=0.1, rect=(0, beneath, 1, 1 - beneath))
         grid, scale = (
             figure.subplots(len(rows), columns, squeeze=False),
             ScalarMappable(Normalize(1 - contrast, 1 + contrast), "RdBu_r"),
@@ -225,20 +227,17 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
                 axes.imshow(tint * (0.45 + 0.55 * image.mean(-1, keepdims=True)))
                 axes.set_title(f"“{word}”", style="italic")
                 if word in row.get("regions", {}):
-                    axes.contour(
-                        np.asarray(row["regions"][word], dtype=float),
-                        [0.5],
-                        colors="black",
-                        linewidths=1.2,
-                    )
-        figure.colorbar(
+                    region = np.asarray(row["regions"][word], dtype=float)
+                    region = np.kron(region, np.ones((len(image) // len(region),) * 2))
+                    axes.contour(region, [0.5], colors="black", linewidths=1.2)
+        bar = figure.colorbar(
             scale,
             ax=grid,
             fraction=0.025,
             pad=0.01,
             extend="both",
-            label="attention, 1 = the word's mean",
         )
+        bar.set_label("attention, 1 = the word's mean", fontsize=8)
         return figure
 
 

@@ -1,8 +1,8 @@
 """CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures.
 
-It takes the place of CLIEA's learned projection, in closed form (chapter "What each part is worth";
-KCDP++, the authors' later work). No more is known of KCDP++; dimensions, and what exactly is
-projected, are ours.
+It takes the place of CLIEA's learned projection, in closed form (KCDP++, the authors' later work;
+chapter "What each part of the method contributes"). No more is known of KCDP++; dimensions, and
+what exactly is projected, are ours.
 """
 
 from __future__ import annotations

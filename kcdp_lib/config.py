@@ -123,10 +123,8 @@ class Preset:
     # hidden width of one expert
     expert_channels: int = of_stage("training")
     lora_rank: int = of_stage("training")
-    # peak, for all that is trained behind the UNet ...
+    # peak, of all that is trained
     learning_rate: float = of_stage("training")
-    # ... and for what is trained in it: adapters, or all of it
-    unet_rate: float = of_stage("training")
     # where in the UNet the maps are, and what it is told
     backbone: Backbone = of_stage("tokens", "maps", "training", default=BACKBONES["sd"])
 
@@ -146,8 +144,7 @@ PRESETS = {
         fpn_channels=64,
         expert_channels=128,
         lora_rank=8,
-        learning_rate=2e-3,
-        unet_rate=5e-4,
+        learning_rate=5e-4,
     ),
     "sd15": Preset(
         name="sd15",
@@ -164,7 +161,6 @@ PRESETS = {
         expert_channels=128,
         lora_rank=8,
         learning_rate=1e-4,
-        unet_rate=1e-4,
     ),
 }
 # captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
@@ -274,7 +270,7 @@ class Recipe:
     """One switch for each difference between the paper's figure and the released code.
 
     "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
-    The chapter "Paper, released code, this book" measures each.
+    The chapter "Paper, released code and this book" measures each.
     """
 
     # as the user wrote it, see `read_recipe`

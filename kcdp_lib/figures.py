@@ -154,10 +154,11 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
 
 
 def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """A horizontal bar with its 95% interval for each entry of `scores`.
+    """A horizontal bar with its 95% interval for each entry of `scores`, the longest first.
 
     Name -> what `metrics.scores` returned.
     """
+    scores = dict(sorted(scores.items(), key=lambda entry: -entry[1][metric]))
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
         axes = figure.subplots()

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,7 +37,6 @@ from kcdp_lib import (
 from kcdp_lib.adapt import adapt, baselines, folder, load_all, peers, record, training
 from kcdp_lib.adapt.__main__ import table
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
-from kcdp_lib.config import read_recipe
 from kcdp_lib.counterfactuals import ask_directly, prompts, similarity_probs
 from kcdp_lib.datasets import SIZES, Pictures, load
 from kcdp_lib.knowledge import encode_texts, load_text_encoder
@@ -482,24 +480,6 @@ def test_the_knowledge_baselines_read_k_and_nothing_else(world, monkeypatch):
     np.testing.assert_allclose(
         baselines.text_encoder_probs(frozen, settings, "cpu"), similarity_probs(cosines), atol=1e-6
     )
-
-
-def test_the_unet_and_what_is_behind_it_have_rates_of_their_own():
-    settings = Config(preset="blank")
-    sizes = replace(settings.sizes, unet_rate=3e-4, learning_rate=4e-3)
-    for recipe, rates in (
-        ("paper", {3e-4, 4e-3}),
-        ("paper, trained=heads", {4e-3}),
-        ("paper, trained=lora_all", {3e-4, 4e-3}),
-    ):
-        model = KCDP(sizes, read_recipe(recipe))
-        groups = training.parameter_groups(model, sizes)
-        rate_of = {id(p): group["peak"] for group in groups for p in group["params"]}
-        assert set(rate_of.values()) == rates
-        for name, p in model.named_parameters():
-            expected = (3e-4 if ".unet." in name else 4e-3) if p.requires_grad else None
-            assert rate_of.get(id(p)) == expected, name
-        assert len(rate_of) == sum(len(group["params"]) for group in groups)
 
 
 def test_image_and_text_are_unit_vectors_side_by_side(world):
@@ -1074,16 +1054,15 @@ def test_batches_are_shuffled_and_cover_all(world):
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
-    """Every group to a peak of its own."""
-    top, rates = 3e-3, []
-    groups = [
-        {"params": [torch.zeros(1, requires_grad=True)], "peak": peak} for peak in (top, top / 4)
-    ]
+    """The same for every group of parameters."""
+    config, rates = Config(), []
+    top = config.sizes.learning_rate
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
     optimizer = torch.optim.AdamW(groups)
     for step in range(100):
-        training.set_learning_rate(optimizer, step, 100, Config())
-        rate, quarter = (group["lr"] for group in optimizer.param_groups)
-        assert quarter == pytest.approx(rate / 4)
+        training.set_learning_rate(optimizer, step, 100, config)
+        rate, other = (group["lr"] for group in optimizer.param_groups)
+        assert rate == other
         rates.append(rate)
     assert (
         rates[0] == pytest.approx(top / 10)

@@ -472,7 +472,7 @@ def test_the_guide_lists_every_exercise_and_shows_slides_that_exist(slides):
         if cell.cell_type == "markdown"
         for title in re.findall(r"^#{2,3} Exercise(?: \d)?: (.+)", cell.source, re.MULTILINE)
     ]
-    assert len(asked) == 22 and all(f"| {title} |" in GUIDE for title in asked)
+    assert len(asked) == 24 and all(f"| {title} |" in GUIDE for title in asked)
     headings = {
         heading
         for page in slides.glob("*.html")

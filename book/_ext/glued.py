@@ -10,6 +10,8 @@ import nbformat
 from kcdp_book.pictures import picture
 
 NOTEBOOK, NAME = "notebooks/05_adapt.ipynb", "whole_method"
+# Figures of other pages that the first page shows, by their names
+SHOWN = {"fig-parts-inputs": "book/parts.ipynb", "fig-best-gains": "notebooks/06_compare.ipynb"}
 
 
 def glued(path: Path) -> dict[str, nbformat.NotebookNode]:
@@ -29,20 +31,31 @@ def glued_texts(path: Path) -> dict[str, str]:
     return {name: output.data["text/plain"] for name, output in glued(path).items()}
 
 
-def lay_beside(app) -> None:
-    """Write the figure to book/glued/, which git ignores.
+def figure(path: Path, name: str) -> nbformat.NotebookNode:
+    """The output that a page shows under the name of a figure; KeyError if it shows none."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            return next(output for output in cell.outputs if picture(output))
+    raise KeyError(name)
 
-    A file that is the same stays, so that its page need not be built anew. KeyError if the notebook
-    did not glue it.
+
+def lay_beside(app) -> None:
+    """Write the first page's figures to book/glued/, which git ignores.
+
+    A file that is the same stays, so that its page need not be built anew. KeyError if a notebook
+    has no such figure.
     """
-    kind, content = picture(glued(Path(app.srcdir, NOTEBOOK))[NAME])
+    outputs = {NAME: glued(Path(app.srcdir, NOTEBOOK))[NAME]}
+    outputs |= {name: figure(Path(app.srcdir, path), name) for name, path in SHOWN.items()}
     folder = Path(app.srcdir, "book", "glued")
     folder.mkdir(exist_ok=True)
-    file = folder / f"{NAME}.{kind.removeprefix('image/')}"
-    for other in set(folder.glob(f"{NAME}.*")) - {file}:
-        other.unlink()
-    if not file.exists() or file.read_bytes() != content:
-        file.write_bytes(content)
+    for name, output in outputs.items():
+        kind, content = picture(output)
+        file = folder / f"{name}.{kind.removeprefix('image/')}"
+        for other in set(folder.glob(f"{name}.*")) - {file}:
+            other.unlink()
+        if not file.exists() or file.read_bytes() != content:
+            file.write_bytes(content)
 
 
 def setup(app) -> dict:

@@ -18,7 +18,7 @@ CHAPTERS = {
     "chapter 04": "notebooks/04_counterfactuals",
     "chapter 05": "notebooks/05_adapt",
     'chapter "A fair comparison"': "notebooks/06_compare",
-    'chapter "Paper, released code, this book"': "book/differences",
+    'chapter "Paper, released code and this book"': "book/differences",
     "method chapter": "book/method",
 }
 REFERENCE = re.compile("|".join([r"`+[^`]+`+", r"\beq(?:-[a-z]+)+", *map(re.escape, CHAPTERS)]))

@@ -288,7 +288,7 @@ def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Weights [N], 0 or more, under which N pictures have the class shares [C].
 
     probs: their class probabilities [N, C]. Averages under these weights are what they would be if
-    the classes were as frequent as those (chapter "Everywhere else").
+    the classes were as frequent as those (chapter "Results between all domains").
     """
     return (probs * shares / probs.mean(0).clip(1e-3)).sum(1)
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from accelerate import Accelerator, PartialState
 from kcdp_lib import checkpoints, processes
 from kcdp_lib.adapt.model import KCDP, Batch, autocast, gather, sent
 from kcdp_lib.adapt.peers import Peer
-from kcdp_lib.config import Config, Preset, Recipe, pick_precision
+from kcdp_lib.config import Config, Recipe, pick_precision
 from kcdp_lib.counterfactuals import PseudoLabeller, counterfactual_loss
 from kcdp_lib.paths import progress
 from kcdp_lib.perception import Perception, load_trainable, trainable_state_dict
@@ -126,8 +125,7 @@ def train(
     answers = torch.as_tensor(np.asarray(labels), device=device)
     answers = answers.float() if answers.ndim == 2 else answers.long()
     if other:
-        peak = config.sizes.learning_rate
-        optimizer.add_param_group({"params": list(other.parameters()), "peak": peak})
+        optimizer.add_param_group({"params": list(other.parameters())})
     done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
     steps = steps_per_epoch(len(source), config)
 
@@ -232,21 +230,9 @@ def set_up(
         # diffusers' is not reentrant, so that the maps taken inside keep their gradient
         model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
-    groups = parameter_groups(model, config.sizes)
-    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY, fused=True)
     return model, accelerator.prepare(optimizer), accelerator
-
-
-def parameter_groups(model: KCDP, sizes: Preset) -> list[dict[str, Any]]:
-    """What is trained, by its peak rate: in the UNet, and behind it (chapter 05).
-
-    The UNet was trained before, on far more pictures, and is changed more slowly than what is new.
-    """
-    of_unet = [p for p in model.kadap.unet.parameters() if p.requires_grad]
-    inside = set(map(id, of_unet))
-    behind = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
-    rates = ((of_unet, sizes.unet_rate), (behind, sizes.learning_rate))
-    return [{"params": some, "peak": peak} for some, peak in rates if some]
 
 
 def pseudo_labeller(
@@ -507,17 +493,18 @@ def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, total: int, config: Config
 ) -> None:
-    """Linear warm-up to each group's peak and cosine decay by step, or one constant rate.
+    """Linear warm-up to the preset's rate and cosine decay by step, or one constant rate.
 
-    As the recipe says. Groups as `parameter_groups` makes them.
+    As the recipe says.
     """
     warm = max(1, round(WARM_UP * total))
     share = (step + 1) / warm
     if step >= warm:
         share = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
     is_constant = config.switches.learning_rate == "constant"
+    rate = CONSTANT_RATE if is_constant else share * config.sizes.learning_rate
     for group in optimizer.param_groups:
-        group["lr"] = CONSTANT_RATE if is_constant else share * group["peak"]
+        group["lr"] = rate
 
 
 def save_checkpoint(
