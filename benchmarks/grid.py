@@ -365,8 +365,8 @@ GRIDS = {
     "plain": [
         Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED))
         for seed in range(5)
-        for method in ("source_only", *PEERS)
-    ],
+        for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))
+    ],  # AdaBN belongs here too, since the paper's recipe standardises: with the next lines
     "adapters": [
         job
         for seed in range(5)

@@ -200,6 +200,8 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
         figure = Figure(figsize=(1.65 * columns + 0.8, height), layout="constrained")
         beneath = 0.3 / height  # for the line beneath the last row, which has no part in the layout
         figure.get_layout_engine().set(hspace=0.1, rect=(0, beneath, 1, 1 - beneath))
+        whole = Rectangle((0, 0), 1, 1, transform=figure.transFigure, alpha=0)
+        figure.add_artist(whole)  # without it the picture would be cut above that line
         grid, scale = (
             figure.subplots(len(rows), columns, squeeze=False),
             ScalarMappable(Normalize(1 - contrast, 1 + contrast), "RdBu_r"),
