@@ -315,7 +315,7 @@ FACTS = {
     "pseudo_labels": (lambda step: step.coverage, 0, 1),
     "learning_rate": (
         lambda step: float(f"{max(moved(step).values()):.0e}"),
-        2e-3,
+        5e-4,
         1e-5,
     ),  # Adam's first step is as long as the rate
     "shuffled": (
