@@ -43,7 +43,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
     """What `hf download` leaves for the preset sd15, with random weights."""
-    full_size = importlib.import_module("full_size")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        full_size = importlib.import_module("full_size")
     folder = tmp_path_factory.mktemp("models")
     hubs = {part: folder / hub for part, (hub, _) in of_hub(PRESETS["sd15"]).items()}
     full_size.write_diffusion(
