@@ -7,6 +7,7 @@ For any other parameter call papermill itself (README.md).
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import papermill
 from nbclient.exceptions import DeadKernelError
@@ -52,15 +53,29 @@ def run(target: str) -> str:
     return finished_table(folder)
 
 
+def places(folder: Path) -> str:
+    """Where the run of a folder left what one looks at next, relative to the working directory."""
+    here = Path(os.path.relpath(folder))
+    return "\n".join(
+        (
+            f"notebook     {here.with_name(f'{here.name}.ipynb')}",
+            f"figures      {here / 'figures'}",
+            f"predictions  {here / 'predictions.jsonl'}",
+        )
+    )
+
+
 def main() -> None:
-    """Run the job and print its scores."""
+    """Run the job and print its scores, and where to look."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--target", default="stickers", help="a built-in domain or a folder")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with command():
-        print(run(parser.parse_args().target))
+        target = parser.parse_args().target
+        print(run(target))
+        print(places(Config(target=target).check().run_dir))
 
 
 if __name__ == "__main__":

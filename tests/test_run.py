@@ -47,6 +47,16 @@ def test_the_chapter_runs_with_the_target_as_text(run, monkeypatch, tmp_path):
     assert calls == [(chapter, "05_adapt-2024.ipynb", {"target": "2024"})]
 
 
+def test_a_run_says_where_to_look(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    places = runpy.run_path(str(SCRIPT))["places"]
+    assert places(tmp_path / "runs" / "05_adapt-mine").splitlines() == [
+        f"notebook     {Path('runs', '05_adapt-mine.ipynb')}",
+        f"figures      {Path('runs', '05_adapt-mine', 'figures')}",
+        f"predictions  {Path('runs', '05_adapt-mine', 'predictions.jsonl')}",
+    ]
+
+
 @pytest.mark.parametrize(
     "error, sentence",
     [
