@@ -120,7 +120,7 @@ def test_a_full_size_run_is_killed_resumed_and_used(models, data, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["source"]["pictures"] == 16 and metrics["target"]["pictures"] == 12
     assert metrics["target"]["test"]["n"] == 12
-    assert list((tmp_path / "run").glob("*.png")) and not checkpoint.exists()
+    assert list((tmp_path / "run" / "figures").glob("*.png")) and not checkpoint.exists()
     rows = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     answers = {Path(row["file"]).name: row for row in map(json.loads, rows)}
     picture = data / "SER30K" / "Images" / "topic 0" / "test0.jpg"
