@@ -31,9 +31,8 @@ FREE_BYTES = 2_000_000_000  # caches of all chapters and some runs
 # `make adapt` takes about two thirds of it; the rest is for the browser.
 MEMORY_BYTES = 3_000_000_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-CHOSEN = ("torch", "torchvision")  # whose versions depend on the machine
-# What a build of torch brings with it, as the Makefile leaves it out of the constraints
-OF_TORCH = r"triton|(?:nvidia|cuda)-.*"
+# Whose versions depend on the machine: torch and what its builds bring, as in the Makefile
+CHOSEN = r"torch|torchvision|triton|(?:nvidia|cuda)-.*"
 INSTALL = (
     'install in this environment by `python -m pip install -c constraints.txt -e ".[book,test]"`'
 )
@@ -79,10 +78,7 @@ def packages() -> str:
     other = {
         name: (installed, pin)
         for name, pin in pins.items()
-        if name not in CHOSEN
-        and not re.fullmatch(OF_TORCH, name)
-        and (installed := version(name))
-        and installed != pin
+        if not re.fullmatch(CHOSEN, name) and (installed := version(name)) and installed != pin
     }
     if other:
         name, (installed, pin) = next(iter(other.items()))
