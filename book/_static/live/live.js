@@ -507,14 +507,26 @@ function bars(title, rows, from, to, mark) {
   );
 }
 
+/** Draw the picture on its canvas, and over it a map, 0 to 1, where there is one. */
+function paint(canvas, pixels, size, map) {
+  const area = size * size,
+    image = new ImageData(size, size);
+  for (let i = 0; i < area; i++) {
+    const colour = [pixels[i], pixels[area + i], pixels[2 * area + i]],
+      grey = (colour[0] + colour[1] + colour[2]) / 3;
+    const over = map && magma(map[i]);
+    image.data.set(
+      [...colour.map((value, c) => (over ? (1 - ALPHA) * grey + ALPHA * over[c] : value)), 255],
+      4 * i,
+    );
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
 /** The picture as the model sees it, before anything is known of it. */
 function plain(pixels, size) {
-  const canvas = h("canvas", { width: size, height: size, role: "img" }),
-    image = new ImageData(size, size),
-    area = size * size;
-  for (let i = 0; i < area; i++)
-    image.data.set([pixels[i], pixels[area + i], pixels[2 * area + i], 255], 4 * i);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  const canvas = h("canvas", { width: size, height: size, role: "img" });
+  paint(canvas, pixels, size, null);
   canvas.setAttribute("aria-label", "The picture, as the model sees it.");
   return h("figure", { className: "live-picture" }, canvas);
 }
@@ -532,22 +544,10 @@ function strongest(map, size) {
  * and the choice of the word: [figure, choice]. At first a map is shown, or the picture alone.
  */
 function picture(pixels, found, size, mapped) {
-  const area = size * size,
-    canvas = h("canvas", { width: size, height: size, role: "img" }),
-    context = canvas.getContext("2d");
+  const canvas = h("canvas", { width: size, height: size, role: "img" });
   const draw = (chosen) => {
-    const image = context.createImageData(size, size),
-      map = chosen && heat(found.attention, chosen, size);
-    for (let i = 0; i < area; i++) {
-      const colour = [pixels[i], pixels[area + i], pixels[2 * area + i]],
-        grey = (colour[0] + colour[1] + colour[2]) / 3;
-      const over = map && magma(map[i]);
-      image.data.set(
-        [...colour.map((value, c) => (over ? (1 - ALPHA) * grey + ALPHA * over[c] : value)), 255],
-        4 * i,
-      );
-    }
-    context.putImageData(image, 0, 0);
+    const map = chosen && heat(found.attention, chosen, size);
+    paint(canvas, pixels, size, map);
     canvas.setAttribute(
       "aria-label",
       chosen
