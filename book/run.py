@@ -5,13 +5,16 @@ For any other parameter call papermill itself (README.md).
 """
 
 import argparse
+import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from safetensors import SafetensorError, safe_open
 
 from kcdp_lib.adapt.__main__ import finished_table
 from kcdp_lib.command import command
@@ -31,13 +34,16 @@ def run(target: str) -> str:
     folder = Config(target=target).check().run_dir
     notebook = folder.with_name(f"{folder.name}.ipynb")
     notebook.parent.mkdir(parents=True, exist_ok=True)
+    print(announcement(folder), file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and hasattr(os, "ttyname"):  # the notebook draws its bars there
+        os.environ.setdefault("KCDP_TERMINAL", os.ttyname(sys.stderr.fileno()))
     try:
         papermill.execute_notebook(
             CHAPTER,
             notebook,
             {"target": target},
             kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
+            progress_bar=False,
         )
     except PapermillExecutionError as error:
         if error.ename == KCDPError.__name__:
@@ -51,6 +57,27 @@ def run(target: str) -> str:
             "close other programs and give the same command again: it goes on where it was."
         ) from error
     return finished_table(folder)
+
+
+def announcement(folder: Path) -> str:
+    """What will happen: the stages, how long they took before, and whether a run is resumed."""
+    lines = [
+        "Chapter 5 runs: captions, latents and knowledge tokens of each set, then the training, "
+        "the baselines and the figures. What is in the cache is not computed again."
+    ]
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        minutes = before["provenance"]["wall_seconds"] / 60
+        lines.append(f"The run that is here already took {minutes:.1f} minutes.")
+    with (
+        suppress(OSError, SafetensorError),
+        safe_open(folder / "checkpoint.safetensors", "numpy") as checkpoint,
+    ):
+        lines.append(
+            f"A run was stopped here after step {checkpoint.metadata()['steps']}; it goes on from "
+            "there unless parameters, pictures or code have changed."
+        )
+    return "\n".join(lines)
 
 
 def places(folder: Path) -> str:

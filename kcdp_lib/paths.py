@@ -11,9 +11,12 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as text_tqdm
 
 from kcdp_lib.errors import KCDPError
 
@@ -150,18 +153,31 @@ def sha(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _screen() -> TextIO | None:
+    """The terminal that KCDP_TERMINAL names, if it can be written."""
+    try:
+        return open(os.environ["KCDP_TERMINAL"], "w", encoding="utf-8")
+    except (KeyError, OSError):
+        return None
+
+
 def progress(items: Iterable, desc: str, total: int | None = None, images: int | None = None):
     """A progress bar at a terminal or in JupyterLab.
 
     Silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` to an item, it counts
-    images and images/s.
+    images and images/s. A notebook that runs without a screen of its own draws its bars on the
+    terminal that KCDP_TERMINAL names (`book/run.py`).
     """
-    quiet = os.environ.get("KCDP_QUIET") == "1" or not sys.stderr.isatty()
-    return tqdm(
+    terminal = _screen()
+    quiet = os.environ.get("KCDP_QUIET") == "1" or not (terminal or sys.stderr).isatty()
+    bar = text_tqdm if terminal else tqdm
+    return bar(
         items,
         desc=desc,
         total=total,
         disable=quiet,
         leave=False,
+        file=terminal,
         **({"unit": " images", "unit_scale": images} if images else {}),
     )

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,7 +36,7 @@ from kcdp_lib import (
     vision_language,
 )
 from kcdp_lib.adapt import adapt, baselines, folder, load_all, peers, record, training
-from kcdp_lib.adapt.__main__ import table
+from kcdp_lib.adapt.__main__ import few_lines, table, verdict_lines
 from kcdp_lib.adapt.model import KCDP, evaluate, gather
 from kcdp_lib.counterfactuals import ask_directly, prompts, similarity_probs
 from kcdp_lib.datasets import SIZES, Pictures, load
@@ -150,6 +151,12 @@ def predictions(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
+def target_files(target: Path, rows: list[dict]) -> list[Path]:
+    """The pictures of a run's predictions, which are named as seen from the target's folder."""
+    assert not any(Path(row["file"]).is_absolute() for row in rows)
+    return [target / row["file"] for row in rows]
+
+
 def without(results: dict, *names: str) -> dict:
     return {name: value for name, value in results.items() if name not in names}
 
@@ -215,7 +222,7 @@ def test_saved_model_predicts_what_the_run_predicted(finished, world):
     _, folder = finished
     rows = predictions(folder)
     model = kcdp_lib.KCDP.from_pretrained(folder / "model")
-    files = [row["file"] for row in rows]
+    files = target_files(world / "target", rows)
     said = model.predict([*files[:5], *[Image.open(file) for file in files[5:]]])
     assert said.probs == pytest.approx(
         np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
@@ -348,14 +355,15 @@ def test_labels_and_names_of_the_target_change_nothing(finished, world):
         shutil.copy(file, moved)
     run(world, "blind", "anders")
 
-    def by_content(folder):
-        pictures = {(world / row["file"]).read_bytes(): row for row in predictions(folder)}
+    def by_content(folder, target):
+        rows = predictions(folder)
         return {
-            content: (row["probabilities"], row["pseudo_label"], row["caption"])
-            for content, row in pictures.items()
+            file.read_bytes(): (row["probabilities"], row["pseudo_label"], row["caption"])
+            for file, row in zip(target_files(target, rows), rows, strict=True)
         }
 
-    first, blind = by_content(finished[1]), by_content(world / "blind")
+    first = by_content(finished[1], world / "target")
+    blind = by_content(world / "blind", world / "anders")
     assert len(first) == 12 and first == blind
     labels = [
         [row["label"] for row in predictions(folder)] for folder in (finished[1], world / "blind")
@@ -510,7 +518,7 @@ def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe
     monkeypatch.setattr(record, "drawings", DRAW)
     results = run(world, recipe, recipe=recipe, epochs=1)
     rows, model = predictions(world / recipe), KCDP.from_pretrained(world / recipe / "model")
-    said = model.predict([row["file"] for row in rows])
+    said = model.predict(target_files(world / "target", rows))
     assert said.probs == pytest.approx(
         np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
     ) and said.labels == [row["predicted"] for row in rows]
@@ -731,7 +739,7 @@ def test_a_run_in_eight_classes(world, monkeypatch):
     )
     model = KCDP.from_pretrained(world / "eight" / "model")
     assert model.classes == EIGHT and len(model.prompt_tokens) == 8
-    said = model.predict([row["file"] for row in rows])
+    said = model.predict(target_files(world / "target8", rows))
     assert said.probs == pytest.approx(
         np.array([list(row["probabilities"].values()) for row in rows]), abs=1e-4
     ) and said.labels == [row["predicted"] for row in rows]
@@ -928,6 +936,41 @@ def test_sets_without_shares_have_the_scores_that_they_had(finished):
     results, _ = finished
     assert "distribution" not in json.dumps(results)
     assert "shares" not in table(results)
+
+
+@pytest.mark.parametrize(
+    "interval, sentence",
+    [
+        ((0.01, 0.2), "KCDP is better than every baseline, the best of which is 'the best'"),
+        ((-0.2, -0.01), "the baseline 'the best' is better than KCDP"),
+        ((-0.1, 0.1), "KCDP and the best baseline, 'the best', cannot be told apart"),
+    ],
+)
+def test_a_run_says_what_its_table_means(interval, sentence):
+    found = {
+        "baselines": {"worse": {"macro_f1": 0.2}, "the_best": {"macro_f1": 0.5}},
+        "differences": {
+            "worse": {"macro_f1": 0.3, "macro_f1_interval": (0.2, 0.4)},
+            "the_best": {"macro_f1": np.mean(interval), "macro_f1_interval": interval},
+        },
+    }
+    low, high = interval
+    assert verdict_lines(found)[1] == (
+        f"{sentence}: KCDP minus it {np.mean(interval):+.3f} [{low:+.3f}, {high:+.3f}]"
+    )
+    assert verdict_lines({"baselines": {}}) == []
+
+
+def test_few_pictures_are_warned_of():
+    def said(pictures, scored):
+        target = {"pictures": pictures} | ({"test": {"n": scored}} if scored else {})
+        return [" ".join(line.split()[:6]) for line in few_lines({"target": target})]
+
+    assert said(100, 100) == said(100, None) == []
+    assert said(99, 42) == [
+        "only 99 target pictures to adapt",
+        "only 42 target pictures are scored:",
+    ]
 
 
 # ---------------------------------------------------------------- other inputs
@@ -1270,7 +1313,8 @@ def test_folders_of_one_name_have_a_panel_each(world, finished, tmp_path, monkey
     assert [title.split(":")[0] for title in shown] == ["source", "target"]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
     assert results["config"]["target"] == str(places["target"])
-    assert all(paths.Path(row["file"]).exists() for row in predictions(tmp_path / "out"))
+    rows = predictions(tmp_path / "out")
+    assert all(file.exists() for file in target_files(places["target"], rows))
     assert len(list((tmp_path / "out" / "figures").iterdir())) == 5
     assert r"a\$x\^2\$" in (tmp_path / "out" / "model" / "README.md").read_text()
 

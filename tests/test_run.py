@@ -1,14 +1,17 @@
 """`make adapt`, which is `python book/run.py`: its target is text, and it ends in a sentence."""
 
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import papermill
 import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from safetensors.numpy import save_file
 
 from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
@@ -45,6 +48,31 @@ def test_the_chapter_runs_with_the_target_as_text(run, monkeypatch, tmp_path):
     assert run("2024") == "the table of 05_adapt-2024"
     chapter = tmp_path / "notebooks" / "05_adapt.ipynb"  # the root is the test's own
     assert calls == [(chapter, "05_adapt-2024.ipynb", {"target": "2024"})]
+
+
+def test_a_run_says_beforehand_what_will_happen(monkeypatch, tmp_path):
+    announcement = runpy.run_path(str(SCRIPT))["announcement"]
+    assert len(announcement(tmp_path).splitlines()) == 1
+    (tmp_path / "metrics.json").write_text('{"provenance": {"wall_seconds": 384}}')
+    save_file({"of": np.zeros(1)}, tmp_path / "checkpoint.safetensors", {"steps": "111"})
+    _, before, resumed = announcement(tmp_path).splitlines()
+    assert "6.4 minutes" in before and "after step 111" in resumed
+    for name in ("metrics.json", "checkpoint.safetensors"):
+        (tmp_path / name).write_text("{")
+    assert len(announcement(tmp_path).splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no such terminals")
+def test_the_bars_of_a_notebook_are_drawn_on_the_terminal(tmp_path):
+    ours, theirs = os.openpty()
+    code = "from kcdp_lib.paths import progress\nfor _ in progress(range(3), 'captions'): pass"
+    environment = os.environ | {"KCDP_TERMINAL": os.ttyname(theirs), "KCDP_QUIET": "0"}
+    subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, stderr=subprocess.PIPE
+    )
+    assert b"captions: " in os.read(ours, 1000)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_run_says_where_to_look(monkeypatch, tmp_path):

@@ -24,14 +24,16 @@ from kcdp_lib.command import command
 from kcdp_lib.config import Config, takes_text, with_parameters
 from kcdp_lib.errors import KCDPError, first_line
 
+FEW = 100  # target pictures: fewer deserve a warning
+
 
 def table(metrics: dict) -> str:
-    """The target's scores beside the baselines', one line each.
+    """The target's scores beside the baselines', one line each, and what they mean.
 
     A sentence where the target has no labels.
     """
     pseudo, provenance = metrics["pseudo_labels"], metrics["provenance"]
-    lines = score_lines(metrics)
+    lines = score_lines(metrics) + verdict_lines(metrics) + few_lines(metrics)
     if pseudo["n"]:
         checked = "" if pseudo["accuracy"] is None else f", {pseudo['accuracy']:.0%} of them right"
         lines.append(
@@ -61,6 +63,37 @@ def score_lines(metrics: dict) -> list[str]:
             f"{interval:<15}{entry['balanced_accuracy']:>17.3f}"
         )
     return lines
+
+
+def verdict_lines(metrics: dict) -> list[str]:
+    """What the table means, and whether KCDP and the best of its baselines can be told apart."""
+    if not metrics["baselines"]:
+        return []
+    best = max(metrics["baselines"], key=lambda name: metrics["baselines"][name]["macro_f1"])
+    difference = metrics["differences"][best]
+    (low, high), name = difference["macro_f1_interval"], best.replace("_", " ")
+    if low > 0:
+        verdict = f"KCDP is better than every baseline, the best of which is {name!r}"
+    elif high < 0:
+        verdict = f"the baseline {name!r} is better than KCDP"
+    else:
+        verdict = f"KCDP and the best baseline, {name!r}, cannot be told apart"
+    return [
+        "(macro-F1: the mean of the classes' F1, from 0 to 1; chapter 5 explains the baselines)",
+        f"{verdict}: KCDP minus it {difference['macro_f1']:+.3f} [{low:+.3f}, {high:+.3f}]",
+    ]
+
+
+def few_lines(metrics: dict) -> list[str]:
+    """A warning where the target has few pictures to adapt to or to be scored on."""
+    scored = metrics["target"].get("test", {}).get("n", FEW)
+    warnings = {
+        "to adapt to: their averages, and what is learned from them, are uncertain": (
+            metrics["target"]["pictures"]
+        ),
+        "are scored: the intervals are too wide for small differences": scored,
+    }
+    return [f"only {n} target pictures {what}" for what, n in warnings.items() if n < FEW]
 
 
 def shares_lines(target: dict) -> list[str]:

@@ -36,7 +36,7 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
 from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, load_text_encoder, without_feelings
-from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained
+from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained, resolve
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import Frozen, freeze
 
@@ -160,7 +160,8 @@ def write_run(
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
     atomic_write(out / "model" / "README.md", hub_cards.of_run(config, results, commit()))
-    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in prediction_rows(answers, pseudo)]
+    of_pictures = prediction_rows(answers, pseudo, homes_of(config))
+    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in of_pictures]
     # a file name that is not UTF-8 is escaped as JSON has it, and can be opened when read back
     atomic_write(out / "predictions.jsonl", "".join(rows).encode("utf-8", "backslashreplace"))
 
@@ -228,8 +229,12 @@ def drawings(
     return draw
 
 
-def prediction_rows(answers: dict[str, Answers], pseudo: np.ndarray) -> Iterator[dict]:
+def prediction_rows(
+    answers: dict[str, Answers], pseudo: np.ndarray, homes: Sequence[Path] = (ROOT,)
+) -> Iterator[dict]:
     """One row for each target picture, training pictures first.
+
+    A file's path is relative to the first of the `homes` that holds it.
 
     One that is in both splits (a transductive target) comes once.
 
@@ -237,14 +242,14 @@ def prediction_rows(answers: dict[str, Answers], pseudo: np.ndarray) -> Iterator
     """
     both, classes = in_both_splits(answers), answers["train"].pictures.classes
     train, target = answers["train"], answers.get("target")
-    for key, row, label in zip(train.pictures.keys, _rows(train), pseudo, strict=True):
+    for key, row, label in zip(train.pictures.keys, _rows(train, homes), pseudo, strict=True):
         yield {
             **row,
             "pseudo_label": classes[label] if label >= 0 else None,
             "split": "train+test" if key in both else "train",
         }
     if target:
-        for key, row in zip(target.pictures.keys, _rows(target), strict=True):
+        for key, row in zip(target.pictures.keys, _rows(target, homes), strict=True):
             if key not in both:
                 yield {**row, "pseudo_label": None, "split": "test"}
 
@@ -258,13 +263,13 @@ def in_both_splits(answers: dict[str, Answers]) -> set[str]:
     return set(answers["train"].pictures.keys) & set(tested)
 
 
-def _rows(said: Answers) -> Iterator[dict]:
+def _rows(said: Answers, homes: Sequence[Path]) -> Iterator[dict]:
     """What is known of each picture of a set, in their order."""
     classes, labels, known = said.pictures.classes, said.pictures.labels, said.familiarity
     for i, (file, probs) in enumerate(zip(said.pictures.files, said.probs, strict=True)):
         by_class = zip(classes, probs, strict=True)
         yield {
-            "file": _short(file),
+            "file": _short(file, homes),
             "label": classes[labels[i]] if labels[i] >= 0 else None,
             "predicted": classes[probs.argmax()],
             "probabilities": {name: round(float(p), 6) for name, p in by_class},
@@ -274,9 +279,21 @@ def _rows(said: Answers) -> Iterator[dict]:
         }
 
 
-def _short(file: Path) -> str:
-    """A file as seen from the checkout, where it lies inside."""
-    return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
+def homes_of(config: Config) -> tuple[Path, ...]:
+    """Folders to which paths of target pictures are relative: the target's own, if it is a folder.
+
+    Failing that, the data sets' root; failing that, the checkout.
+    """
+    root = resolve(config.data_root or ROOT)
+    return root / config.target, resolve(config.target), root, ROOT
+
+
+def _short(file: Path, homes: Sequence[Path]) -> str:
+    """A file's path relative to the first of the folders that holds it; absolute if none does."""
+    for home in homes:
+        if file.is_relative_to(home):
+            return str(file.relative_to(home))
+    return str(file)
 
 
 @torch.no_grad()
