@@ -627,8 +627,7 @@ def test_looking_after_every_epoch_changes_nothing(learn, frozen):
 def test_shot_leaves_its_last_layer_as_the_source_did(learn, frozen):
     """It is fixed in the second half of the steps, even in one without target pictures.
 
-    What the optimizer remembers of the source would otherwise move it. The second half is the
-    second of two epochs here.
+    That is the second of two epochs. What the optimizer remembers of the source would move it.
     """
     for name, fixed in (("shot", True), ("mcc", False)):
         states = []
