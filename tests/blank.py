@@ -1,6 +1,6 @@
-"""Models with random weights in the layouts of the real ones, written once a session.
+"""Models with random weights in the layouts of the real ones, written once per session.
 
-The tests of the parts need the layouts, not the wisdom.
+They suffice to test the parts, which need the layout and no trained weights.
 """
 
 import atexit
@@ -33,7 +33,7 @@ WORDS = (
 
 
 def new_folder() -> str:
-    """A folder that is deleted at the end of the session."""
+    """Return a new folder that is deleted at the end of the session."""
     folder = tempfile.mkdtemp(prefix="kcdp-blank-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -41,14 +41,14 @@ def new_folder() -> str:
 
 @lru_cache
 def blank_preset(seed: int = 0) -> Preset:
-    """`tiny` with its folders exchanged for blank ones."""
+    """Return the preset `tiny` with randomly initialised models in place of its own."""
     folder = write_blank(new_folder(), seed)
     return replace(PRESETS["tiny"], diffusion=f"{folder}/diffusion", vlm=f"local-dir:{folder}/vlm")
 
 
 @lru_cache
 def blank_writer() -> Path:
-    """An InstructBLIP of one layer each, that knows the `WORDS`, as `save_pretrained` writes it."""
+    """Return the folder of a saved InstructBLIP of one layer each, which knows `WORDS`."""
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     query = BertTokenizerFast(vocab={word: i for i, word in enumerate(known)})
     language = T5TokenizerFast(
@@ -93,7 +93,7 @@ def blank_writer() -> Path:
         model = InstructBlipForConditionalGeneration(config)
         for (
             weight
-        ) in model.parameters():  # at its usual start every picture would get the same words
+        ) in model.parameters():  # default weights would give every picture the same caption
             torch.nn.init.normal_(weight, std=0.6)
     folder = Path(new_folder())
     model.save_pretrained(folder)

@@ -1,6 +1,4 @@
-"""The book in a browser: built once a session, served from a subfolder of this machine, opened in
-headless Chromium that cannot leave it.
-"""
+"""The book, built once per session, in a headless Chromium that reaches this machine only."""
 
 import functools
 import http.server
@@ -26,15 +24,13 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # whatever a page asks of another machine fails
-FOLDER = "some/where"  # a site at the root of its server hides addresses that begin with a slash
+]  # any request to another machine fails
+FOLDER = "some/where"  # at a server's root, links that begin with a slash would work by accident
 
 
 @dataclass
 class Visit:
-    """A page that was opened, the seconds until it first showed its contents, and what went wrong
-    on it so far.
-    """
+    """An opened page, the seconds to its first contentful paint, and its problems so far."""
 
     page: Page
     seconds: float = 0.0
@@ -43,9 +39,7 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
-    """How the build of the book ended, and the folder of its pages, which lies in `FOLDER` of
-    another.
-    """
+    """Build the book; return the finished process and the folder of pages, below `FOLDER`."""
     out = tmp_path_factory.mktemp("book")
     run = build_book(out)
     html = out / "server" / FOLDER
@@ -73,7 +67,7 @@ def build_book(out: Path, *options: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def book(build) -> Path:
-    """The folder of the built pages."""
+    """Return the folder of the built pages."""
     run, html = build
     assert run.returncode == 0, (
         "the book does not build; see test_the_book_builds_without_a_warning"
@@ -83,14 +77,14 @@ def book(build) -> Path:
 
 @pytest.fixture(scope="session")
 def site(book):
-    """The address of the built book on a server of this machine; it ends in a slash."""
+    """Yield the address of the built book on a local server; it ends in a slash."""
     with serve(str(book)[: -len(FOLDER)]) as address:
         yield f"{address}{FOLDER}/"
 
 
 @contextmanager
 def serve(folder: str | Path):
-    """A plain web server of a folder on this machine: its address, which ends in a slash."""
+    """Serve a folder on this machine; yield the address, which ends in a slash."""
 
     class Silent(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -106,9 +100,9 @@ def serve(folder: str | Path):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A headless Chromium.
+    """Yield a context of a headless Chromium.
 
-    Where there is none, the tests that want it are skipped, or fail if the variable CI is set.
+    Without Chromium its tests are skipped, or fail if the variable CI is set.
     """
     found = shutil.which("chromium")
     if not found:
@@ -123,9 +117,9 @@ def chromium():
 
 @contextmanager
 def visit(chromium: BrowserContext, address: str, below: str):
-    """Open `address` and give the `Visit` once mathematics is drawn.
+    """Open `address` and yield the `Visit` once mathematics is typeset.
 
-    Asking for whatever does not lie `below` (the start of an address) is a problem.
+    A request for anything not `below` (the start of an address) counts as a problem.
     """
     seen = Visit(chromium.new_page())
     seen.page.on(
@@ -152,7 +146,7 @@ def visit(chromium: BrowserContext, address: str, below: str):
     seen.page.goto(address)
     seen.page.add_style_tag(
         content="* { transition: none !important; }"
-    )  # colours half way from one theme to the other are nobody's
+    )  # or colours could be read in the middle of a change of theme
     seen.page.evaluate("window.MathJax?.startup?.promise")
     seen.seconds = (
         seen.page.evaluate(

@@ -1,4 +1,4 @@
-"""What all tests share: silence, no network, and the one run of the main job."""
+"""Settings and fixtures of all tests: no progress output, no network, one main run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ RUN = ROOT / "runs" / "05_adapt-stickers"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What wants a browser is slow: `make test` leaves it out."""
+    """Mark tests that need a browser as slow, so that `make test` leaves them out."""
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
@@ -26,9 +26,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """At the tests' sizes a second thread only waits, the more so when the machine is busy.
+    """Use a single thread; a module requests this by `pytestmark`.
 
-    A module asks for it by `pytestmark`.
+    At the tests' sizes a second thread only waits, especially on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -38,9 +38,9 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def operations():
-    """A function: how many torch operations a call dispatches, its backward pass included.
+    """Return a function that counts the torch operations of a call, backward pass included.
 
-    A loop over pictures shows as a number that grows with them.
+    A loop over pictures shows as a count that grows with their number.
     """
 
     class Counter(TorchDispatchMode):
@@ -60,9 +60,9 @@ def operations():
 
 @pytest.fixture(scope="session")
 def main_run() -> Path:
-    """The folder of the main job, photos -> stickers.
+    """Return the folder of the main run, photos -> stickers.
 
-    `make test` has just made it by running notebook 05; without that it is made here (minutes).
+    `make test` makes it by running notebook 05; if it is missing, it is made here (minutes).
     """
     if not (RUN / "metrics.json").exists():
         import kcdp_lib

@@ -1,10 +1,9 @@
-"""The released code's own numbers (golden tensors), and what the library computes from the same
-weights under recipe "released".
+"""Compare the library with golden tensors that the authors' released code computed.
 
-`python -m tests.golden DIR [--name-prefix P]`, from the checkout's root, compares the library with
-  any folder of the layout of tests/golden
-(README there) tensor by tensor; tests/test_golden.py asks the same function. All sizes come from
-  the folder's files; none of its code is run.
+`python -m tests.golden DIR [--name-prefix P]`, from the checkout's root, compares any folder with
+the layout of tests/golden (see its README) tensor by tensor under recipe "released";
+tests/test_golden.py calls the same function. All sizes come from the folder's files; none of its
+code is run.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from kcdp_lib.errors import first_line
 from kcdp_lib.perception import CHOSEN, EXPERTS, KADAP, Experts
 
 FOLDER = Path(__file__).resolve().parent / "golden"
-COLUMNS = ("released", "attached")  # of the gradients: do the attention maps carry any
+COLUMNS = ("released", "attached")  # gradients without and with those through the attention maps
 FORWARD, ATTENTION, GRADIENT, EXACT = 1e-4, 1e-6, 1e-3, 0.0
-# A norm below it is an exact zero (float64 left 1e-15 of it) and is compared absolutely, see
-# `Folder.floor`
+# A smaller norm is an exact zero (float64 leaves 1e-15) and is compared absolutely; see
+# `Folder.floor`.
 ZERO = 1e-9
 KALIE = {
     "in_proj.weight": "mul_attn.in_proj_weight",
@@ -55,8 +54,8 @@ KALIE = {
 class Line:
     """One comparison.
 
-    The difference is NaN or infinite where the numbers or the shapes cannot be compared, and then
-    it is not ok.
+    The difference is NaN or infinite where numbers or shapes cannot be compared, and such a line is
+    not ok.
     """
 
     name: str
@@ -77,7 +76,7 @@ class Line:
 
 
 def line(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> Line:
-    """Largest absolute difference; none at all is allowed where the tolerance is 0."""
+    """Compare by the largest absolute difference; a tolerance of 0 demands equality."""
     alike = found.shape == expected.shape
     difference = (
         (found.detach().double() - expected.double()).abs().max().item()
@@ -94,9 +93,10 @@ def line(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: floa
 def gradient_line(
     name: str, found: torch.Tensor | None, expected: torch.Tensor, floor: float
 ) -> Line:
-    """Largest difference relative to the largest number expected.
+    """Compare by the largest difference relative to the largest expected number.
 
-    Absolute, against `floor`, where zero is expected. No gradient is a zero one.
+    Where zero is expected, the difference is absolute, against `floor`. A missing gradient counts
+    as zero.
     """
     scale = expected.abs().max().item()
     absolute = line(name, torch.zeros_like(expected) if found is None else found, expected, floor)
@@ -110,9 +110,10 @@ def gradient_line(
 
 
 class Stored(dict):
-    """What one file holds.
+    """The contents of one file.
 
-    Remembers what was asked for: the rest is told as not compared; a name that lacks is a sentence.
+    It records which names were read, so that the others are reported as not compared. A missing
+    name raises KCDPError.
     """
 
     def __init__(self, file: Path, values: dict):
@@ -131,9 +132,9 @@ class Stored(dict):
 
 
 def rule(prefix: str = ""):
-    """Our own weights_rule.py, as a fresh module.
+    """Load our own weights_rule.py as a fresh module.
 
-    `prefix` enters a name's checksum, while the rule's questions about a name see it without.
+    `prefix` enters a name's checksum; otherwise the rule sees names without it.
     """
     spec = importlib.util.spec_from_file_location("weights_rule", FOLDER / "weights_rule.py")
     module = importlib.util.module_from_spec(spec)
@@ -159,14 +160,14 @@ class Folder:
             self._tensors(f"{name}.safetensors") for name in self.TENSORS
         )
         self.config, self.all_norms = self._json("unet/config.json"), self._json("grad_norms.json")
-        self.all_norms.asked.add("columns")  # a heading: as released, then attached
+        self.all_norms.asked.add("columns")  # names of the two columns
         self.norms, self.unit_norms = (
             Stored(self.all_norms.file, self.all_norms[part])
             for part in ("total_loss_grad_norms", "unit_grad_norms")
         )
         for column in COLUMNS:
             if not any(name.startswith(f"{column}/") for name in self.grads):
-                self.grads[f"{column}/..."]  # none is a sentence, too
+                self.grads[f"{column}/..."]  # raises KCDPError
         if (t := self.inputs["timestep"].flatten().tolist()) != [RECIPES["released"].timestep]:
             raise KCDPError(
                 f"{self.inputs.file} asks for timestep {t}; the library looks at t = "
@@ -181,7 +182,7 @@ class Folder:
             )
 
     def _tensors(self, name: str) -> Stored:
-        """fp16 is exact here, so it is cast up."""
+        """Read a file of tensors and cast float16, which is exact here, to float32."""
         try:
             return Stored(
                 self.path / name,
@@ -214,7 +215,7 @@ class Folder:
         return len(self.heads["cls_head.moe.experts.0.net.0.weight"])
 
     def unet(self) -> UNet2DConditionModel:
-        """diffusers' UNet with every weight regenerated from its name."""
+        """Return diffusers' UNet with every weight regenerated from its name."""
         unet = UNet2DConditionModel.from_config(dict(self.config))
         norms = {
             name
@@ -252,7 +253,7 @@ class Folder:
         return model
 
     def experts(self) -> Experts:
-        """The released experts, one module each, as our stacked ones."""
+        """Return our stacked `Experts` with the weights of the released ones, one module each."""
 
         def of_each(part):
             return [self.heads[f"cls_head.moe.experts.{e}.net.{part}"] for e in range(EXPERTS)]
@@ -280,7 +281,7 @@ class Folder:
         return model
 
     def knowledge(self, d: str) -> knowledge.Knowledge:
-        """The context of domain `d` as the library makes it of the stored encodings.
+        """Build the context of domain `d` from the stored encodings, as the library does.
 
         A text's name stands for the text.
         """
@@ -288,8 +289,7 @@ class Folder:
         length, width = next(iter(pieces.values())).shape
 
         def encode(texts, text_encoder, *_):
-            # Only the first position is said to be a word: "glued" must take all of them none the
-            # less.
+            # The mask marks only the first position: "glued" must use all of them nonetheless.
             tokens = torch.cat(
                 [torch.zeros(0, length, width), *(pieces[text][None] for text in texts)]
             )
@@ -309,12 +309,12 @@ class Folder:
             )
 
     def floor(self, column: int) -> float:
-        """What float32 leaves of an exact zero: terms that cancel, each rounded in its last bit.
+        """Bound what float32 leaves of an exact zero, where rounded terms cancel.
 
         The column's largest norm bounds the terms, times 4 for their sum.
 
-        In tests/golden that is 2e-5, the zeros come out below 1e-6, and the smallest norm that is
-        none is 4e-3.
+        In tests/golden that is 2e-5; the zeros come out below 1e-6, and the smallest nonzero norm
+        is 4e-3.
         """
         return (
             4
@@ -324,7 +324,7 @@ class Folder:
 
 
 def expert_grads(experts: Experts, name: str) -> dict[str, torch.Tensor]:
-    """Gradients by the released names."""
+    """Return the gradients under the released names."""
     mine, hidden = (
         {part: p.grad for part, p in experts.named_parameters()},
         len(experts.first.bias) // EXPERTS,
@@ -356,12 +356,12 @@ def gate_tensors(name: str, gates: torch.Tensor, classes: int) -> dict[str, torc
 
 
 def step(folder: Folder, kadap: KADAP, cliea: CLIEA) -> dict[str, torch.Tensor]:
-    """One training step without the optimiser, by the names of outputs.safetensors.
+    """Compute one training step without the optimiser, by the names in outputs.safetensors.
 
     The losses are the library's own.
     """
     prompt, recipe, found = folder.heads["emo_labels_emb"], RECIPES["released"], {}
-    prompt_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)  # "released" must not look at it
+    prompt_mask = torch.zeros(prompt.shape[:2], dtype=torch.bool)  # "released" must ignore it
     for d in "st":
         tokens, mask = folder.inputs[f"context_{d}"], folder.knowledge(d).mask
         seen = kadap(folder.inputs[f"latents_{d}"], tokens, mask)
@@ -402,9 +402,9 @@ def label(similarities: torch.Tensor, classes: int):
 
 
 def unit_tensors(folder: Folder) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The experts and CLIEA on batches of their own, by the names of units.safetensors.
+    """Run the experts and CLIEA on batches of their own, by the names in units.safetensors.
 
-    And the gradients of their own losses.
+    Also return the gradients of their losses.
     """
     units, prompt, experts, cliea = (
         folder.units,
@@ -425,7 +425,7 @@ def unit_tensors(folder: Folder) -> tuple[dict[str, torch.Tensor], dict[str, tor
     v, tokens = pooled("cliea"), units["cliea.in.knowledge"]
     masks = [
         torch.zeros(t.shape[:2], dtype=torch.bool) for t in (tokens, prompt)
-    ]  # "released" must not look at them
+    ]  # "released" must ignore them
     similarities = cliea(v, tokens, masks[0], prompt, masks[1])
     found |= {
         "cliea.t_a": cliea.read(tokens, masks[0], prompt, masks[1]),
@@ -439,9 +439,9 @@ def unit_tensors(folder: Folder) -> tuple[dict[str, torch.Tensor], dict[str, tor
 
 
 def compare(path: Path | str, prefix: str = "") -> tuple[list[Line], list[str]]:
-    """Every comparison with a folder, and what is not compared with the reason.
+    """Compare everything in a folder; also list what is not compared, with reasons.
 
-    KCDPError if it is no such folder or something lacks in it.
+    Raises KCDPError if it is no such folder or lacks something.
     """
     folder = Folder(path, prefix)
     lines = [
@@ -474,7 +474,7 @@ def compare(path: Path | str, prefix: str = "") -> tuple[list[Line], list[str]]:
             f"unet.{part}": None
             for part, _ in unet.named_parameters()
             if part.startswith(("conv_norm_out.", "conv_out."))
-        }  # no map lies there
+        }  # they lie behind the last map
         with torch.no_grad():
             plain = unet(
                 folder.inputs["latents_s"],
@@ -523,9 +523,7 @@ def compare(path: Path | str, prefix: str = "") -> tuple[list[Line], list[str]]:
 
 
 def _outputs(name: str, found: torch.Tensor, folder: Folder) -> list[Line]:
-    """The two middle maps hold the UNet's channels and, after them, the attention, which has a
-    tolerance of its own.
-    """
+    """Compare one output; the middle maps' attention channels have their own tolerance."""
     expected, positions = folder.outputs[name], folder.inputs["context_s"].shape[1]
     if not name.endswith(("map1", "map2")) or found.shape != expected.shape:
         return [
@@ -545,7 +543,7 @@ def _outputs(name: str, found: torch.Tensor, folder: Folder) -> list[Line]:
 
 
 def _norm(name: str, grad: torch.Tensor | None, expected: float | None, floor: float) -> Line:
-    """The stored norm is None where the released code has no gradient at all."""
+    """Compare a gradient's norm; the stored one is None where the released code has no gradient."""
     compared = gradient_line(
         name,
         None if grad is None else grad.double().norm(),
@@ -556,7 +554,7 @@ def _norm(name: str, grad: torch.Tensor | None, expected: float | None, floor: f
 
 
 def _left_out(folder: Folder) -> list[str]:
-    """Names with reasons: nothing in the folder is passed over in silence."""
+    """List what was not compared, with reasons, so that nothing is skipped silently."""
     stores = (
         folder.heads,
         folder.inputs,

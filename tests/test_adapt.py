@@ -1,6 +1,6 @@
-"""The whole run on a miniature stack with random weights.
+"""Whole runs on a miniature stack with random weights.
 
-What is learnt does not matter here, what is read, kept and repeated does.
+The tests check what is read, saved and repeated, not what is learnt.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ BASELINES = {
     "image_and_text",
     "zero_shot_vlm",
 }
-DRAW = record.drawings  # the real one, see `own_cache`
+DRAW = record.drawings  # the real one; see `own_cache`
 SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_recall", "confusion"}
 
 
@@ -65,7 +65,7 @@ SCORE_FIELDS = {"n", "accuracy", "balanced_accuracy", "macro_f1", "per_class_rec
 
 
 def draw(seed: int) -> Image.Image:
-    """A picture of its own: random disks on a random ground."""
+    """Draw a picture from a seed: random disks on a random background."""
     rng = np.random.default_rng(seed)
     picture = Image.new("RGB", (64, 64), tuple(rng.integers(0, 256, 3)))
     for _ in range(4):
@@ -77,7 +77,7 @@ def draw(seed: int) -> Image.Image:
 
 
 def image_folder(folder, per_class: int, first_seed: int, classes=EMOTIONS):
-    """A labelled folder: one subfolder for each class."""
+    """Create a labelled folder with one subfolder per class."""
     for c, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(per_class):
@@ -87,9 +87,9 @@ def image_folder(folder, per_class: int, first_seed: int, classes=EMOTIONS):
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """Folders of pictures, and the preset `blank`.
+    """Create folders of pictures, and register the preset `blank`.
 
-    tiny's sizes on a stack with random weights, smaller pictures and batches.
+    It has tiny's sizes, random weights, and smaller pictures and batches.
     """
     root = tmp_path_factory.mktemp("adapt")
     stack = write_blank(root / "stack")
@@ -117,9 +117,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_cache(world, finished, monkeypatch):
-    """Nothing is read from or left in the user's cache, and no figure is drawn but those of the run
-    `finished`, to save time.
-    """
+    """Keep the user's cache untouched; to save time, draw figures for `finished` only."""
     monkeypatch.setattr(record, "drawings", lambda *args: {})
     monkeypatch.setattr(paths, "CACHE", world / "cache")
     monkeypatch.setenv("KCDP_QUIET", "1")
@@ -141,7 +139,7 @@ def run(world, out: str, target: str = "target", **parameters) -> dict:
 
 @pytest.fixture(scope="session")
 def finished(world):
-    """One finished run: its metrics and its folder."""
+    """Return the metrics and the folder of one finished run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "CACHE", world / "cache")
         return run(world, "first"), world / "first"
@@ -252,15 +250,13 @@ def test_same_seed_gives_the_same_run_from_an_empty_cache(finished, world, monke
 
 
 def test_no_text_is_encoded_twice_in_a_whole_run(world, monkeypatch):
-    """Captions, triplets, prompts and the empty text, of source and target, of every baseline and
-    of the figures.
-    """
+    """It covers captions, triplets, prompts and the empty text, both domains and all baselines."""
     read, forward = [], CLIPTextModel.forward
 
     def counted(self, input_ids, *args, **kwargs):
         read.extend(
             tuple(ids) for ids in input_ids.tolist() if ids[-1] == ids[-2]
-        )  # two long texts may be alike up to where they are cut
+        )  # skips texts that are cut, as two of them may agree up to the cut
         return forward(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(paths, "CACHE", world / "cache-texts")
@@ -334,7 +330,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(finished, world):
     ) == (0, [])
 
 
-# ---------------------------------------------------------------- blindness
+# ---------------------------------------------------------------- target labels stay unseen
 
 
 def test_labels_and_names_of_the_target_change_nothing(finished, world):
@@ -382,10 +378,7 @@ def test_universal_setting_does_not_see_the_target(finished, world):
 
 
 def test_adapting_uses_the_target(finished, world):
-    """Weights are compared, not scores.
-
-    On twelve pictures two different models may answer alike.
-    """
+    """Compare weights, not scores: on twelve pictures two models may predict the same."""
 
     def weights(folder):
         return trainable_state_dict(KCDP.from_pretrained(folder / "model"))
@@ -455,7 +448,7 @@ def test_majority_is_the_sources():
 
 
 def test_every_baseline_gives_a_probability_to_every_class(finished, world, monkeypatch):
-    """The two that were trained are those of the run before: nothing is trained here."""
+    """The two trained baselines come from the earlier run, so nothing is trained here."""
     monkeypatch.setattr(baselines, "train", None)
     settings = Config(source=str(world / "source"), target=str(world / "target"), preset="blank")
     source, _, _, test = load_all(settings)
@@ -471,7 +464,7 @@ def test_every_baseline_gives_a_probability_to_every_class(finished, world, monk
 
 
 def test_the_knowledge_baselines_read_k_and_nothing_else(world, monkeypatch):
-    """Row by row: two means of real tokens, an end token, and cosines of end tokens as chances."""
+    """Recompute row by row: two means of real tokens, an end token, and cosines of end tokens."""
     monkeypatch.setattr(baselines.shards, "SHARD", 5)
     settings = Config(source=str(world / "source"), preset="blank")
     pictures = load(str(world / "source"), "train")
@@ -497,7 +490,7 @@ def test_image_and_text_are_unit_vectors_side_by_side(world):
     features = baselines.image_and_text(frozen)
     image, text = np.split(features, 2, axis=1)
     images = datasets.read_images(pictures.files, settings.sizes.image_size)
-    captions = vision_language.caption(vlm, images)  # feelings are no part of them
+    captions = vision_language.caption(vlm, images)  # without the feelings
     np.testing.assert_allclose(text, vision_language.embed_texts(vlm, captions).numpy(), atol=1e-5)
     assert np.array_equal(image, frozen.image_embeddings[:].numpy()) and np.linalg.norm(
         image, axis=1
@@ -511,7 +504,7 @@ HEADS = "best, trained=heads"
 
 @pytest.mark.parametrize("recipe", ["best", HEADS])
 def test_a_best_model_predicts_what_its_run_predicted(world, monkeypatch, recipe):
-    """The run read maps and embeddings from the cache, and `predict` has pictures alone.
+    """The run read maps and embeddings from the cache; `predict` has only the pictures.
 
     Figures are drawn, too.
     """
@@ -574,8 +567,9 @@ def test_maps_computed_once_are_those_of_the_moment(world, monkeypatch):
 
 
 def test_experts_vlm_and_alignment_answer_together(world):
-    """One picture at a time; the paper's recipe hears the experts alone, a peer's model not the
-    alignment.
+    """Average log-probabilities by hand, one picture at a time.
+
+    The recipe "paper" uses the experts alone, and a peer's model leaves out the alignment.
     """
     settings, pictures = (
         Config(source=str(world / "source"), preset="blank", recipe=HEADS),
@@ -609,9 +603,9 @@ def test_experts_vlm_and_alignment_answer_together(world):
 
 @pytest.mark.parametrize("variant", ["full", "shot", "cdan", "fixmatch"])
 def test_no_method_is_handed_the_targets_labels(world, variant):
-    """The target as it is, with its labels turned round, and with nothing where they were.
+    """Train with the target's labels as they are, permuted, and removed.
 
-    The same weights.
+    All three give the same weights.
     """
     settings, (source, target) = (
         Config(source=str(world / "source"), preset="blank", recipe=HEADS),
@@ -662,9 +656,9 @@ def test_weights_make_the_classes_of_a_domain_as_frequent_as_wished():
 
 
 def test_a_probe_by_weighted_averages_is_not_misled_by_frequent_classes():
-    """Two classes, left and right, four fifths of the target on the right.
+    """Two classes lie left and right, and four fifths of the target on the right.
 
-    Its plain average lies there, too, and the probe cuts through them.
+    The target's plain mean lies there, too, so the plain probe cuts through that class.
     """
     random = np.random.default_rng(0)
     source, target = np.arange(200) % 2, (np.arange(200) % 5 > 0).astype(int)
@@ -685,7 +679,7 @@ def test_a_probe_by_weighted_averages_is_not_misled_by_frequent_classes():
 
 
 def test_a_probe_of_standardised_domains_survives_another_scale():
-    """Classes look alike in both domains, but for the scale and the zero of every number.
+    """The classes differ between domains only in every feature's scale and zero point.
 
     The plain probe fails, the standardised one does not.
     """
@@ -748,7 +742,7 @@ def test_a_run_in_eight_classes(world, monkeypatch):
 def test_dials_of_a_run_reach_its_pictures(monkeypatch):
     """The target's gaps change the target alone, the source's trap the source alone.
 
-    In training and in test.
+    Both hold in training and in test.
     """
     for split in SIZES:
         monkeypatch.setitem(SIZES, split, 24)
@@ -784,7 +778,7 @@ def test_a_training_in_eight_classes_is_not_taken_for_one_in_six(world):
 
 
 def told(world, shares: dict[int, list[float]], unlabelled=(), **further) -> Pictures:
-    """The pictures of the source, some with shares and some without a label."""
+    """Return the source's pictures, some with shares and some without a label."""
     pictures = load(str(world / "source"), "train")
     rows = np.full((len(pictures), 6), np.nan, np.float32)
     for row, values in shares.items():
@@ -846,7 +840,7 @@ def test_the_loss_of_shares_is_a_sum_over_pictures_and_classes():
 
 
 def test_hard_labels_ignore_shares_bit_for_bit(world, tmp_path):
-    """Uncertain pictures, without a label, are taught by their shares, and only under "soft"."""
+    """Shares train uncertain pictures, which have no label, and only under "soft"."""
     target, weights, histories = load(str(world / "target"), "train"), {}, {}
     plain = told(world, {}, unlabelled=(1,))
     shared = told(world, {0: MIXED, 1: MIXED}, unlabelled=(1,))
@@ -1097,7 +1091,7 @@ def test_batches_are_shuffled_and_cover_all(world):
 
 
 def test_learning_rate_rises_then_falls_to_nothing():
-    """The same for every group of parameters."""
+    """All groups of parameters have the same rate."""
     config, rates = Config(), []
     top = config.sizes.learning_rate
     groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
@@ -1116,7 +1110,7 @@ def test_learning_rate_rises_then_falls_to_nothing():
 
 
 def test_a_small_target_batch_weighs_by_its_pictures(finished, world):
-    """Gradients of one step: half the weight, half the gradient."""
+    """Half the weight gives half the gradient in one step."""
     settings, norms = Config(target=str(world / "target"), preset="blank"), []
     frozen = baselines.frozen_for("full", load(str(world / "target"), "train"), settings, "cpu")
     for weight in (1.0, 0.5):
@@ -1180,7 +1174,7 @@ def own_files(folder) -> dict[str, bytes]:
 
 @pytest.fixture
 def used(finished, tmp_path):
-    """The folder of a finished run, with files that are not the run's and one half written."""
+    """Return the folder of a finished run with foreign files and one half-written file."""
     folder = shutil.copytree(finished[1], tmp_path / "used")
     (folder / "metrics.json.part17").write_text("{")
     for name in ("notes.txt", "figures/mine.png", "model/notes.md"):
@@ -1291,7 +1285,7 @@ def test_the_lock_goes_with_a_killed_run(tmp_path):
 
 
 def test_folders_of_one_name_have_a_panel_each(world, finished, tmp_path, monkeypatch):
-    """And a name that looks like mathematics, with a letter no font has, costs nothing."""
+    """A name that looks like mathematics, with a letter that no font has, does no harm."""
     monkeypatch.setattr(record, "drawings", DRAW)
     shown = {}
     monkeypatch.setattr(

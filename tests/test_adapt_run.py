@@ -1,6 +1,6 @@
 """The main job's results, from the run that notebook 05 made.
 
-Complete, consistent, good enough, and the ones the book shows.
+They are complete, consistent, good enough, and the ones that the book shows.
 """
 
 import json
@@ -26,9 +26,9 @@ BASELINES = (
     "image_and_text",
     "zero_shot_vlm",
 )
-# Macro-F1 on the stickers by which KCDP is above each baseline, at least (seed 0). What adaptation
-# itself adds is within the noise of a seed: it must do no harm. What reads the same words without
-# an eye is level with KCDP on these miniatures, and the book says so.
+# Least margin in macro-F1 of KCDP over each baseline on the stickers (seed 0). The gain of
+# adaptation itself is within the noise of a seed, so it must do no harm. Baselines that read the
+# same words without perception are level with KCDP on these miniatures, as the book says.
 MARGINS = {
     "majority": 0.30,
     "source_only_no_knowledge": 0.20,
@@ -40,8 +40,8 @@ MARGINS = {
     "knowledge_probe": -0.05,
     "caption_only": -0.05,
 }
-# Between this machine's scores and the committed ones: processors round differently, and training
-# amplifies it; another number of threads is enough
+# Allowed difference from the committed scores: rounding differs between processors, and even with
+# another number of threads, and training amplifies it.
 TOLERANCE = 0.1
 MEMORY_BYTES = 3_000_000_000
 
@@ -111,7 +111,7 @@ def test_adaptation_beats(main_metrics, name):
 
 
 def test_the_model_makes_no_less_of_its_knowledge_than_a_linear_classifier(main_metrics):
-    """Source only holds k and more: to fall behind a probe of k would be a bug, not a result."""
+    """Source only sees k and more, so falling behind a probe of k would be a bug."""
     ours, probe = (main_metrics["baselines"][name] for name in ("source_only", "knowledge_probe"))
     assert ours["macro_f1_interval"][1] >= probe["macro_f1"]
 
@@ -135,9 +135,7 @@ def test_the_saved_model_gives_the_same_answers(main_run):
 
 
 def test_the_book_shows_these_numbers(main_metrics):
-    """Every score that notebook 05 hands to the pages agrees with the run, up to what processors
-    differ in.
-    """
+    """Scores that notebook 05 passes to the pages agree with the run up to rounding."""
     told = glued_texts(ROOT / "notebooks" / "05_adapt.ipynb")
     scored = {"kcdp": main_metrics["target"]["test"], **main_metrics["baselines"]}
     for name, entry in scored.items():

@@ -123,7 +123,7 @@ def test_every_picture_has_a_concept_with_a_reason():
         assert not shares or sum(shares) == pytest.approx(1, abs=0.01)
         if row["label"] and shares:
             assert float(row[row["label"]]) == max(shares)
-        # no answer is made up: who was not asked has said several classes, or has no shares
+        # shares are not invented: without ratings, they name several classes or are absent
         assert not shares or row["emotag_scores"] or sum(share > 0 for share in shares) > 1
 
 
@@ -158,8 +158,8 @@ def test_ratings_are_those_of_emotag():
     ("name", "keywords", "code", "label"),
     [
         ("face with tears of joy", ("tear",), "1F602", "happy"),
-        ("worried face", ("sad", "anxious"), "1F61F", ""),  # fear .72, sadness .69, CLDR says both
-        ("anxious face with sweat", ("nervous",), "1F630", "fear"),  # near, but CLDR says one
+        ("worried face", ("sad", "anxious"), "1F61F", ""),  # fear .72, sadness .69, CLDR names both
+        ("anxious face with sweat", ("nervous",), "1F630", "fear"),  # as close, but CLDR names one
         ("unamused face", ("unhappy",), "1F612", ""),
         ("nauseated face", ("gross", "vomit"), "1F922", "disgust"),
         ("hushed face", ("stunned", "surprised"), "1F62F", "surprise"),
@@ -277,13 +277,13 @@ def test_what_is_written_is_what_was_said(tmp_path):
     ]
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     first = {path: path.read_bytes() for path in (tmp_path / "art").rglob("*") if path.is_file()}
-    assert len(first) == 4  # two pictures, since the third is the second again
+    assert len(first) == 4  # two pictures, as the third repeats the second, and two tables
     art.write(tmp_path / "art", pictures, tmp_path / "kept")
     assert first == {path: path.read_bytes() for path in first}
     (table,) = [rows(tmp_path / "art" / "micah" / "metadata.csv")]
     assert {row["label"]: row["happy"] for row in table} == {"happy": "0.7", "sadness": ""}
     named = concepts.Said("happy", (0.0, 1.0, 0.0, 0.0, 0.0, 0.0), "CLDR", "says its name")
-    assert not any(art.shares_of(named))  # the label says it already
+    assert not any(art.shares_of(named))  # the label already says it
     assert any(art.shares_of(named._replace(scores=(0.0,) * 8)))
     told = {row["concept"]: row for row in rows(tmp_path / "art" / "concepts.csv")}
     assert all(row[one] == told[row["concept"]][one] for row in table for one in SIX)

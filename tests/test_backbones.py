@@ -1,6 +1,6 @@
-"""Other UNets through the same lines: Stable Diffusion 2.1 and XL, small ones and their true sizes.
+"""Other UNets: Stable Diffusion 2.1 and XL, as small models and at their true sizes.
 
-Their configurations are those that are published; the small ones keep the blocks and lose channels.
+Their configurations are the published ones; the small ones keep the blocks with fewer channels.
 """
 
 import json
@@ -33,7 +33,7 @@ from kcdp_lib.pretrain import stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# What unet/config.json says where it differs from diffusers' defaults.
+# Where unet/config.json differs from diffusers' defaults.
 SD21 = dict(
     sample_size=96,
     block_out_channels=(320, 640, 1280, 1280),
@@ -81,7 +81,7 @@ IMAGES = torch.randint(
 
 
 class Small(NamedTuple):
-    """A backbone's small stack: what can be told of four pictures by it."""
+    """A small stack of one backbone, with what it computes once for four pictures."""
 
     preset: Preset
     frozen: precompute.Frozen
@@ -93,7 +93,7 @@ class Small(NamedTuple):
 
 
 def write_small(name: str) -> Preset:
-    """The preset, its models exchanged for small ones with random weights, in the true layout."""
+    """Return the preset with small random models in the true layout."""
     blank = blank_preset()
     folder = Path(new_folder(), "diffusion")
     shutil.copytree(blank.diffusion, folder)
@@ -110,7 +110,7 @@ def write_small(name: str) -> Preset:
             about = stack.text_config(len(tokenizer))
             about.hidden_size, about.projection_dim = SECOND_WIDTH, POOLED
             CLIPTextModelWithProjection(about).save_pretrained(folder / "text_encoder_2")
-            # As in the true one, the second tokenizer pads otherwise.
+            # As in the true model, the second tokenizer pads differently.
             tokenizer.pad_token = "!"
             tokenizer.save_pretrained(folder / "tokenizer_2")
     return replace(
@@ -130,7 +130,7 @@ def small(request):
     preset = write_small(request.param)
     foundations = precompute.load_foundations(preset)
     frozen = precompute.describe(IMAGES, foundations, RECIPES["paper"])
-    # Untrained, the VLM says the same of everything.
+    # The untrained VLM captions every picture alike.
     captions = ["a photo of a cat", "a sad boy", "", "a photo of a dog with a big smile"]
     frozen.tokens, frozen.mask = precompute.knowledge_tokens(
         captions,
@@ -179,7 +179,7 @@ def test_every_cross_attention_of_the_two_grids_is_recorded_and_no_other(small, 
     }
     layers = 7 if small.preset.name == "sdxl" else 0
     of_grids = [len(names) for names in kadap._attention_layers]
-    # Two attentions on the way down and three on the way up, of several layers each in SDXL.
+    # Two attention blocks on the way down and three on the way up, of several layers each in SDXL.
     assert of_grids == ([10, 15] if layers else [5, 5])
     assert len(processors) == sum(of_grids)
     assert not any(name.startswith("mid_block") for name in processors)
@@ -187,7 +187,7 @@ def test_every_cross_attention_of_the_two_grids_is_recorded_and_no_other(small, 
 
 @torch.no_grad()
 def test_maps_are_the_plain_unets(small, kadap):
-    """Untouched, with diffusers' own attention and the conditions as its pipeline makes them."""
+    """Compare with diffusers' own attention, under the conditions that its pipeline makes."""
     unet = UNet2DConditionModel.from_pretrained(small.preset.diffusion, subfolder="unet")
     outputs, batch, added = {}, batch_of(small), None
     for name in small.preset.backbone.maps:
@@ -257,7 +257,7 @@ def test_a_step_trains_and_the_model_is_saved_and_loaded(small, tmp_path):
     training.source_step(model, small.frozen, torch.as_tensor(labels), rows, settings, accelerator)
     training.target_step(model, labeller, small.frozen, rows, 1.0, settings, accelerator)
     adapters = {name: p for name, p in model.named_parameters() if "lora_B" in name}
-    # A layer above the coarsest map of SDXL's or behind the finest has no gradient of its own.
+    # No adapter lies behind the finest map, so each one has a gradient.
     reached = [name for name, p in adapters.items() if p.grad is not None and p.grad.any()]
     assert len(reached) == len(adapters) > 0
     assert all(p.grad is None for name, p in model.named_parameters() if not p.requires_grad)
@@ -315,9 +315,9 @@ def test_a_recipe_that_trains_the_heads_alone_gets_the_same_maps_once(small):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRUE)
 def test_true_sizes_go_through_the_same_lines(name, monkeypatch):
-    """On the meta device, which computes shapes only.
+    """Run on the meta device, which computes shapes only.
 
-    A mask cannot be looked into there, so every position counts as used.
+    A mask has no values there, so every position counts as used.
     """
     monkeypatch.setattr(
         "kcdp_lib.perception.used_positions", lambda mask: torch.arange(mask.shape[1])
@@ -359,7 +359,7 @@ def test_unknown_switch_values_are_refused_where_a_recipe_is_made():
             replace(RECIPES["paper"], **{switch: "other"})
 
 
-# -- the processor beside diffusers' own
+# -- the processor compared with diffusers' own
 
 
 FLAGS = {
@@ -397,7 +397,7 @@ def test_the_processor_computes_what_diffusers_does(flags, dtype, masked):
     layer, inputs, bias = attention_layer(flags)
     layer = layer.to(dtype)
     hidden, context = (x.to(dtype) for x in inputs)
-    # Beside upcast scores, diffusers takes an upcast mask alone.
+    # With upcast scores, diffusers takes only an upcast mask.
     mask = bias.to(torch.float32 if layer.upcast_attention else dtype) if masked else None
     outputs = []
     for processor in (AttnProcessor(), StoringProcessor("attn2", Recorder())):
@@ -425,7 +425,7 @@ def test_a_flag_changes_the_output(name):
 
 @torch.no_grad()
 def test_scores_are_float32_where_the_layer_asks_for_it_under_autocast_too():
-    """The error of the stored probabilities under bfloat16, with the flag and without."""
+    """Compare the bfloat16 error of the stored probabilities with the flag and without."""
     errors = {}
     for upcast in (False, True):
         layer, (hidden, context), _ = attention_layer({"upcast_attention": upcast})
@@ -437,7 +437,7 @@ def test_scores_are_float32_where_the_layer_asks_for_it_under_autocast_too():
                 recorder.recording() as records,
                 torch.autocast("cpu", torch.bfloat16, enabled=enabled),
             ):
-                # Query and key themselves are rounded in both; here they are exact in bfloat16.
+                # Query and key would be rounded in both cases; here they are exact in bfloat16.
                 layer.to_q, layer.to_k = (
                     torch.nn.Linear(width, 32, bias=False) for width in (32, 24)
                 )
@@ -460,7 +460,7 @@ def test_nothing_is_recorded_outside_of_a_pass_or_after_one_that_failed():
 
 
 def test_models_saved_before_are_read(small, tmp_path):
-    """Their config.json has "knowledge", the first ones no "aligned" yet."""
+    """Their config.json has "knowledge", and the first ones lack "aligned"."""
     torch.manual_seed(0)
     settings = Config(preset=small.preset.name)
     model = KCDP(

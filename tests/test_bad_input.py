@@ -1,10 +1,10 @@
-"""Bad input of every kind that a loader can meet, each with the sentence it gets.
+"""Bad input of every kind that a loader can meet, each with its one-line error.
 
-One line that names the thing and says what to do.
+The error names the problem and says what to do.
 
-The table `ROWS` is the list: what is wrong, how it is made (a function of an empty folder, which
-loads what it has spoilt), and a part of the sentence. Damage that is survived (some pictures
-missing or broken, a class without pictures, a damaged cache) is tested with the parts themselves.
+The table `ROWS` lists what is wrong, how it is made (a function of an empty folder, which loads
+what it has damaged), and a part of the error. Damage that is survived (some pictures missing or
+broken, a class without pictures, a damaged cache) is tested with the parts themselves.
 """
 
 import io
@@ -49,18 +49,18 @@ TO_DO = (
 )
 
 
-# ---------------------------------------------------------------- ways to spoil a file
+# ---------------------------------------------------------------- ways to damage a file
 
 
 def text(file: str, content: str | bytes):
-    """Write another content."""
+    """Replace a file's content."""
     return lambda root: (root / file).write_bytes(
         content if isinstance(content, bytes) else content.encode()
     )
 
 
 def cut(file: str, size: int = 1000):
-    """Leave the first bytes alone, as a download that broke off."""
+    """Keep only the first bytes, as an interrupted download does."""
     return lambda root: (root / file).write_bytes((root / file).read_bytes()[:size])
 
 
@@ -73,16 +73,16 @@ def gone(*files: str):
 
 
 def tensors(file: str, change):
-    """Exchange the first matrix of a safetensors file by what `change` makes of it.
+    """Replace the first matrix of a safetensors file by the result of `change`.
 
-    None leaves it out.
+    None drops it.
     """
 
     def spoil(root):
         state = load_file(root / file)
         name = next(
             name for name, tensor in state.items() if tensor.ndim > 1 and "position" not in name
-        )  # open_clip stretches positions to what it needs
+        )  # open_clip resizes positions to fit
         changed = change(state.pop(name))
         save_file(
             {**state, **({} if changed is None else {name: changed})},
@@ -94,7 +94,7 @@ def tensors(file: str, change):
 
 
 def pickled(file: str, other: str):
-    """The same weights as a pickle, under the name that its library would take."""
+    """Store the same weights as a pickle, under the name that its library would load."""
 
     def spoil(root):
         torch.save(load_file(root / file), (root / file).with_name(other))
@@ -103,7 +103,7 @@ def pickled(file: str, other: str):
     return spoil
 
 
-# ---------------------------------------------------------------- ways to load what was spoilt
+# ---------------------------------------------------------------- ways to load what was damaged
 
 
 def parameters(**wrong):
@@ -111,12 +111,12 @@ def parameters(**wrong):
 
 
 def folder(spoil=lambda root: None, split: str = "train", **options):
-    """A reader's own folder."""
+    """Load a user's own folder, damaged by `spoil`."""
     return lambda root: (spoil(root), datasets.load(root, split, **options))
 
 
 def real(name: str, spoil=lambda root: None, split: str = "train", **options):
-    """A real data set in its published layout, miniature; `spoil` gets its own folder."""
+    """Load a miniature real data set in its published layout; `spoil` gets its folder."""
     return lambda root: (
         spoil(layouts.WRITERS[name](root)),
         datasets.load(name, split, root, **options),
@@ -151,7 +151,7 @@ def writer(spoil):
 
 
 def trained(spoil):
-    """The folder of a finished run's model."""
+    """Load the model of a finished run, damaged by `spoil`."""
 
     def go(root):
         model().save_pretrained(root / "model")
@@ -167,14 +167,14 @@ def model() -> KCDP:
 
 
 def about(**changes):
-    """Another content of a saved model's config.json."""
+    """Change entries of a saved model's config.json."""
     return lambda root: (root / "config.json").write_text(
         json.dumps(json.loads((root / "config.json").read_text()) | changes)
     )
 
 
 def plain_clip(root):
-    """A CLIP, which has no decoder, in place of the CoCa."""
+    """Put a CLIP, which has no decoder, in place of the CoCa."""
     small = {
         "embed_dim": 8,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
@@ -976,9 +976,9 @@ ROWS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def blank():
-    """The preset `blank`: tiny's sizes on models with random weights.
+    """Register the preset `blank`: tiny's sizes on models with random weights.
 
-    Nothing here comes near 100,000 pixels.
+    Pillow's limit is lowered, so that a picture of 160,000 pixels is too large.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(config.PRESETS, "blank", replace(blank_preset(), name="blank"))

@@ -1,7 +1,6 @@
-"""The scripts of benchmarks/ still run.
+"""The scripts of benchmarks/ still run with the present library.
 
-Nothing else would notice where the library has moved on without them. Sizes are cut to seconds;
-numbers are not looked at, but for those that every machine finds alike.
+Sizes are cut so that each takes seconds; only numbers that every machine reproduces are checked.
 """
 
 import importlib
@@ -23,18 +22,18 @@ from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.config import PRESETS
 
 FOLDER = paths.ROOT / "benchmarks"
-PICTURES = 2  # a batch
+PICTURES = 2  # per batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
 def beside_each_other(monkeypatch):
-    """One script imports another, as it finds it when it is run."""
+    """Let scripts import one another, as when they are run."""
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- all scripts
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.py")))
@@ -64,7 +63,7 @@ def test_arguments_are_read(name, words, sentence, monkeypatch, capsys):
     assert sentence in f"{ended.value.code} {''.join(capsys.readouterr())}"
 
 
-# ---------------------------------------------------------------- those that time
+# ---------------------------------------------------------------- scripts that measure time
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_every_way_of_the_committed_table_is_known():
 
 
 def test_the_script_for_a_gpu_is_rehearsed(tmp_path, capsys):
-    """All that agrees on a GPU agrees here, and what there is no time for is said."""
+    """All that agrees on a GPU agrees here, and parts skipped for lack of time are reported."""
     gpu = importlib.import_module("gpu")
     assert gpu.main(["--small", "--minutes", "0.1", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "gpu.json").read_text())
@@ -127,7 +126,7 @@ def test_steps_are_timed(monkeypatch):
 
 
 def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
-    """The same files from narrower layers; of words there are as many as in the true one."""
+    """Write the same files from narrower layers, with the true vocabulary size."""
     full_size, width = importlib.import_module("full_size"), 32
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setitem(
@@ -173,9 +172,9 @@ def test_the_full_size_stack_is_written_as_it_is_loaded(monkeypatch, tmp_path):
 
 
 def test_every_job_of_a_grid_can_be_started_and_is_there_once():
-    """Its parameters are valid, its method is known, and no two jobs share a file.
+    """Every job has valid parameters, a known method and a file of its own.
 
-    What the recipe was chosen on is not reported on.
+    Seeds and targets used to choose the recipe are not reported on.
     """
     grid = importlib.import_module("grid")
     for name, jobs in grid.GRIDS.items():
@@ -215,7 +214,7 @@ def test_every_job_of_a_grid_can_be_started_and_is_there_once():
 def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_scored(
     monkeypatch, criterion, taken, accuracy
 ):
-    """Two weights, two epochs. The surest is wrong everywhere: it is taken all the same."""
+    """Two weights, two epochs. By certainty, a candidate that is always wrong is chosen."""
     grid, labels = importlib.import_module("grid"), np.arange(12) % 6
     answers = {
         (0.3, 1): np.full((12, 6), 1 / 6),
@@ -263,7 +262,7 @@ def test_a_candidate_is_chosen_without_labels_and_its_answers_on_the_test_are_sc
     )
 
 
-# ---------------------------------------------------------------- those that count
+# ---------------------------------------------------------------- scripts that count
 
 
 def test_the_rules_read_the_captions_as_the_committed_results_say(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The notebooks' outputs are there, clean, and compared; the pages build.
+"""The notebooks' outputs are present, clean and compared, and the pages build.
 
 The three lists of dependencies agree.
 """
@@ -40,8 +40,8 @@ CHAPTERS = (
     "06_compare",
 )
 IGNORED = "nbval-ignore-output"
-CHOSEN = {"torch", "torchvision", "triton"}  # of these a machine may have another build
-# Used by name or as plug-ins, and so imported nowhere.
+CHOSEN = {"torch", "torchvision", "triton"}  # a machine may have other builds of these
+# Used by name or as plug-ins, so nothing imports them.
 COMMANDS = {
     "pytest-xdist",
     "nbval",
@@ -63,7 +63,7 @@ def project() -> dict:
 
 
 def constraints() -> dict[str, str]:
-    """Name -> exact version."""
+    """Return the exact version of each constrained package."""
     lines = [
         line
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -75,7 +75,7 @@ def constraints() -> dict[str, str]:
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """What the library asks for itself, and what extras add to that."""
+    """Return the library's own requirements and those of the extras."""
     lists = [project()["dependencies"]]
     lists += [project()["optional-dependencies"][extra] for extra in extras]
     return [Requirement(text) for one in lists for text in one]
@@ -102,7 +102,7 @@ def test_environment_yml_agrees():
 
 
 def test_constraints_hold_the_whole_closure():
-    """What the dependencies pull in here is pinned, at the version that is installed."""
+    """All transitive dependencies are pinned at the installed version."""
     pins, seen = constraints(), set()
     wanted = [(requirement, "") for requirement in requirements(*ALL)]
     while wanted:
@@ -124,7 +124,7 @@ def test_constraints_hold_the_whole_closure():
 
 
 def imported(*folders: str) -> dict[str, str]:
-    """Name of each package that Python files and notebooks import -> one of the files."""
+    """Return the packages that Python files and notebooks import, each with one of the files."""
     names = {}
     files = [
         file
@@ -154,7 +154,7 @@ def imported(*folders: str) -> dict[str, str]:
     ],
 )
 def test_what_is_imported_is_asked_for(folders, extras):
-    """By the library itself: whoever installs it alone has all that it needs."""
+    """The library's own list suffices to install it alone."""
     ours = {"kcdp_lib", "kcdp_book"}
     ours |= {path.stem for folder in folders for path in (ROOT / folder).glob("*")}
     beside = ("book", "benchmarks", "tests")
@@ -171,7 +171,7 @@ def test_what_is_imported_is_asked_for(folders, extras):
 
 @pytest.mark.parametrize("extras, folders", [((), ["kcdp_lib"]), (("test",), ["tests"])])
 def test_what_is_asked_for_is_used(extras, folders):
-    """A package that nothing imports stays only if it is a command or a plug-in."""
+    """A package that nothing imports must be a command or a plug-in."""
     homes = importlib.metadata.packages_distributions()
     own = requirements(*extras)[len(requirements()) if extras else 0 :]
     used = {canonicalize_name(home) for name in imported(*folders) for home in homes.get(name, [])}
@@ -185,7 +185,7 @@ def test_python_in_the_readme_is_the_packages():
 
 
 def test_there_is_one_version():
-    """In `kcdp_lib.__version__`; the changelog has its changes, the citation names it."""
+    """It is `kcdp_lib.__version__`; the changelog has its changes, and the citation names it."""
     assert project()["dynamic"] == ["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == kcdp_lib.__version__
@@ -194,7 +194,7 @@ def test_there_is_one_version():
 
 
 def test_what_holds_the_style_has_one_version():
-    """CI and pre-commit run what is pinned: no hook brings a version of its own."""
+    """CI and pre-commit run the pinned versions; no hook brings its own."""
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
     entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
@@ -227,7 +227,7 @@ def code_cells(path: Path) -> list:
 
 
 def shows(source: str) -> bool:
-    """Whether a cell is written to show something.
+    """Return whether a cell is written to show something.
 
     It prints, or ends in an expression that is no assignment.
     """
@@ -250,9 +250,7 @@ def test_every_cell_was_run_in_order_and_shows_its_output(path):
 
 @each_notebook
 def test_only_figures_times_and_what_is_asserted_are_exempt_from_comparison(path):
-    """A trained model's numbers differ from machine to machine; what the text says of them is
-    asserted where they are printed.
-    """
+    """A trained model's numbers differ between machines, so asserts guard what the text says."""
     for cell in code_cells(path):
         tags = set(cell.metadata.get("tags", []))
         assert (
@@ -309,7 +307,7 @@ def test_outputs_are_of_this_tree(path):
 
 
 def test_what_changed_is_named(monkeypatch, tmp_path):
-    """An altered cell, module, pin or record is; a docstring or a comment is not."""
+    """An edited cell, module, pin or record is named; an edited docstring or comment is not."""
     notebook = nbformat.read(ROOT / "book" / "parts.ipynb", as_version=4)
     notebook.metadata["kcdp"] = {"made_from": fingerprint(notebook)}
     edited = copy.deepcopy(notebook)
@@ -349,7 +347,7 @@ def test_a_notebook_depends_on_what_its_imports_import():
 
 
 def test_every_chapter_is_quick():
-    """Three minutes of two cores, from empty caches; chapter 05 is the training itself."""
+    """Three minutes on two cores, from empty caches; chapter 05 is the training itself."""
     made = {path.stem: nbformat.read(path, as_version=4).metadata.kcdp for path in NOTEBOOKS}
     assert not [
         name
@@ -397,9 +395,9 @@ def test_a_run_keeps_what_a_figure_is_called():
 
 
 def test_papermill_reads_every_parameter(caplog):
-    """The main job's cell holds the run's parameters in their order, at their defaults, and
-    papermill understands each line, which it does not where there is a second "=", even in a
-    comment.
+    """The main job's cell holds the run's parameters in order, at their defaults.
+
+    Papermill cannot read a line with a second "=", even in a comment.
     """
     found = papermill.inspect_notebook(ROOT / "notebooks" / "05_adapt.ipynb")
     assert {
@@ -411,9 +409,9 @@ def test_papermill_reads_every_parameter(caplog):
 @pytest.mark.slow
 @each_notebook
 def test_nbval_notices_one_altered_result(path, tmp_path):
-    """In a copy, the first printed result is changed.
+    """Change the first printed result in a copy: nbval must stop there.
 
-    Nbval must stop there (-x: what comes after it is not run again).
+    With -x, later cells are not run again.
     """
     notebook = nbformat.read(path, as_version=4)
     printed = next(
@@ -446,7 +444,7 @@ def test_nbval_notices_one_altered_result(path, tmp_path):
 
 
 def alter(text: str) -> str:
-    """The text with one character changed: its last digit, or else its last letter."""
+    """Change one character of the text: its last digit, or else its last letter."""
     place = [match.start() for match in re.finditer(r"\d", text)] or [
         match.start() for match in re.finditer(r"[a-z]", text)
     ]
@@ -457,8 +455,8 @@ def alter(text: str) -> str:
 
 # ---------------------------------------------------------------- prose
 
-# names, licences, thresholds that were set and not measured, and what METHOD.md says of the paper;
-# nothing that a run can give
+# Names, licences, thresholds that were set and not measured, and what METHOD.md says of the paper;
+# nothing that a run computes.
 TYPED = (
     "Stable Diffusion 1.5",
     "Stable Diffusion 2.1",
@@ -478,9 +476,9 @@ TYPED = (
 
 
 def typed_numbers(prose: str) -> list[str]:
-    """Decimals and percentages that stand in Markdown as they were typed.
+    """Return the decimals and percentages that are typed into Markdown.
 
-    Not glued from a run, no code, mathematics, citation or address, and not in `TYPED`.
+    Glued results, code, mathematics, citations, addresses and `TYPED` do not count.
     """
     for pattern in (
         r"```\{math\}.*?```|\$\$.*?\$\$|```.*?```",
@@ -497,9 +495,9 @@ def typed_numbers(prose: str) -> list[str]:
 
 
 def prose_of(cell) -> list[str]:
-    """What is written in a cell for readers.
+    """Return what a cell says to readers.
 
-    Its Markdown, or the caption and the alternative text of its figure.
+    That is its Markdown, or the caption and the alternative text of its figure.
     """
     about = cell.metadata.get("mystnb", {})
     return (
@@ -517,9 +515,7 @@ def prose_of(cell) -> list[str]:
     "path", [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))], ids=lambda path: path.stem
 )
 def test_no_number_of_a_run_is_typed_into_prose(path):
-    """A page quotes a result by glue or shows the cell that prints it, and nbval compares both with
-    a fresh run: so it cannot quote what the results do not hold.
-    """
+    """Pages glue a result or print it in a cell, and nbval compares both with a fresh run."""
     texts = (
         [path.read_text(encoding="utf-8")]
         if path.suffix == ".md"

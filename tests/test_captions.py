@@ -1,4 +1,4 @@
-"""What is said of real drawings, and what the sentence encoder makes of it."""
+"""Captions of real drawings, and their embedding by the sentence encoder."""
 
 import numpy as np
 import pytest
@@ -113,7 +113,7 @@ def drawn():
 
 
 def test_a_set_that_is_left_out_is_seen_and_told_of_by_nobody(tmp_path, monkeypatch):
-    """Neither its pictures nor its words, in any of the ways that drawings reach a model."""
+    """Neither its pictures nor its words reach a model, in any of the ways that drawings do."""
     about = [FACE, PERSON._replace(words=("sad mouth", "beard")), labelled("crying face")]
     pixels = np.stack([np.full((128, 128, 4), 255 * (one is about[1]), np.uint8) for one in about])
     world_pictures = np.full((128, 128, 128, 3), 7, np.uint8)
@@ -151,7 +151,7 @@ def test_each_knowledge_has_its_own_pairs(tmp_path, monkeypatch, drawn, knowledg
     by_people = sum(text.startswith("a sticker of a face with a big smile") for text in pool.first)
     events = list(texts.HEARSAY["event"])
     of_world = [any(event in text for event in events) for text in pool.first]
-    # the generator's table speaks of what events make people feel, if it may
+    # the generator's table says what events make people feel, unless it is left out
     told = any(e and w for e, w in zip(emotional, of_world, strict=True))
     assert bool(by_people) == task.by_language
     assert len(pool.ours) == len(pool.all)
@@ -174,14 +174,14 @@ def test_people_s_own_words_for_a_drawing_make_half_of_what_it_feels(drawn):
 
 
 def test_feelings_are_what_a_text_says_beyond_what_texts_are_like(tmp_path, monkeypatch):
-    """A word that is near to every text says nothing of any."""
+    """A word that is close to every text says nothing about any of them."""
     directions = torch.eye(sentences.WIDTH)
 
     def embed(some, work):
         rows = []
         for text in some:
             near = next((i for i, word in enumerate(sentences.EMOTION_WORDS) if word in text), 0)
-            rows.append(directions[near] + directions[7])  # all are a little like word 7
+            rows.append(directions[near] + directions[7])  # all are slightly close to word 7
         return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
 
     monkeypatch.setattr(sentences, "embed", embed)

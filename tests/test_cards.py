@@ -1,4 +1,4 @@
-"""The cards say what the records say, and the hub's own reader understands them."""
+"""The cards agree with the records, and the hub's own reader understands them."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from kcdp_lib import cards, paths
 from kcdp_lib.config import Config
 from kcdp_lib.pretrain import packages
 
-# of the hub's lists, what these cards may use
+# Entries of the hub's lists that these cards may use.
 LICENSES, LIBRARIES, TASKS = (
     {"apache-2.0", "creativeml-openrail-m"},
     {"diffusers", "kcdp_lib"},
@@ -42,9 +42,9 @@ FOUND = {
 
 
 def read(text: str, kind=ModelCard):
-    """A card through the hub's reader.
+    """Parse a card with the hub's reader.
 
-    Its fields are of the right kinds, and none is unknown to it.
+    Its fields have the right kinds, and the reader knows all of them.
     """
     card = kind(text)
     about = card.data.to_dict()
@@ -73,14 +73,14 @@ def test_the_hubs_reader_understands_them(path, kind):
 
 
 def test_every_score_of_the_cards_stands_in_a_record():
-    """Not by the generator: every decimal of a table of scores is looked for in the files."""
+    """Check without the generator that every decimal in a table of scores occurs in the records."""
     for path, records in zip(shipped.SHIPPED, RECORDS, strict=True):
         known = {
             str(value) for record in records for value in numbers(json.loads(record.read_text()))
         }
         before, _, after = path.read_text(encoding="utf-8").partition(
             "Domains differ"
-        )  # what the world's domains show is no record's, but the program's
+        )  # what the world's domains show comes from the program, not from a record
         rows = re.findall(
             r"^\|.*\|$", before + after[after.find("What a classifier") :], re.MULTILINE
         )
@@ -91,7 +91,7 @@ def test_every_score_of_the_cards_stands_in_a_record():
 
 
 def numbers(tree) -> list:
-    """All numbers in nested JSON."""
+    """Return all numbers in nested JSON."""
     if isinstance(tree, (dict, list)):
         return [
             found
@@ -135,7 +135,7 @@ def test_a_runs_card_shows_no_folder_of_this_machine(tmp_path):
 
 
 def test_a_folders_name_is_no_markup(tmp_path):
-    """Neither in a heading nor in a table, and the hub's reader gets it as it is."""
+    """Neither a heading nor a table interprets it, and the hub's reader gets it unchanged."""
     name = "a|b_c_ `d` <e> $f$ [g](h)"
     card = read(cards.of_run(replace(Config(), target=str(tmp_path / name)), FOUND, None))
     assert card.data.model_name == f"kcdp-photos-{name}"

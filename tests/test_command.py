@@ -1,4 +1,4 @@
-"""What is typed ends in a sentence and a status; where things lie and what code made them."""
+"""Commands end in a sentence and an exit status; the cache's place, and a result's commit."""
 
 import json
 import os
@@ -171,7 +171,7 @@ def test_a_config_wants_no_torch():
 
 
 def test_changes_are_those_of_code(tmp_path, monkeypatch):
-    """Not results that are being written, nor pages."""
+    """Edited pages and results that are being written do not count."""
 
     def git(*words):
         user = ("-c", "user.name=a", "-c", "user.email=a@b")

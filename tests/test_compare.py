@@ -35,7 +35,7 @@ def test_a_difference_over_seeds_resamples_seeds_and_pictures():
     found = compare.difference(ours, theirs)
     assert (
         found["macro_f1"] == pytest.approx(0.25) and found["macro_f1_interval"][0] == 0
-    )  # one seed has no difference: an interval over seeds must hold that
+    )  # one seed shows no difference, so the interval over seeds must include 0
     assert 0.45 < found["macro_f1_interval"][1] < 0.6
     assert compare.difference(ours, ours)["macro_f1_interval"] == [0, 0]
     assert compare.difference(theirs, ours)["accuracy"] == pytest.approx(-0.25)
@@ -118,9 +118,9 @@ def test_lines_of_a_matrix_are_told_apart_by_domains_setting_and_seed():
 
 
 def test_signs_that_mean_one_class_are_not_ambiguous(monkeypatch):
-    """Against a count by hand, over few scenes.
+    """Compare with a count by hand over a few scenes.
 
-    And with enough of them some signs mean one class, others several.
+    With enough scenes, some signs mean one class and others several.
     """
     monkeypatch.setitem(datasets.SIZES, "test", 40)
     pictures = datasets.load("stickers", "test", seed=3)
@@ -159,7 +159,7 @@ def test_macro_f1_with_pictures_counted_several_times_is_that_of_the_longer_list
 
 
 def test_a_difference_on_real_art_counts_a_concept_once_however_often_it_was_asked():
-    """Three seeds say what one says, and no more surely."""
+    """Three seeds that agree give the interval of one."""
     pictures = datasets.load("art-emojione", "test")
     labels = pictures.labels[pictures.labels >= 0]
 

@@ -50,7 +50,7 @@ def make(recipe=PAPER):
 
 
 def moved(cliea):
-    """As after some training: nothing is zero any more."""
+    """Move all weights, as training does, so that none stays zero."""
     with torch.no_grad():
         for p in cliea.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -58,7 +58,7 @@ def moved(cliea):
 
 
 def reference(cliea, tokens, mask, prompt_tokens, prompt_mask):
-    """One pair at a time through torch's own multi-head attention, without padding: [B, C, H]."""
+    """Compute one pair at a time by torch's own attention, without padding: [B, C, H]."""
     attention = nn.MultiheadAttention(H, 8, batch_first=True)
     attention.load_state_dict(
         {
@@ -144,7 +144,7 @@ def test_padding_never_changes_a_similarity(recipe, batch):
     )
     torch.testing.assert_close(
         one_by_one, expected, atol=1e-5, rtol=0
-    )  # batch of one, and trimmed differently
+    )  # a batch of one is trimmed differently
 
 
 def test_similarities_are_cosines_of_the_intervened_prompt(batch):
@@ -162,7 +162,7 @@ def test_similarities_are_cosines_of_the_intervened_prompt(batch):
     }
     torch.testing.assert_close(
         cliea(**swapped), similarities[:, order], atol=1e-6, rtol=0
-    )  # the prompt alone tells the classes apart
+    )  # only the prompt tells the classes apart
     alike = cliea(
         **{
             **batch,
@@ -190,7 +190,7 @@ def test_what_is_learnt_is_added_to_what_is_known(batch):
 
 
 def test_it_starts_with_what_the_text_encoder_knows(batch):
-    """Cosines of end tokens, whatever v is; a loop finds them one by one."""
+    """Similarities are cosines of end tokens, whatever v is; a loop computes them one by one."""
     v, *known = batch.values()
     similarities = make()(**batch)
     expected = torch.zeros(B, C)
@@ -214,7 +214,7 @@ def test_loss_trains_every_part_and_learns_to_tell_the_prompts_apart(recipe, bat
     for step in range(60):
         optimiser.zero_grad()
         counterfactual_loss(cliea(**batch), labels).backward()
-        # behind weights that begin at zero nothing moves in the first step
+        # weights behind a zero layer get no gradient in the first step
         ready = step > 0 or recipe == AT_RANDOM
         assert all(not ready or p.grad.abs().sum() > 0 for p in cliea.parameters())
         optimiser.step()
@@ -236,16 +236,13 @@ def test_no_loop_over_pictures(batch, operations):
             lambda: counterfactual_loss(cliea(**few), torch.arange(pictures) % C).backward()
         )
 
-    step(2)  # the first backward pass makes the gradients, the later ones add to them
+    step(2)  # the first backward pass creates the gradients, later ones add to them
     assert step(2) == step(16) > 50
 
 
 @pytest.mark.parametrize("recipe", [PAPER, RELEASED])
 def test_thirty_triplets_and_none_go_through_perception_and_alignment(recipe):
-    """Together, and each alone: a batch of one.
-
-    Numbers and gradients are finite, and a picture's neighbours do not matter to it.
-    """
+    """Numbers and gradients are finite, and a picture's neighbours do not affect it."""
     torch.manual_seed(0)
     encoder = load_text_encoder(blank_preset())
     many = [("cat", "has", f"hat {i}") for i in range(30)]
@@ -302,9 +299,9 @@ def test_nothing_is_kept_during_the_warm_up():
 
 
 def test_the_surest_of_every_class_are_kept_and_more_of_them_with_time():
-    """Class 0 is easy and frequent, class 1 rare and unsure.
+    """Class 0 is easy and frequent, class 1 rare and uncertain.
 
-    A common threshold would drop it altogether.
+    A common threshold would drop class 1 altogether.
     """
     labels = torch.tensor([0] * 80 + [1] * 20)
     strength = torch.cat([torch.linspace(6, 9, 80), torch.linspace(1, 2, 20)])
@@ -330,7 +327,7 @@ def test_memory_smooths_over_the_epochs():
     for _ in range(3):
         labeller.update(row, similar(torch.tensor([2]), torch.tensor([8.0])), 0.5)
     flipped = labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.0])), 0.5)
-    assert flipped.labels.item() == 2  # one contrary look does not overturn three
+    assert flipped.labels.item() == 2  # one contrary prediction does not overturn three
     assert (
         labeller.update(row, similar(torch.tensor([4]), torch.tensor([5.0])), 0.5).labels.item()
         == 4
@@ -369,7 +366,7 @@ def test_one_picture_alone_and_similarities_without_gradient():
     assert pseudo.kept.all() and not pseudo.confidence.requires_grad
 
 
-# -- several voices, and how frequent the classes are
+# -- several predictors, and class priors
 
 
 def test_voices_together_are_a_geometric_mean():
@@ -401,9 +398,9 @@ SHARES, SOURCE_SHARES = (
 
 
 def calibrated(shares, taught, count=4000):
-    """Pictures [N, 2] from four overlapping Gaussians with these class shares.
+    """Draw pictures [N, 2] from four overlapping Gaussians with the class shares `shares`.
 
-    What Bayes' rule says of them where the shares are those taught, and the true classes.
+    Returns the posterior by Bayes' rule under the prior `taught`, and the true classes.
     """
     random = torch.Generator().manual_seed(0)
     labels = torch.multinomial(shares, count, replacement=True, generator=random)
@@ -413,7 +410,7 @@ def calibrated(shares, taught, count=4000):
 
 
 def test_another_prior_is_bayes_rule():
-    """Answers taught under one prior and brought to another are those taught under the other."""
+    """Predictions trained under one prior and moved to another equal those trained under it."""
     taught, labels = calibrated(SHARES, SOURCE_SHARES, 50)
     torch.testing.assert_close(
         with_prior(taught, SHARES, SOURCE_SHARES),
@@ -428,7 +425,7 @@ def test_another_prior_is_bayes_rule():
 
 
 def test_shifted_shares_are_found_again():
-    """The plain mean of the answers is far off; what is found makes better answers."""
+    """The plain mean of the predictions is far off; the estimate improves the predictions."""
     probs, labels = calibrated(SHARES, SOURCE_SHARES)
     true, found = labels.bincount() / len(labels), estimate_prior(probs, SOURCE_SHARES)
     torch.testing.assert_close(
@@ -460,7 +457,7 @@ def test_a_class_that_is_missing_keeps_a_small_share():
 
 
 def test_a_class_that_the_source_never_shows_does_not_take_over():
-    """Its probability is never quite zero, and must not be divided by zero."""
+    """Its predicted probability is small but not zero, while its source prior is zero."""
     taught = torch.tensor([0.3, 0.3, 0.4, 0.0])
     probs, labels = calibrated(taught, taught)
     probs = 0.99 * probs + 0.01 * torch.eye(4)[3]
@@ -470,8 +467,9 @@ def test_a_class_that_the_source_never_shows_does_not_take_over():
 
 
 def test_labels_follow_the_targets_own_shares():
-    """Recipe "priors": labels and confidence are those of the memory after Bayes' rule, in update
-    and in the end; a picture not yet seen counts for nothing.
+    """With pseudo_labels="priors", labels and confidence follow Bayes' rule.
+
+    They come from the memory, in every update and at the end; an unseen picture does not count.
     """
     probs, labels = calibrated(SHARES, SOURCE_SHARES, 400)
     labeller = PseudoLabeller(

@@ -17,14 +17,14 @@ COUNT = 16
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Splits of sixteen pictures, drawn into a cache of their own."""
+    """Shrink the splits to sixteen pictures, drawn into a cache of their own."""
     monkeypatch.setattr(datasets.paths, "CACHE", tmp_path)
     for split in datasets.SIZES:
         monkeypatch.setitem(datasets.SIZES, split, COUNT)
 
 
 def by_name(pictures) -> dict:
-    """{file name: (SHA of its bytes, name of its class)}."""
+    """Return {file name: (SHA of its bytes, name of its class)}."""
     return {
         file.name: (key, pictures.classes[label])
         for file, key, label in zip(pictures.files, pictures.keys, pictures.labels, strict=True)
@@ -287,7 +287,7 @@ COLUMNS = "file_name,label,Surprise,JOY,disgust,fear,Sad,anger,neutral,comment"
 
 
 def listed_shares(root, *lines: str, taxonomy: str = "six", header: str = COLUMNS):
-    """Pictures 0.png, 1.png, ..., in this order, a line of a list each."""
+    """Write pictures 0.png, 1.png, ... with a metadata row each; return them and their order."""
     files = [save(root / f"{i}.png", colour=(i, 0, 0)) for i in range(len(lines))]
     rows = [f"{file.name},{line}" for file, line in zip(files, lines, strict=True)]
     (root / "metadata.csv").write_text("\n".join([header, *rows]))
@@ -326,7 +326,7 @@ def test_shares_that_cannot_be_used_are_counted_and_the_label_stays(tmp_path, ba
 
 
 def test_shares_without_a_label_name_the_likeliest_class(tmp_path):
-    """Of the six, of which two columns may be one; a text in a synonym's column is no share."""
+    """Two of the eight columns may be one of the six; text in a synonym's column is no share."""
     pictures, order = listed_shares(
         tmp_path,
         "2,0,2,0,0,0,0,3,a man",

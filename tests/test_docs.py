@@ -1,9 +1,6 @@
-"""Every public function says what a reader needs: shapes, errors, equations.
+"""Public docstrings state shapes, errors and equations; the method chapter links to real code.
 
-And the chapter on the method leads to code that exists.
-
-The checks read the sources, not the objects: a dataclass writes a docstring of its own where its
-author wrote none.
+The checks read the sources, not the objects: a dataclass without a docstring generates one.
 """
 
 import ast
@@ -22,7 +19,7 @@ import kcdp_lib
 METHOD_FILE = Path(__file__).resolve().parents[1] / "book" / "method.md"
 TESTS = Path(__file__).resolve().parent
 METHOD = METHOD_FILE.read_text(encoding="utf-8")
-# [B, 4, h, w] or, for a single number, []; [-1, 1] is a range
+# [B, 4, h, w], or [] for a single number; [-1, 1] is a range
 SHAPE = r"(?:\[\]|\[[^\[\]]*\b(?:[A-Z]|h|w|n|size)\b[^\[\]]*\])"
 TENSOR = r"\b(?:Tensor|ndarray)\b"
 EQUATION = r"\beq(?:-[a-z]+)+"
@@ -42,7 +39,7 @@ OF_THE_METHOD = (
 )
 # Where to read on: an equation, a chapter, the paper, or another paper
 PLACE = rf"{EQUATION}|\bchapter\b|paper, (?:section|figure|table)|et al\."
-# Packages that only import, commands, and the strokes of the drawing
+# Packages that only import, commands, and the drawing code of the world
 WITHOUT_PAGE = (
     r"kcdp_lib|kcdp_book|.*\.__main__|kcdp_lib\.pretrain(\.blank)?|"
     r"kcdp_lib\.world(\.(svg|subjects|faces|responses|events|scenery))?"
@@ -51,10 +48,7 @@ WITHOUT_PAGE = (
 
 @dataclass
 class Definition:
-    """A public function, class or method.
-
-    Its full name, its syntax tree and the lines of its file.
-    """
+    """A public function, class or method: its full name, syntax tree and file's lines."""
 
     name: str
     node: ast.FunctionDef | ast.ClassDef
@@ -67,7 +61,7 @@ class Definition:
 
 @cache
 def sources() -> dict[str, str]:
-    """The source of every module of the library and of the book's, by name."""
+    """Return the source of every module of both packages, by name."""
     names = []
     for package in (kcdp_lib, kcdp_book):
         inside = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
@@ -79,7 +73,7 @@ def sources() -> dict[str, str]:
 
 
 def public(source: str, name: str) -> list[Definition]:
-    """Public definitions of a module, with the public methods of its public classes."""
+    """Return a module's public definitions and the public methods of its public classes."""
 
     def inside(body: list, prefix: str) -> list[Definition]:
         own = [
@@ -111,9 +105,9 @@ def without_docstring(found: Definition) -> list[str]:
 
 
 def without_shape(found: Definition) -> list[str]:
-    """A function whose signature names tensors but whose docstring gives no shape.
+    """Name a function with tensors in its signature but no shape in its docstring.
 
-    Fields likewise, whose comment beside them will do as well.
+    Likewise a field, whose shape may also stand in the comment beside it.
     """
     if isinstance(found.node, ast.FunctionDef):
         return (
@@ -136,13 +130,13 @@ def without_shape(found: Definition) -> list[str]:
 
 
 def comment_of(node: ast.AnnAssign, lines: list[str]) -> str:
-    """The comment beside a field, or the lines of comment right above it, as one line."""
+    """Return the comment beside a field, or the comment lines right above it, as one line."""
     above = list(takewhile(lambda line: line.strip().startswith("#"), lines[node.lineno - 2 :: -1]))
     return " ".join([*above[::-1], *lines[node.lineno - 1 : node.end_lineno]])
 
 
 def signature(node: ast.FunctionDef) -> ast.FunctionDef:
-    """The function without body and decorators."""
+    """Return the function without body and decorators."""
     return ast.FunctionDef(
         name=node.name,
         args=node.args,
@@ -154,7 +148,7 @@ def signature(node: ast.FunctionDef) -> ast.FunctionDef:
 
 
 def without_error(found: Definition) -> list[str]:
-    """A function that raises KCDPError itself and does not say so."""
+    """Name a function that raises KCDPError itself but does not document it."""
     if not isinstance(found.node, ast.FunctionDef):
         return []
     raised = [
@@ -171,8 +165,9 @@ def without_error(found: Definition) -> list[str]:
 
 
 def without_place(found: Definition) -> list[str]:
-    """A class of the method, or a function of it that is handed tensors, which does not say where
-    to read on; methods may leave it to their class, and plumbing to its module.
+    """Name a class of the method, or a function on tensors, without a place to read on.
+
+    Methods may leave it to their class, and plumbing to its module.
     """
     module = found.name.rpartition(".")[0]
     computes = isinstance(found.node, ast.ClassDef) or re.search(
@@ -186,7 +181,7 @@ def without_place(found: Definition) -> list[str]:
 
 
 def own_nodes(node: ast.AST) -> list[ast.AST]:
-    """All nodes below, but nothing inside a further function or class."""
+    """Return all nodes below, except those inside a nested function or class."""
     below = [
         child
         for child in ast.iter_child_nodes(node)
@@ -196,12 +191,12 @@ def own_nodes(node: ast.AST) -> list[ast.AST]:
 
 
 def report(check) -> str:
-    """What lacks, a line each."""
+    """List what is missing, one name per line."""
     return "\n".join(name for found in everything() for name in check(found))
 
 
 def named_equations() -> dict[str, str]:
-    """Label -> a module whose docstrings name it; private functions count, too."""
+    """Return, for each label, a module whose docstrings name it; private functions count."""
     trees = {name: ast.walk(ast.parse(source)) for name, source in sources().items()}
     return {
         label: name
@@ -243,9 +238,9 @@ def test_the_method_says_where_to_read_on():
 
 
 def test_every_module_has_a_page():
-    """book/code.md lists the modules, and autosummary makes a page of each.
+    """book/code.md lists every module, and autosummary makes a page of each.
 
-    Every public function is on it.
+    That page holds every public function.
     """
     page = (METHOD_FILE.parent / "code.md").read_text(encoding="utf-8")
     listed = [
@@ -287,10 +282,10 @@ def test_references_of_the_method_chapter_lead_to_code():
 
 
 def test_every_equation_has_a_function_that_names_it_and_a_test():
-    """The table of book/method.md.
+    """The table of book/method.md has a row for each equation.
 
-    A row for each equation, functions whose docstring (or whose class's methods') names it, tests
-    that exist.
+    The docstring of each function, or of its class's methods, names the equation, and the tests
+    exist.
     """
     rows = re.findall(
         r"^\* - \{eq\}`(eq[-a-z]+)`\n  - (.*)\n  - (.*)\n  - \S.*$", METHOD, re.MULTILINE
@@ -368,7 +363,7 @@ BOOK = METHOD_FILE.parent
 
 
 def prose() -> str:
-    """All pages of the book, notebooks included, as text."""
+    """Return all pages of the book, notebooks included, as text."""
     return "\n".join(
         path.read_text(encoding="utf-8")
         for folder in (BOOK, BOOK.parent / "notebooks")
@@ -410,7 +405,7 @@ def test_every_reference_is_cited_and_every_citation_is_there():
 
 
 def test_no_line_of_a_script_or_style_is_wider_than_a_hundred_columns():
-    """As ruff asks of Python. What others made (ort) stays as they made it."""
+    """The limit is ruff's for Python; third-party files (ort) stay as they are."""
     static = METHOD_FILE.parent / "_static"
     files = [*static.glob("*.*s"), *static.glob("live/*.*s")]
     assert {file.name for file in files} >= {"live.js", "live.css", "book.js", "book.css"}

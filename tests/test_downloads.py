@@ -1,6 +1,6 @@
-"""Models in folders of their own, as `hf download ORG/NAME --local-dir DIR/ORG/NAME` leaves them.
+"""Models in folders, as `hf download ORG/NAME --local-dir DIR/ORG/NAME` leaves them.
 
-Small ones, in the files of the full-size preset's repositories.
+They are small, in the files of the full-size preset's repositories.
 """
 
 import json
@@ -38,7 +38,7 @@ FULL = PRESETS["sd15-instructblip"]
 SD, COCA, BLIP = (
     config.of_hub(FULL)[part][0] for part in ("diffusion", "vlm_pretrained", "writer")
 )
-# what the repositories hold beside what is read
+# File names in the repositories; those in `OTHERS` are not read.
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -73,9 +73,7 @@ OTHERS = {
 
 
 def diffusion(folder: Path) -> None:
-    """The blank pipeline: fp16 weights under their variant's names, a tokenizer of words and
-    merges.
-    """
+    """Write the blank pipeline with fp16 weights and a tokenizer of words and merges."""
     for part in ("unet", "vae", "text_encoder"):
         (folder / part).mkdir(parents=True)
         shutil.copy(f"{blank_preset().diffusion}/{part}/config.json", folder / part)
@@ -91,7 +89,7 @@ def diffusion(folder: Path) -> None:
 
 
 def coca(folder: Path, scratch: Path) -> dict:
-    """The blank CoCa with the words of open_clip's own tokenizer; returns its architecture."""
+    """Write the blank CoCa with open_clip's own vocabulary; return its architecture."""
     about = json.loads(
         Path(blank_preset().vlm.removeprefix("local-dir:"), "open_clip_config.json").read_text()
     )
@@ -111,15 +109,16 @@ def coca(folder: Path, scratch: Path) -> dict:
 
 
 def instructblip(folder: Path) -> None:
-    """The blank InstructBLIP with its weights in several files."""
+    """Write the blank InstructBLIP with its weights in several files."""
     shutil.copytree(blank_writer(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     load_writer(str(blank_writer())).model.save_pretrained(folder, max_shard_size="50KB")
 
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory) -> Path:
-    """The three repositories as they are on the hub, each below DIR as ORG/NAME, and in PRESETS
-    `small`, which takes from the hub what the full-size preset does.
+    """Write the three repositories below DIR as ORG/NAME, and register `small`.
+
+    This preset takes from the hub what the full-size one does.
     """
     folder = tmp_path_factory.mktemp("repositories")
     diffusion(folder / SD)
@@ -152,7 +151,7 @@ def repositories(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """A folder of twelve labelled pictures."""
+    """Create a folder of twelve labelled pictures."""
     for i in range(12):
         folder = tmp_path / "pictures" / ("happiness", "sadness")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,9 +205,9 @@ def test_every_model_is_loaded_from_its_folder(repositories):
 
 
 def test_content_counts_and_not_the_place(repositories, tmp_path):
-    """Neither another folder nor the times that `hf download` notes make another key.
+    """Neither another folder nor the times that `hf download` notes change the key.
 
-    Another file does, as does what the hub's cache names by its commit.
+    A changed file does, and a model in the hub's cache is keyed by its commit.
     """
     moved = tmp_path / "elsewhere"
     shutil.copytree(repositories, moved)
@@ -321,9 +320,9 @@ def test_the_check_before_a_run_knows_the_folder(repositories, pictures, tmp_pat
 
 @pytest.fixture
 def downloaded(repositories, tmp_path, monkeypatch) -> Path:
-    """A folder that was empty, filled by the commands of the sentences about it.
+    """Fill an empty folder by the commands that the error messages give.
 
-    `hf` reads their options and chooses the files itself, and takes them from the repositories.
+    `hf` itself parses their options and selects the files, which come from the repositories.
     """
 
     def snapshot_download(repo_id, revision, allow_patterns, ignore_patterns, local_dir, **_):

@@ -1,4 +1,4 @@
-"""Real drawings for pre-training: pinned packages, people's words, pictures of drawings."""
+"""Real drawings for pre-training: pinned packages, words given by people, augmentation."""
 
 import json
 import tarfile
@@ -35,7 +35,7 @@ def test_every_package_is_pinned_and_open():
 
 @pytest.fixture
 def client(monkeypatch):
-    """A client that brings what it is told to, and counts how often it is asked."""
+    """Replace the package client by one that writes a fixed file; return what it was asked for."""
     asked = []
 
     def bring(package, folder):
@@ -165,7 +165,7 @@ def test_names_that_unicode_had_once_are_found_and_no_other():
     assert labels == {"frog-face": "frog", "frog-face-1": "frog"}
     assert words.of("crying-cat-face")["label"] == "crying cat"
     assert words.of("astonished")["label"] == "astonished face"
-    # a star, and no face
+    # a star, not a face
     assert words.of("dizzy-face") == {"label": "dizzy-face"}
     assert words.of("xyz") is None
 
@@ -192,10 +192,10 @@ def test_pictures_of_a_drawing_differ_and_repeat_with_the_seed():
     )
     assert first.shape == (64, 3, 32, 32) and first.min() >= 0 and first.max() <= 255
     assert torch.equal(first, again) and not torch.equal(first, other)
-    # whatever is behind, the middle is the drawing's, within the brightness of 0.8 to 1.15
+    # whatever the background, the middle shows the drawing, with a brightness of 0.8 to 1.15
     middle = first[:, :, 16, 16]
     assert (middle[:, 0] >= 159).all() and (middle[:, 1:] < 1e-3).all()
-    # white, coloured and pictured grounds all occur
+    # white, coloured and pictured backgrounds all occur
     corners = first[:, :, 0, 0]
     assert (corners.amin(1) > 200).any() and (corners.amax(1) < 9).any()
     assert ((corners.amax(1) - corners.amin(1)) > 60).any()

@@ -1,4 +1,4 @@
-"""The UNet as an eye that learns from labels (`python benchmarks/grid.py eye`)."""
+"""The UNet as a perception model trained on labels (`python benchmarks/grid.py eye`)."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def model(nothing):
 
 @pytest.fixture
 def pictures(model):
-    """Two classes that differ by where the latents are bright: [40, Z, 8, 8] and [40]."""
+    """Return latents [40, Z, 8, 8] of two classes, bright in different places, and labels [40]."""
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(40, model.kadap.unet.config.in_channels, 8, 8, generator=generator)
     labels = np.arange(40) % 2

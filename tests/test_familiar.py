@@ -1,4 +1,4 @@
-"""How familiar a picture is: what is strange is called strange, and only where it can be known."""
+"""Familiarity: unusual pictures get a low score, and without a reference file none is given."""
 
 import json
 import shutil
@@ -29,18 +29,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(count: int, size: int = TINY.image_size) -> np.ndarray:
-    """Uint8 [N, S, S, 3], each pixel by itself."""
+    """Return uint8 [N, S, S, 3] of independent random pixels."""
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def drawn(domain: str, count: int) -> list:
-    """Unseen pictures of a domain."""
+    """Draw unseen pictures of a domain."""
     scenes = [world.sample_scene("test", 3, i, domain) for i in range(count)]
     return [world.render(scene, domain, TINY.image_size) for scene in scenes]
 
 
 def frozen_of(embeddings: torch.Tensor) -> Frozen:
-    """Pictures of which nothing but what the VLM knows of them is looked at."""
+    """Return a `Frozen` of which only the embeddings are used."""
     empty = torch.zeros(len(embeddings), 0)
     texts = [""] * len(embeddings)
     return Frozen(empty, empty, empty, empty, texts, [[] for _ in texts], embeddings)
@@ -48,7 +48,7 @@ def frozen_of(embeddings: torch.Tensor) -> Frozen:
 
 @pytest.fixture(scope="module")
 def random_stack(tmp_path_factory):
-    """A preset on a VLM with random weights and a file of what it is said to have seen."""
+    """Return a preset on a random VLM, with a file of the pictures that it has seen."""
     folder = write_blank(tmp_path_factory.mktemp("stack"))
     preset = replace(TINY, diffusion=str(folder / "diffusion"), vlm=f"local-dir:{folder / 'vlm'}")
     assert load_known(preset) is None, "there is no file yet"
@@ -63,7 +63,7 @@ def random_stack(tmp_path_factory):
 
 
 def test_the_distance_is_that_of_mahalanobis():
-    """With every direction kept, it is what scipy computes from the covariance."""
+    """With all directions kept, it equals scipy's distance from the covariance."""
     generator = torch.Generator().manual_seed(0)
     mixing = torch.eye(6) + 0.3 * torch.randn(6, 6, generator=generator)
     seen = torch.randn(500, 6, generator=generator) @ mixing
@@ -71,13 +71,13 @@ def test_the_distance_is_that_of_mahalanobis():
     asked = torch.randn(5, 6, generator=generator)
     inverse = np.linalg.inv(np.cov(seen.T.numpy()))
     expected = [mahalanobis(one, seen.mean(0).numpy(), inverse) for one in asked.numpy()]
-    # numbers are kept in half precision
+    # axes and scales are kept in half precision
     assert known.axes.shape == (5, 6)
     assert known.distance(asked).numpy() == pytest.approx(expected, rel=0.02)
 
 
 def test_small_directions_count_alike(monkeypatch):
-    """Beside the leading directions all others have one deviation."""
+    """All directions beyond the leading ones share one standard deviation."""
     monkeypatch.setattr(pretrained, "DIRECTIONS", 1)
     seen = torch.randn(2000, 4, generator=torch.Generator().manual_seed(1))
     known = pretrained.fit(seen, seen)
@@ -146,7 +146,7 @@ def test_predict_has_the_column():
     assert ((said.familiarity >= 0) & (said.familiarity <= 1)).all()
 
 
-# ---------------------------------------------------------------- files that lack or lie
+# ---------------------------------------------------------------- missing and wrong files
 
 
 def test_any_vlm_gets_its_file(random_stack):

@@ -1,4 +1,4 @@
-"""Figures show the numbers they were given."""
+"""Figures show the numbers that they are given."""
 
 import warnings
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_one_space_bears_one_row_and_an_interval_that_misses_its_value(spaces):
 
 
 def scene_with(domain: str, cause: str, name: str) -> world.Scene:
-    """The first test scene of which this domain shows this event or response."""
+    """Return the first test scene in which this domain shows this event or response."""
     scenes = (world.sample_scene("test", 0, index, domain) for index in range(5000))
     return next(scene for scene in scenes if getattr(world.shown(scene, domain), cause) == name)
 
@@ -112,7 +112,7 @@ def test_region_is_where_the_cause_is_drawn():
     assert spider.shape == (64, 64) and spider.dtype == bool
     assert (
         0.01 < spider.mean() < 0.3 and spider[:32].sum() > 10 * spider[32:].sum()
-    )  # on its thread
+    )  # hanging on its thread
     grave = region_of("photos", "event", "grave")
     assert (
         0.01 < grave.mean() < 0.3 and not grave[:16].any() and not grave[24:40, 28:36].any()
@@ -120,7 +120,7 @@ def test_region_is_where_the_cause_is_drawn():
     tears = region_of("stickers", "response", "tears")
     assert (
         tears.any() and not tears[:24].any() and 20 < np.nonzero(tears)[1].mean() < 44
-    )  # on the cheeks, on both sides
+    )  # on both cheeks
     green = region_of("stickers", "response", "green")
     assert green.mean() > 0.1 and green[24:40, 24:40].mean() > 0.5  # the face itself
     scribble = region_of("stickers", "response", "scribble")
@@ -147,8 +147,7 @@ def test_region_has_the_size_it_is_asked_for():
 def test_drawing_without_a_cause_keeps_the_rest(domain, cause, name):
     """Most pixels are the same to the last bit.
 
-    Subject, clutter, light and grain stay where they are. A scene without the cause is another
-    picture.
+    Subject, clutter, light and grain stay in place. A scene without the cause is another picture.
     """
     scene = scene_with(domain, cause, name)
     whole, rest = (
@@ -159,7 +158,7 @@ def test_drawing_without_a_cause_keeps_the_rest(domain, cause, name):
     if (domain, cause) == (
         "photos",
         "event",
-    ):  # where no cause is to be seen the photographer makes no room for it
+    ):  # without a visible event, a photo leaves no room for one
         other = np.asarray(world.render(world.intervene(scene, event=None), domain), int)
         assert (whole != other).any(-1).mean() > 2 * changed.mean()
 
@@ -173,7 +172,7 @@ def test_what_a_domain_hides_has_no_region():
     assert not regions.drawn_region(scene, "stickers", "event").any()
     assert regions.drawn_region(
         scene, "stickers", "event", dials=Dials(event_gap=0)
-    ).any()  # a sticker that shows what photos show
+    ).any()  # a sticker that shows as much as a photo
 
 
 def test_drawn_words_are_those_the_caption_says_and_the_picture_shows():
@@ -212,7 +211,7 @@ def test_drawn_words_are_those_the_caption_says_and_the_picture_shows():
 
 
 def test_word_maps_tint_by_the_words_own_mean():
-    """A word attended to alike everywhere leaves the picture grey whatever its level.
+    """Even attention leaves the picture grey, whatever its level.
 
     A hot place is red, a cold one blue.
     """
@@ -309,7 +308,7 @@ def tall(axes):
 
 
 def coloured(axes, colour):
-    """Which bars have the colour."""
+    """Return the indices of the bars with this colour."""
     return [
         i
         for i, bar in enumerate(bar for container in axes.containers for bar in container)
@@ -392,7 +391,7 @@ def test_the_whole_method_is_a_row_from_picture_to_answer():
         ] == [best]
     assert (
         asked.get_xlim()[0] < -0.5 and asked.get_xlim()[1] > -0.25
-    )  # every dot is seen, none at an edge
+    )  # every dot is visible, none at the edge
     assert figures.png(figure).startswith(b"\x89PNG")
 
 
@@ -535,7 +534,7 @@ def test_frozen_draws_every_seed_and_the_limits():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["captions", "a CNN"]
 
 
-# ---------------------------------------------------------------- what it gains
+# ---------------------------------------------------------------- gains
 
 
 def test_gain_points_stand_where_the_numbers_are():
@@ -550,7 +549,7 @@ def test_gain_points_stand_where_the_numbers_are():
             line.get_xdata()
         )
         for line in axes.lines[1:]
-    }  # the first line is the zero
+    }  # the first line marks zero
     assert drawn["s", 0] == pytest.approx(2.0) and drawn["s", 1] == pytest.approx(-15.0)
     assert drawn["o", 0] == pytest.approx([1.0, 3.0]) and drawn["None", 1] == pytest.approx(
         [-30.0, 0.0]
@@ -672,7 +671,7 @@ def test_a_users_name_is_plain_text(text, shown):
 
 
 def test_texts_of_users_are_no_markup_in_any_figure():
-    """Whatever they hold, nothing is warned of and nothing set as mathematics."""
+    """Whatever they contain, nothing causes a warning or is set as mathematics."""
     wild = "$\\frac{$ _^ {x} <b> & # % ~ \x02 \n 图 🙂 \udcff"
     name = plain_text(wild, 32)
     card = {

@@ -1,4 +1,4 @@
-"""The backbone in the role of TGCA-PVT (chapter "A fair comparison")."""
+"""The fine-tuned backbone that stands in for TGCA-PVT (chapter "A fair comparison")."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def weights():
-    """In the layout of ImageNet's: a model of its 1,000 classes."""
+    """Return random weights in the layout of ImageNet's, for 1,000 classes."""
     torch.manual_seed(0)
     return timm.create_model(fine_tuned.BACKBONE).state_dict()
 
 
 @pytest.fixture
 def pictures():
-    """Red and blue pictures with noise: uint8 [24, 3, 64, 64], labels [24], one unknown."""
+    """Return red and blue noisy pictures, uint8 [24, 3, 64, 64], and labels [24], one unknown."""
     noise = torch.randint(0, 100, (24, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     labels = np.arange(24) % 2
     noise[labels == 0, 0] += 150
@@ -43,12 +43,12 @@ def test_it_keeps_imagenets_weights_but_for_the_last_layer(weights):
 
 
 def test_it_learns(weights, pictures, monkeypatch):
-    """Red from blue, though one label is missing."""
+    """It tells red from blue, though one label is missing."""
     images, labels = pictures
     monkeypatch.setattr(fine_tuned, "EPOCHS", 40)
     monkeypatch.setattr(fine_tuned, "BATCH", 8)
     *_, model = fine_tuned.epochs(weights, images, labels, 2, 3e-3, seed=0)
-    # its own running averages would take more steps
+    # the model's running averages would need more steps
     probs = fine_tuned.answer(fine_tuned.with_averages_of(model, images), images)
     assert probs.shape == (24, 2) and np.allclose(probs.sum(1), 1, atol=1e-5)
     assert (probs.argmax(1) == np.arange(24) % 2).mean() > 0.9
@@ -66,12 +66,12 @@ def test_fewer_pictures_than_a_batch_are_one(weights, pictures, monkeypatch):
 
 
 def test_the_best_on_held_pictures_is_taken(weights, pictures, monkeypatch):
-    """Of all rates and epochs, and as it was then, whatever a later epoch does to it."""
+    """The best of all rates and epochs is returned as it was, whatever later epochs do."""
     images, _ = pictures
     held = np.arange(24) % 2
 
     class Says(nn.Module):
-        """Right on the first `right` pictures, wrong on the others."""
+        """Predict the first `right` pictures correctly and the others wrongly."""
 
         def __init__(self):
             super().__init__()

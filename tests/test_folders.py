@@ -1,4 +1,4 @@
-"""Chapter 01: folders as people have them. What is understood, and that the rest is counted."""
+"""Chapter 01: users' own folders: what is understood, and that the rest is counted."""
 
 import json
 import os
@@ -19,19 +19,19 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    """A reader's own folder."""
+    """Return the path of a user's own folder."""
     return tmp_path / "mine"
 
 
 def fill(root, *names: str, first: int = 0) -> None:
-    """Pictures of these names, each another."""
+    """Write pictures with these names, no two alike."""
     for shade, name in enumerate(names, first):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (6, 6), (shade, 1, 2)).save(root / name, "PNG")
 
 
 def labels(root, split: str = "train", taxonomy: str = "six") -> dict[str, str | None]:
-    """{relative name: class} of what is read."""
+    """Return {relative name: class} of the loaded pictures."""
     pictures = datasets.load(root, split, taxonomy=taxonomy)
     return {
         file.relative_to(root).as_posix(): pictures.classes[label] if label >= 0 else None
@@ -187,7 +187,7 @@ def test_links_are_followed_once_and_never_in_circles(root, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="no such files there")
 def test_what_is_no_file_is_counted_and_not_opened(root):
     fill(root, "a.png")
-    os.mkfifo(root / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(root / "pipe.png")  # opening it would block
     (root / "folder.png").mkdir()
     pictures = datasets.load(root, "train")
     assert len(pictures) == 1 and pictures.left_out == {"neither file nor folder": 1}

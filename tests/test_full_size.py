@@ -1,7 +1,7 @@
 """A full-size run from end to end: EmoSet to SER30K with the files of Stable Diffusion 1.5.
 
-Layouts, files, pictures of 512 pixels, 77 tokens and CoCa ViT-L/14 are the true ones; weights are
-random, and the UNet, the VAE and the text encoder have few channels, so that two cores can bear it.
+Layouts, files, pictures of 512 pixels, 77 tokens and CoCa ViT-L/14 are the true ones. Weights are
+random, and the UNet, the VAE and the text encoder have few channels, so that two cores suffice.
 """
 
 import importlib
@@ -42,7 +42,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """What `hf download` leaves for the preset sd15, with random weights."""
+    """Write what `hf download` leaves for the preset sd15, with random weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         full_size = importlib.import_module("full_size")
@@ -60,7 +60,7 @@ def models(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """EmoSet and SER30K, every picture of 512 pixels and unlike the others."""
+    """Write EmoSet and SER30K with pictures of 512 pixels, no two alike."""
 
     def picture(path: Path, number: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def start(models: Path, data: Path, folder: Path) -> subprocess.Popen:
-    """The main job as the full-size page gives it, in a process of its own."""
+    """Start the main job in a process of its own, with the full-size page's parameters."""
     parameters = {
         "source": "emoset",
         "target": "ser30k",
@@ -96,7 +96,7 @@ def start(models: Path, data: Path, folder: Path) -> subprocess.Popen:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End it and its kernel at once, as a machine that is switched off does."""
+    """Kill the process and its kernel at once, as when a machine is switched off."""
     family = psutil.Process(process.pid)
     for one in [*family.children(recursive=True), family]:
         one.kill()

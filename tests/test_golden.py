@@ -1,6 +1,4 @@
-"""`recipe="released"` computes what the authors' released code computes, tensor by tensor
-(golden.py compares); and `python -m tests.golden` can say no.
-"""
+"""Recipe "released" equals the authors' code tensor by tensor; golden.py reports differences."""
 
 import importlib.util
 import json
@@ -82,16 +80,16 @@ def test_nothing_is_left_out():
         1,
         2,
         3,
-    ]  # else an expert is never looked at
+    ]  # otherwise some expert would not be compared
 
 
 def test_the_two_columns_differ():
-    """Else the comparison above could not tell the recipes apart."""
+    """Otherwise the comparison above could not tell the recipes apart."""
     norms = json.loads((golden.FOLDER / "grad_norms.json").read_text())["total_loss_grad_norms"]
     assert max(abs(a / b - 1) for a, b in norms.values() if b and b > 1e-3) > 4 * golden.GRADIENT
 
 
-# -- a second folder, of other sizes, by a plain reference that shares no line with the library
+# -- a second folder, with other sizes, by a plain reference that shares no code with the library
 
 TEXT, LENGTH, LABELS, FPN, HIDDEN, GRID = 40, 9, 5, 24, 20, (16, 24)
 TRIPLETS = {"s": (1, 0, 3), "t": (2, 0)}
@@ -102,11 +100,11 @@ CONFIG = dict(
     attention_head_dim=4,
     norm_num_groups=4,
 )
-PREFIX = "zwölf/to_q.weight"  # the rule asks a name how it ends, and must not ask the prefix
+PREFIX = "zwölf/to_q.weight"  # the rule looks at a name's ending, and must ignore the prefix's
 
 
 def prefixed_rule():
-    """The rule as a maker of such a folder would change it."""
+    """Return the rule as the maker of such a folder would change it."""
     changed = (
         (golden.FOLDER / "weights_rule.py")
         .read_text()
@@ -120,7 +118,7 @@ def prefixed_rule():
 
 
 def released_model(rule) -> nn.ModuleDict:
-    """The released code's modules under its names, in float64."""
+    """Return the released code's modules under its names, in float64."""
     unet = UNet2DConditionModel(**CONFIG)
     unet.set_attn_processor(AttnProcessor())
     a, b, c, d = CONFIG["block_out_channels"]
@@ -167,9 +165,9 @@ def released_model(rule) -> nn.ModuleDict:
 
 
 def plain_maps(unet, latents, context, attached):
-    """UNet's output and the four maps, through hooks.
+    """Return the UNet's output and the four maps, through hooks.
 
-    The attention from diffusers' own get_attention_scores.
+    The attention comes from diffusers' own get_attention_scores.
     """
     kept, grids, hooks = {}, {1: [], 2: []}, []
 
@@ -222,7 +220,7 @@ def plain_maps(unet, latents, context, attached):
 
 
 def mixture(moe, v):
-    """Picture by picture, chosen expert by chosen expert."""
+    """Compute the mixture picture by picture, chosen expert by chosen expert."""
     values, indices = moe["gating"]["gate"](v).softmax(-1).topk(2)
     logits = torch.stack(
         [
@@ -244,7 +242,7 @@ def mixture(moe, v):
 
 
 def alignment(kalie, v, knowledge, prompts):
-    """Picture by picture, prompt by prompt."""
+    """Compute the alignment picture by picture, prompt by prompt."""
 
     def read(sequence):
         return kalie["mul_attn"](sequence, sequence, sequence)[0].mean(1)[0]
@@ -265,9 +263,9 @@ def alignment(kalie, v, knowledge, prompts):
 
 
 def released_step(model, inputs, prompts, attached):
-    """One step of the released code.
+    """Compute one step of the released code.
 
-    The cross-entropy twice, the target's raw labels, no CLIEA loss on the target.
+    The cross-entropy counts twice, pseudo-labels are raw, and the target has no CLIEA loss.
     """
     out, cross_entropy = {}, nn.functional.cross_entropy
     for d in "st":
@@ -343,7 +341,7 @@ def norm(grad):
 
 
 def single(tensors):
-    """As the folder stores them: safetensors knows no views, and float64 is rounded."""
+    """Copy tensors as safetensors needs them, without views, and round float64 to float32."""
     return {
         name: (value.detach().float() if value.is_floating_point() else value).clone().contiguous()
         for name, value in tensors.items()
@@ -420,9 +418,9 @@ def second(one_thread, tmp_path_factory):
 
 
 def test_command_on_the_second_folder(second):
-    """In a process of its own, as a user calls it.
+    """Run it in a process of its own, as a user does.
 
-    The folder's code is not run: here it would end the process.
+    The folder's code is not run; here it would end the process.
     """
     (second / "weights_rule.py").write_text("raise SystemExit(7)")
     done = subprocess.run(
@@ -445,7 +443,7 @@ def test_command_on_the_second_folder(second):
 
 
 def failed(folder, prefix, capsys) -> set[str]:
-    """What the command says FAIL about."""
+    """Return the names for which the command prints FAIL."""
     status = golden.main([str(folder), "--name-prefix", prefix])
     names = {
         line[:90].strip() for line in capsys.readouterr().out.splitlines() if line.endswith(" FAIL")
@@ -456,7 +454,7 @@ def failed(folder, prefix, capsys) -> set[str]:
 
 @pytest.fixture
 def altered(second, tmp_path):
-    """A copy of the second folder, and a function that changes one tensor of it."""
+    """Return a copy of the second folder, and a function that changes one of its tensors."""
     folder = shutil.copytree(second, tmp_path / "altered")
 
     def alter(file, name, change):
@@ -478,7 +476,7 @@ def test_wrong_prefix_fails(second, capsys):
     } <= names
     assert not any(
         name.startswith(("units/", "inputs/context_")) for name in names
-    )  # no name enters them
+    )  # these use no names
 
 
 def test_every_altered_tensor_is_named_and_no_other(altered, capsys):

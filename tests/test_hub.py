@@ -1,6 +1,4 @@
-"""Models from the hub: each is read at the commit that its name gives, and what is computed by it
-is kept under that commit.
-"""
+"""Models from the hub are read, and their results cached, at the commit that their name gives."""
 
 import json
 import shutil
@@ -26,9 +24,9 @@ PINNED, NEWER = (f"{NAME}@{commit}" for commit in (MEANT, LATEST))
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A function that fills the hub's cache, as two downloads leave it.
+    """Return a function that fills the hub's cache as two downloads would.
 
-    A repository's folder at the commit that is meant, and another at the latest.
+    It holds a repository at the pinned commit and at the latest one.
     """
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--some--model"
@@ -102,9 +100,7 @@ def test_the_writer_is_that_of_its_commit(hub):
 
 @pytest.mark.parametrize("folder", [NAME, PINNED])
 def test_a_folder_named_like_a_hub_id_does_not_take_its_place(folder, hub, tmp_path, monkeypatch):
-    """Left to themselves the libraries read such a folder of the working directory, and say
-    nothing.
-    """
+    """The libraries alone would silently read such a folder in the working directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     mine, other = blank_preset(), blank_preset(seed=1)
@@ -145,14 +141,15 @@ def test_a_hub_id_without_commit_is_a_folder(hub):
 
 @pytest.fixture
 def coca(hub, monkeypatch):
-    """The blank CoCa as an architecture that open_clip knows, with its own tokenizer, as the
-    full-size one has; a preset that names it, and its two folders.
+    """Return a preset with a CoCa that open_clip knows by its architecture, and its two folders.
+
+    Like the full-size one, it uses open_clip's own tokenizer.
     """
     folder, other = (blank_preset(seed).vlm.removeprefix("local-dir:") for seed in (0, 1))
     with open(f"{folder}/open_clip_config.json") as file:
         architecture = json.load(file)["model_cfg"]
     architecture["text_cfg"].pop("hf_tokenizer_name")
-    # That tokenizer has more words than the blank model, which can embed no feelings with it.
+    # That tokenizer has more words than the blank model, so no feelings can be embedded.
     monkeypatch.setattr(vision_language, "_class_centres", lambda vlm, words: torch.empty(0))
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "blank", architecture)
     return replace(blank_preset(), vlm="blank", vlm_pretrained=PINNED), *hub(folder, other)
@@ -178,7 +175,7 @@ def test_a_coca_is_read_from_safetensors_under_either_name_and_from_no_pickle(co
         folder / "open_clip_pytorch_model.bin",
     )
     torch.save(load_file(ours), pickle)
-    ours.rename(theirs)  # the name in the full-size CoCa's repository, beside the pickle
+    ours.rename(theirs)  # its name in the full-size CoCa's repository, beside the pickle
     for found in (preset, replace(preset, vlm=f"local-dir:{folder}", vlm_pretrained=None)):
         assert same(
             vision_language.load_vlm(found).model, vision_language.load_vlm(blank_preset()).model

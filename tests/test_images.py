@@ -1,4 +1,4 @@
-"""Chapter 01: what a picture's file becomes, and what is remembered of it."""
+"""Chapter 01: how a picture's file is decoded, and what is remembered of it."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def saved(picture: Image.Image, kind: str, **options) -> bytes:
 
 
 def pixels(content: bytes | Image.Image, size: int = 32) -> np.ndarray:
-    """What a file, or a picture, is read as: int [size, size, 3]."""
+    """Return a file, or a picture, as it is read: int [size, size, 3]."""
     given = isinstance(content, Image.Image)
     picture = images.square(content, size) if given else images.decode(content, size)
     return np.asarray(picture).astype(int)
@@ -49,7 +49,7 @@ def rotated(picture: Image.Image, orientation: int = 6) -> Image.Exif:
 
 
 def reference(picture: Image.Image, size: int) -> np.ndarray:
-    """Reading as it was before anything but 8 bits was thought of."""
+    """Read a picture as the library did when it handled 8 bits only."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("RGBA", "LA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -147,7 +147,7 @@ def test_what_is_no_number_is_black_and_what_is_endless_white():
 
 
 def png_of_16_bits(colour: int) -> bytes:
-    """An RGB picture of 16 bits and of one colour, which is transparent."""
+    """Return a 16-bit RGB PNG of a single colour, which is transparent."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -195,7 +195,7 @@ def test_what_is_transparent_lies_on_white(make):
 
 
 def with_exif(entries: list[tuple[int, int, int, bytes]], order: str = "<") -> bytes:
-    """A JPEG, dark on its left, whose EXIF holds these entries (tag, type, count, value)."""
+    """Return a JPEG, dark on its left, whose EXIF has these entries (tag, type, count, value)."""
     tiff = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(entries))
     for tag, kind, count, value in entries:
         tiff += struct.pack(f"{order}HHI", tag, kind, count) + value
@@ -239,7 +239,7 @@ def test_a_broken_orientation_leaves_a_picture_as_it_lies():
 
 
 def test_whatever_is_accepted_can_be_read(tmp_path, capfd):
-    """Small pictures of many kinds with bytes exchanged: kept and read, or skipped."""
+    """Small pictures of many kinds with some bytes changed are either read or skipped."""
     draw = np.random.default_rng(1)
     picture = Image.fromarray(GREYS[:12, ::20])
     for number in range(300):
@@ -293,7 +293,7 @@ def test_a_picture_without_pixels_gets_a_sentence(size):
 def test_a_picture_too_large_to_be_true_is_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     Image.new("1", (300, 300)).save(tmp_path / "bomb.png")
-    Image.new("1", (40, 40)).save(tmp_path / "large.png")  # more than Pillow likes, and read
+    Image.new("1", (40, 40)).save(tmp_path / "large.png")  # above Pillow's warning limit, and read
     pictures = datasets.load(tmp_path, "train")
     assert [file.name for file in pictures.files] == ["large.png"]
     assert "DecompressionBombError" in pictures.skipped[0][1]
@@ -398,7 +398,7 @@ def locked(file, timeout):
 def test_an_index_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, connect):
     old = picture(tmp_path / "mine" / "old.png", 1)
     datasets.load(tmp_path / "mine", "train")
-    for shade in range(60):  # more than fits into the pages that are there
+    for shade in range(60):  # more than fits into the existing pages
         picture(tmp_path / "mine" / f"{shade}-{'x' * 200}.png", 100 + shade)
     monkeypatch.setattr(index.sqlite3, "connect", connect)
     with closing(CONNECT(tmp_path / "cache" / "pictures.sqlite")) as other:
@@ -409,7 +409,7 @@ def test_an_index_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, 
 
 
 def test_another_reader_looks_again(tmp_path, monkeypatch):
-    """What another version of Pillow, or of our code, could read is no proof that this one can."""
+    """Results of another version of Pillow, or of our code, must not be reused."""
     picture(tmp_path / "a.png")
     datasets.load(tmp_path, "train")
     looked = []

@@ -1,4 +1,4 @@
-"""What is kept is kept under all that it depends on, and under nothing else."""
+"""Cache keys depend on everything that affects a result, and on nothing else."""
 
 import shutil
 from dataclasses import dataclass, fields, replace
@@ -14,7 +14,7 @@ TINY, PAPER, RUN = PRESETS["tiny"], RECIPES["paper"], Config()
 
 
 def with_later(*stages: str) -> set[str]:
-    """Stages, and all that read their results."""
+    """Return the stages and all that read their results."""
     reached = set(stages)
     for name, stage in STAGES.items():
         if reached & set(stage.after):
@@ -23,7 +23,7 @@ def with_later(*stages: str) -> set[str]:
 
 
 def changed_keys(recipe: Recipe = PAPER, preset: Preset = TINY, config: Config = RUN) -> set:
-    """The stages that another recipe, preset or config gives another key."""
+    """Return the stages whose key changes with this recipe, preset or config."""
     before = {stage: stage_key(stage, TINY, PAPER, Config()) for stage in STAGES}
     after = {stage: stage_key(stage, preset, recipe, config) for stage in STAGES}
     return {stage for stage in STAGES if before[stage] != after[stage]}
@@ -61,7 +61,7 @@ def test_numbers_of_the_preset_and_the_run_change_what_reads_them():
 
 
 def test_a_stage_that_reads_two_settings_of_one_value_keeps_them_apart():
-    """Values are kept by name: exchanging two of them is another setting."""
+    """Values are kept by name, so exchanging two of them gives another key."""
     one = replace(PAPER, latent_scaling=True, shuffled=False)
     other = replace(PAPER, latent_scaling=False, shuffled=True)
     assert stage_key("training", TINY, one) != stage_key("training", TINY, other)
@@ -69,7 +69,7 @@ def test_a_stage_that_reads_two_settings_of_one_value_keeps_them_apart():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package's code, in which keys are looked up."""
+    """Compute keys from a copy of the package's code, and yield its folder."""
     copy = tmp_path / "kcdp_lib"
     ignored = shutil.ignore_patterns("models", "noto", "art", "__pycache__")
     shutil.copytree(PACKAGE, copy, ignore=ignored)
@@ -119,7 +119,7 @@ def test_what_is_imported_counts_and_what_enters_by_its_value_does_not(package, 
 
 
 def test_every_module_that_computes_is_in_some_key():
-    """What no stage reaches is named here, so that a new module is asked where it belongs."""
+    """The list names what no stage reaches, so that a new module must be assigned."""
     reached = {file for stage in STAGES.values() for file in modules_of(*stage.homes)}
     files = {file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"}
     outside = {file.relative_to(PACKAGE).as_posix() for file in files - reached}

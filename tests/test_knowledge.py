@@ -37,7 +37,7 @@ def images():
 
 
 def greedy_by_hand(vlm, image):
-    """The same decoding, one picture at a time and without leaving rows out."""
+    """Decode greedily, one picture at a time and without dropping finished rows."""
     ids, seen = [vlm.start], vlm.model(vision_language.vlm_pixels(vlm, image[None]))
     while len(ids) < vlm.model.context_length and (len(ids) == 1 or ids[-1] != vlm.end):
         scores = vlm.model(
@@ -78,16 +78,16 @@ def test_folded_norms_change_nothing(images):
 
 
 def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
-    """A decoder that ends one row early and the others late.
+    """One row ends early, the others late.
 
-    No row hears of another, and the batch shrinks.
+    Rows do not affect each other, and the batch shrinks.
     """
     vlm, sizes = foundations.vlm, []
     assert {vlm.start, vlm.model.pad_id} == set(vlm.forbidden) and vlm.end not in vlm.forbidden
     word = vlm.tokenizer.tokenizer.convert_tokens_to_ids("photo</w>")
 
     class EndsAfter:
-        """Row r of three pictures ends after as many words as its first number says."""
+        """End row r of three pictures after as many words as its first number says."""
 
         def __init__(self, model, image_tokens):
             self.lengths = image_tokens[:, 0, 0]
@@ -96,7 +96,7 @@ def test_captions_end_at_the_end_token(foundations, images, monkeypatch):
             sizes.append(len(ids))
             scores = torch.zeros(len(ids), vlm.model.text.vocab_size)
             scores[:, word] = 1
-            scores[:, vlm.forbidden] = 5  # start and padding are no words
+            scores[:, vlm.forbidden] = 5  # start and padding must never be chosen
             scores[self.lengths < len(sizes), vlm.end] = 2
             return scores
 
@@ -157,7 +157,7 @@ def test_a_caption_begins_with_feelings_which_can_be_taken_out_again():
 
 @torch.no_grad()
 def test_embeddings_hold_picture_mirror_and_image_tokens(foundations, images):
-    """One picture at a time; a mirrored picture has the same first part. The caption comes last."""
+    """Recompute each picture alone. Mirroring keeps the first part; the caption comes last."""
     vlm = foundations.vlm
     _, captions, found = vision_language.see_and_say(vlm, None, images)
     width = found.shape[1] // 4
@@ -329,11 +329,11 @@ def test_knowledge_of_the_paper_recipe(foundations):
     torch.testing.assert_close(tokens[0, 32 : 32 + n[0]], alone[0, : n[0]])
     torch.testing.assert_close(
         tokens[2, 32 : 32 + n[1]], (alone[1] + alone[2])[: n[1]] / 2
-    )  # both reach here
+    )  # both triplets reach here
     torch.testing.assert_close(
         tokens[2, 32 + n[1] : 32 + n[2]], alone[2, n[1] : n[2]]
-    )  # only the longer one
-    assert not mask[1, 32:].any() and not tokens[1, 32:].any()  # none: masked out
+    )  # only the longer one does
+    assert not mask[1, 32:].any() and not tokens[1, 32:].any()  # no triplet: masked out
     assert torch.equal(mask[2, 32:], alone_mask[1] | alone_mask[2])
 
 
@@ -368,7 +368,7 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
 
 @pytest.fixture
 def pictures(tmp_path, images, monkeypatch):
-    """Five pictures without files, a fresh cache, and a reader that counts its calls."""
+    """Return five pictures without files; the cache is empty, and reads are counted."""
     calls = []
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
@@ -393,13 +393,13 @@ def test_freeze_equals_describe_and_computes_once(pictures, foundations, images,
         "once for the captions, once for the latents"
     )
     for name in ("load_vlm", "load_vae", "load_text_encoder"):
-        monkeypatch.setattr(precompute, name, None)  # a second call must not even load the models
+        monkeypatch.setattr(precompute, name, None)  # a second call must not load the models
     again = precompute.freeze(pictures, preset, PAPER)
     assert pictures.calls == [3, 2, 3, 2]
     described = precompute.describe(images, foundations, PAPER)
     described.tokens = (
         described.tokens * described.mask.any(0)[:, None]
-    )  # what is padding in every picture is not stored
+    )  # positions that are padding in every picture are not stored
     for name in precompute.TENSORS:
         assert (
             torch.equal(getattr(first, name)[:], getattr(again, name)[:])
@@ -501,9 +501,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_many_pictures_need_no_more_memory_than_few(tmp_path):
-    """Latents and tokens of Stable Diffusion's size, ten times the pictures.
+    """Use the sizes of Stable Diffusion and ten times the pictures.
 
-    700 kB a picture on disk, next to nothing in memory.
+    A picture takes 700 kB on disk, and next to nothing in memory.
     """
     peaks = [
         int(
@@ -567,9 +567,9 @@ def test_cache_keys_change_with_what_matters_and_with_nothing_else(tmp_path):
 
 
 def test_parts_of_the_knowledge_can_be_left_out_or_be_anothers(foundations):
-    """By the tokens that a picture has under each recipe.
+    """Compare each picture's tokens under each recipe.
 
-    Alone, the caption's half or the triplets' half is that of the whole.
+    Alone, the caption's or the triplets' half equals that half of the whole.
     """
     captions, triplets = (
         ["a cat crying .", "a dog .", "a girl at a party ."],

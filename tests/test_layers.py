@@ -1,4 +1,4 @@
-"""The order of the modules: nothing imports from above its own layer (`.importlinter`)."""
+"""No module imports from a layer above its own (`.importlinter`)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Chapter 01: the real data sets, in miniature folders of their true on-disk layouts."""
+"""Chapter 01: the real data sets, as miniature folders in their published layouts."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def picture(path, number=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 16), (number % 251, number // 251, 7)).save(
         path, "PNG"
-    )  # whatever its name: JPEG would make neighbouring colours the same
+    )  # under any name: JPEG would merge neighbouring colours
 
 
 def write_json(path, content):
@@ -268,7 +268,7 @@ def test_emotion6_takes_the_likeliest_and_names_ties(tmp_path):
 
 
 def test_emotion6_gives_its_distribution_without_neutral(tmp_path):
-    emotion6(tmp_path, [0.1, 0.3, 0.2, 0.1, 0.05, 0.05])  # a fifth says neutral
+    emotion6(tmp_path, [0.1, 0.3, 0.2, 0.1, 0.05, 0.05])  # the remaining fifth is neutral
     pictures = datasets.load("emotion6", "train", tmp_path)
     told = {"anger": 0.1, "disgust": 0.3, "fear": 0.2, "happy": 0.1, "sadness": 0.05}
     expected = [told.get(name, 0.05) / 0.8 for name in EMOTIONS]
@@ -336,9 +336,9 @@ def test_a_report_counts_what_is_missing_unreadable_and_of_no_class(tmp_path):
 
 
 def test_adaptation_from_emoset_to_ser30k(tmp_path):
-    """The real command, on pictures that say nothing.
+    """Run the real command on pictures without content.
 
-    What is trained here is not the point, that every part takes the real layouts is.
+    It matters only that every part takes the real layouts.
     """
     emoset(tmp_path), ser30k(tmp_path)
     found = adapt(
@@ -356,7 +356,7 @@ def test_adaptation_from_emoset_to_ser30k(tmp_path):
     assert found["target"]["test"]["n"] == 12 and (tmp_path / "run" / "predictions.jsonl").exists()
 
 
-# ---------------------------------------------------------------- what a list may lack
+# ---------------------------------------------------------------- incomplete lists
 
 
 @pytest.mark.parametrize("below", ("image-level", ""))
@@ -395,7 +395,7 @@ def spoil_ser30k(root):
         for row, label in zip(rows, (None, "", 0, "8", 2.5, True, [1, 2]), strict=False):
             row["anno"] = label
         del rows[7]["topic"], rows[8]["anno"]
-        rows[9]["anno"], rows[10]["anno"] = " 2 ", 3.0  # these two are numbers all the same
+        rows[9]["anno"], rows[10]["anno"] = " 2 ", 3.0  # these two still count as numbers
 
     rewrite(root / "Annotations" / "image-level" / "train.json", change)
 
@@ -411,7 +411,7 @@ def spoil_emotionroi(root):
 
 def spoil_emotion6(root):
     for name in ("anger/0.jpg", "anger/1.jpg"):
-        for split in ("", "x"):  # one of the names is hashed into training, whatever they are
+        for split in ("", "x"):  # one of the two names is hashed into training
             spoil_lines(root / "ground_truth.txt", f"{name}{split}\t5.0\t4.0\t0.1\tnan\t0.1")
 
 
@@ -499,7 +499,7 @@ def test_pictures_of_two_splits_and_two_classes_are_told_in_a_report(tmp_path):
     assert "pictures of emo8 (train) that are also in emo8 (test): 1" in notes
 
 
-# ---------------------------------------------------------------- what was read before
+# ---------------------------------------------------------------- repeated reads
 
 
 def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
@@ -519,13 +519,13 @@ def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch)
 
 
 def test_a_name_is_another_picture_in_another_folder(tmp_path, monkeypatch):
-    """The same relative name, size and time, looked at from two working directories."""
+    """Two working directories hold a file with the same relative name, size and time."""
     found = []
     for i, folder in enumerate((tmp_path / "a", tmp_path / "b")):
         folder.mkdir()
         Image.new("RGB", (4, 4), (i, 0, 0)).save(
             folder / "x.bmp"
-        )  # no compression: all are of one size
+        )  # uncompressed, so both have one size
         os.utime(folder / "x.bmp", ns=(10**18, 10**18))
         monkeypatch.chdir(folder)
         found.append(datasets.index.inspect([Path("x.bmp")])[Path("x.bmp")][0])

@@ -1,4 +1,4 @@
-"""What is not ours has its licence beside it, and book/licences.md lists it."""
+"""Third-party material has its licence beside it, and book/licences.md lists it."""
 
 import re
 import subprocess
@@ -17,14 +17,12 @@ OURS = {
     "kcdp_lib/world",
     "tests/golden",
 }  # under the repository's own licence
-FACTS = {"book/_inventories"}  # lists of names, with a README on where they are from
-BROUGHT = (
-    r"\.min\.m?js$|\.bundle\.|\.wasm|\.(woff2?|ttf|otf|eot|inv)$"  # what nobody writes by hand
-)
+FACTS = {"book/_inventories"}  # lists of names, with a README on their origin
+BROUGHT = r"\.min\.m?js$|\.bundle\.|\.wasm|\.(woff2?|ttf|otf|eot|inv)$"  # not written by hand
 
 
 def rows(title: str) -> list[list[str]]:
-    """The cells of the table below a heading."""
+    """Return the cells of the table below a heading."""
     table = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -37,7 +35,7 @@ PACKAGES = {row[0].strip("`"): row[2] for row in rows("In the built pages")}
 
 
 def tracked() -> list[PurePosixPath]:
-    """Files of the repository, as git knows them."""
+    """Return the files that git tracks."""
     return [
         PurePosixPath(line)
         for line in subprocess.run(
@@ -47,9 +45,7 @@ def tracked() -> list[PurePosixPath]:
 
 
 def unlisted(files: list[PurePosixPath], listed: set[str]) -> list[str]:
-    """Folders with a licence of their own, and files that nobody writes by hand, outside of what is
-    listed (the whole repository aside).
-    """
+    """Return folders with a licence or `BROUGHT` file that lie in no folder of `listed` but "."."""
     foreign = [
         file
         for file in files

@@ -1,4 +1,4 @@
-"""Lines of results hold all that they held before they were packed."""
+"""Packed lines of results keep all their contents."""
 
 import json
 
@@ -12,7 +12,7 @@ from kcdp_lib.datasets import EMOTIONS
 
 @pytest.fixture
 def scored(monkeypatch, tmp_path) -> dict:
-    """Metrics as a grid gives them: an odd number of pictures, and a class without any."""
+    """Return a grid's metrics for an odd number of pictures and one class without any."""
     monkeypatch.setattr(lines, "LABELS", tmp_path / "labels.json")
     lines.known_labels.cache_clear()
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_two_classes_fit_a_letter(classes):
 
 @pytest.mark.parametrize("name", results.grids())
 def test_what_is_read_counts_up(name):
-    """Predictions that were read give the accuracy that was written."""
+    """The predictions that are read give the accuracy that was written."""
     for row in results.read(name):
         scores = row["metrics"]["target.test"]
         if "predicted" in scores:

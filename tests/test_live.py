@@ -1,7 +1,7 @@
-"""The live figure gives what Python gives.
+"""The live figure computes what Python computes.
 
-That holds for the exported graphs, the page's JavaScript and the page itself in a browser. The
-figure's files are made here, as by the book, where they are missing or of other code or weights.
+That holds for the exported graphs, the page's JavaScript, and the page itself in a browser. Missing
+or outdated files of the figure are exported here, as by the book.
 """
 
 import base64
@@ -38,7 +38,7 @@ from kcdp_lib.vision_language import named
 ROOT = Path(__file__).resolve().parents[1]
 LIVE, MODEL = ROOT / "book" / "_static" / "live", ROOT / "results" / "live"
 NEAR = 1e-3
-STEPS = 5e-3  # of a familiarity, which counts in thousandths
+STEPS = 5e-3  # for familiarities, which come in thousandths
 SECONDS = 2
 MEGABYTES = 40  # of weights and onnxruntime together; the built site may have 60
 SENTENCES = (
@@ -59,14 +59,14 @@ pytestmark = pytest.mark.usefixtures("one_thread", "made")
 
 @pytest.fixture(scope="module")
 def made() -> None:
-    """The files are there and of this code; a minute if they are not."""
+    """Export the files, which takes a minute, if they are missing or outdated."""
     if not live.is_current(MODEL, LIVE):
         live.export(MODEL, LIVE)
 
 
 @pytest.fixture(scope="module")
 def model() -> KCDP:
-    """The model that the figure shows."""
+    """Return the model that the figure shows."""
     model = KCDP.from_pretrained(MODEL, "cpu")
     model.foundations = load_foundations(model.preset)
     return model
@@ -79,7 +79,7 @@ def about(made) -> dict:
 
 @torch.no_grad()
 def by_python(model: KCDP, file) -> dict:
-    """What Python says of one picture."""
+    """Return Python's results for one picture."""
     frozen = describe(read_images([file], model.preset.image_size), model.foundations, model.recipe)
     sight, similarities = model(frozen.latents, frozen.tokens, frozen.mask)
     return {
@@ -94,7 +94,7 @@ def by_python(model: KCDP, file) -> dict:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> Path:
-    """A reader's own PNG: 300 x 200, no square and no multiple of 64."""
+    """Return a user's PNG of 300 x 200 pixels: no square and no multiple of 64."""
     path = tmp_path_factory.mktemp("own") / "own.png"
     world.render(world.sample_scene("test", 3, 5, "stickers"), "stickers", 300).crop(
         (0, 40, 300, 240)
@@ -121,7 +121,7 @@ def test_the_files_are_small_enough(about):
 
 @pytest.fixture
 def copy(about, tmp_path) -> Path:
-    """A folder with the figure's files that may be spoilt."""
+    """Return a folder with links to the figure's files, which may be damaged."""
     for name in ("model.bin", live.STILL, *(example["file"] for example in about["examples"])):
         (tmp_path / name).symlink_to(LIVE / name)
     (tmp_path / "live.json").write_text(json.dumps(about), encoding="utf-8")
@@ -152,7 +152,7 @@ def test_a_broken_list_is_made_anew(copy, text):
 
 
 def sphinx(kind: str = "html", model: str = "results/live") -> SimpleNamespace:
-    """What the extension reads of Sphinx."""
+    """Return what the extension reads of Sphinx."""
     config = SimpleNamespace(live_model=model)
     return SimpleNamespace(srcdir=ROOT, config=config, builder=SimpleNamespace(format=kind))
 
@@ -239,7 +239,7 @@ def test_fixed_shapes_keep_padding_and_change_no_number(model, odd):
 
 @pytest.fixture(scope="module")
 def sessions(about) -> dict:
-    """The three graphs, ready to run."""
+    """Return the three graphs, ready to run."""
     _, graphs, weights = live.unpack(LIVE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -256,7 +256,7 @@ def sessions(about) -> dict:
 
 
 def with_weights(tensor: onnx.TensorProto, weights: np.ndarray) -> onnx.TensorProto:
-    """A tensor that was left out of its graph."""
+    """Return a tensor that is stored outside its graph."""
     where = {entry.key: entry.value for entry in tensor.external_data}
     start, count = int(where["offset"]) // 4, int(where["length"]) // 4
     values = weights[start : start + count].reshape(tuple(tensor.dims))
@@ -264,7 +264,7 @@ def with_weights(tensor: onnx.TensorProto, weights: np.ndarray) -> onnx.TensorPr
 
 
 def caption_of(model: KCDP, sessions: dict, pixels: np.ndarray) -> str:
-    """What the graphs say of a picture, float32 [1, 3, S, S], greedily."""
+    """Caption a picture, float32 [1, 3, S, S], greedily with the graphs."""
     vlm = model.foundations.vlm
     length = model.foundations.text_encoder.tokenizer.model_max_length
     image_tokens, _, felt = sessions["look"].run(None, {"pixels": pixels})
@@ -306,7 +306,7 @@ def test_the_graphs_compute_what_the_model_computes(model, about, sessions, odd)
 
 @pytest.fixture(scope="module")
 def site(made, tmp_path_factory):
-    """The chapter's own markup in a subfolder of a plain web server: (folder, address)."""
+    """Serve the chapter's own markup in a subfolder; yield the folder and the address."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "some" / "book").mkdir(parents=True)
     (folder / "some" / "_static").symlink_to(ROOT / "book" / "_static")
@@ -323,9 +323,9 @@ def site(made, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(chromium, site):
-    """The figure with its model loaded.
+    """Open the figure and load its model.
 
-    `page.asked` holds every address it asked for, `page.errors` what went wrong unseen.
+    `page.asked` holds every requested address, `page.errors` every script error.
     """
     page = chromium.new_page()
     page.set_viewport_size({"width": 1000, "height": 900})
@@ -341,7 +341,7 @@ def page(chromium, site):
 
 
 def says(page, beginning: str) -> None:
-    """Wait until the figure's status begins so."""
+    """Wait until the figure's status begins with this text."""
     page.wait_for_function(
         "beginning => document.querySelector('.live-status').textContent.startsWith(beginning)",
         arg=beginning,
@@ -350,7 +350,7 @@ def says(page, beginning: str) -> None:
 
 
 def shown(page, act) -> dict:
-    """All that the figure found in the picture that `act` hands it."""
+    """Return the figure's results for the picture that `act` gives it."""
     page.evaluate("document.querySelector('.live-status').textContent = ''")
     act()
     says(page, "Caption: ")
@@ -384,7 +384,7 @@ def test_the_examples_are_seen_as_in_python(page, model, about):
         answer = about["classes"][int(np.argmax(found["probabilities"]))]
         assert page.inner_text(".live-best .live-mark >> nth=1") == "answer"
         assert answer in page.inner_text(".live-verdict strong")
-    assert min(seconds) < SECONDS  # the best of them: on a busy machine any one may wait
+    assert min(seconds) < SECONDS  # the fastest: a busy machine delays some
     assert not page.errors
 
 
@@ -444,7 +444,7 @@ def test_keyboard_and_screen_reader(page):
 def test_the_map_is_pythons(page, model, about):
     found = shown(page, page.locator(".live-example").nth(2).click)
     expected = by_python(model, LIVE / about["examples"][2]["file"])
-    # The first of words that come twice, as in Python.
+    # Of repeated words the first, as in Python.
     for place in {place["word"]: place for place in found["places"][::-1]}.values():
         heat = page.evaluate(
             "async ([place, size]) => (await import(new URL('../_static/live/live.js', "
@@ -456,7 +456,7 @@ def test_the_map_is_pythons(page, model, about):
         )
         assert positions.tolist() == list(range(place["first"], place["last"]))
         map_ = word_attention(torch.from_numpy(expected["attention"]), positions, 64).numpy()
-        # Stretched to 0 and 1, and the error with it.
+        # The map is stretched to 0 and 1, and the error with it.
         assert np.abs(np.array(heat).reshape(64, 64) - map_).max() < 5 * NEAR
 
 
@@ -468,9 +468,9 @@ def test_nothing_is_wider_than_a_phone(page):
 
 
 def test_words_and_triplets_are_pythons(page, model):
-    """On the captions of hundreds of scenes, and on sentences that take all the parser's branches.
+    """Compare captions of hundreds of scenes in all domains, and hand-written sentences.
 
-    The scenes are of all domains.
+    The sentences take all branches of the parser.
     """
     captions = [
         world.caption(world.sample_scene(split, 1, i, domain), domain)

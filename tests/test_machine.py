@@ -1,4 +1,4 @@
-"""A process takes its share of a machine: threads by quota, asleep while they wait."""
+"""A process takes its share of a machine: as many threads as its quota, asleep while waiting."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ UNSET = (*machine.WAITING, machine.THREADS)
 
 
 def host(root: Path, **files: str) -> Path:
-    """A root folder with these files; "__" in a name stands for "/"."""
+    """Create a root folder with these files; "__" in a name stands for "/"."""
     for name, text in files.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ V2, V1 = "sys__fs__cgroup__", "sys__fs__cgroup__cpu__"
         ({}, None),
         ({SELF: "0::/\n", V2 + "cpu.max": "max 100000\n"}, None),
         ({SELF: "0::/\n", V2 + "cpu.max": "150000 100000\n"}, 1.5),
-        # the group's own limit is wider than that of the group around it
+        # the outer group has the tighter limit
         (
             {
                 SELF: "0::/job/step\n",
@@ -57,7 +57,7 @@ V2, V1 = "sys__fs__cgroup__", "sys__fs__cgroup__cpu__"
             },
             None,
         ),
-        # a container that sees its own group as the mount, and its path as the host names it
+        # the container mounts its own group, while the path is the host's
         (
             {
                 SELF: "4:memory:/\n1:cpu:/docker/ab12\n",
@@ -84,9 +84,9 @@ def test_processors_are_whole_and_at_least_one(limit, bound, expected, monkeypat
 
 @pytest.fixture
 def environment(monkeypatch):
-    """The environment without what is decided here, put back after the test."""
+    """Return the environment without these variables, and restore it after the test."""
     for name in UNSET:
-        monkeypatch.setenv(name, "")  # so that it is put back, also where it was not set
+        monkeypatch.setenv(name, "")  # makes monkeypatch restore it even where it was not set
         monkeypatch.delenv(name)
     monkeypatch.delitem(sys.modules, "torch")
     return os.environ
@@ -114,7 +114,7 @@ def test_what_the_environment_says_stays(environment, monkeypatch):
 
 
 def python(code: str, **environment: str) -> str:
-    """What code prints in a Python of its own, without the tests' variables."""
+    """Return what code prints in a fresh Python, without the tests' variables."""
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -180,7 +180,7 @@ print(time.perf_counter() - started)
 
 @pytest.mark.slow
 def test_on_a_busy_machine_two_threads_are_not_many_times_slower_than_one(tmp_path):
-    """Twenty times, when they spin; torch is imported first, as it often is."""
+    """With spinning threads it takes twenty times as long; torch is imported first, as is usual."""
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2 * machine.processors())]
     seconds = {}
     try:

@@ -1,6 +1,6 @@
-"""`make` works wherever a checkout lies and whatever its user writes, and needs nothing of its own.
+"""`make` works in any checkout and with any target, and needs no tool of its own.
 
-Every recipe is a command that can be typed without make, as README.md has it.
+Every recipe is a command that can be typed without make, as in README.md.
 """
 
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no ma
 
 @pytest.fixture(params=["plain", "sp ace", "Ümläut 'and' quote"])
 def checkout(request, tmp_path) -> Path:
-    """A checkout with an environment whose Python writes down what it was called with."""
+    """Return a checkout whose Python records its arguments."""
     folder = tmp_path / request.param
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
@@ -42,7 +42,7 @@ def checkout(request, tmp_path) -> Path:
 
 
 def make(checkout: Path, *words: str, **environment: str) -> list[list[str]]:
-    """Calls of Python that a `make` makes; nothing else may appear beside or in the checkout."""
+    """Return the calls of Python that a `make` makes; it must leave no other files."""
     beside = set(checkout.parent.iterdir())
     inside = {path.name for path in checkout.iterdir()} | {"calls"}
     command = ["make", "--silent", "PYTHON=./.venv/bin/python", *words]
@@ -77,7 +77,7 @@ def test_the_environment_is_made_once_and_whole(checkout):
 
 
 def test_a_torch_that_is_there_is_kept(checkout):
-    """It is held by no version, and nor is what came with it."""
+    """Neither its version nor that of its dependencies is constrained."""
     (checkout / "torch").write_text("there", encoding="utf-8")
     make(checkout, ".venv/.ready")
     taken = (checkout / ".venv" / "constraints.txt").read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_a_torch_that_is_asked_for_comes_first(checkout):
     ],
 )
 def test_a_target_is_text(checkout, target):
-    """Whether it stands behind `make` or in the environment."""
+    """It may come from the command line or from the environment."""
     make(checkout, ".venv/.ready")
     expected = [["book/run.py", f"--target={target}"]]
     assert make(checkout, "adapt", f"TARGET={target}") == expected
@@ -126,7 +126,7 @@ def test_a_python_that_is_too_old_or_missing_is_told(tmp_path):
 
 
 def recipes() -> dict[str, list[str]]:
-    """Target -> its lines, of the targets that are there to be called."""
+    """Return the lines of every target that is meant to be called."""
     targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
     found = {}
     for target in targets:
@@ -136,7 +136,7 @@ def recipes() -> dict[str, list[str]]:
 
 
 def test_every_recipe_is_a_command_of_the_environment():
-    """No shell: nothing that cannot be typed on Windows."""
+    """No recipe uses a shell, so all can be typed on Windows."""
     for target, lines in recipes().items():
         for line in lines:
             assert re.match(r"\$\(PY\) |\$\(PYTEST\) |\.venv/bin/(jupyter-book|lint-imports)", line)

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against a bootstrap done by hand."""
+"""Scores against scikit-learn, and intervals against a bootstrap by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from kcdp_lib.metrics import (
 
 
 def draw(n=400, skill=2.0, classes=6, seed=0):
-    """Labels of uneven classes, and probabilities that are right more often than not."""
+    """Return labels of uneven classes, and probabilities that are mostly right."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(classes, n, p=[0.4, 0.2, 0.05, 0.15, 0.1, 0.1])
     logits = rng.normal(size=(n, classes)) + skill * np.eye(classes)[labels]
@@ -124,12 +124,12 @@ def test_pseudo_labels():
 
 
 def cloud(n=300, shift=0.0, seed=0, width=8):
-    """Features [n, width] around `shift` on the first axis."""
+    """Return features [n, width] around `shift` on the first axis."""
     return np.random.default_rng(seed).normal(size=(n, width)) + shift * np.eye(width)[0]
 
 
 def classes(n=360, seed=0, spread=0.3, turned=False):
-    """Features of six classes, each along an axis of its own, and their labels.
+    """Return features of six classes, each along an axis of its own, and their labels.
 
     `turned` gives every class the axis of the next.
     """
@@ -152,7 +152,7 @@ def test_distance_grows_with_the_shift_and_is_that_of_the_best_threshold():
     near, far = (
         proxy_a_distance(cloud(1000, width=3), cloud(1000, shift, 1, width=3)) for shift in (1, 2)
     )
-    # two normal distributions at distance d: err = Phi(-d / 2), about 0.309 and 0.159
+    # two normal distributions at distance d: the error is Phi(-d / 2), about 0.309 and 0.159
     assert near["a_distance"] == pytest.approx(2 * (1 - 2 * 0.3085), abs=0.12) and far[
         "a_distance"
     ] == pytest.approx(2 * (1 - 2 * 0.1587), abs=0.12)
@@ -218,9 +218,9 @@ def test_labels_at_random_are_read_by_chance():
 
 
 def test_tested_labels_only_report():
-    """What is asked second, and which labels it has, changes nothing for what is asked first.
+    """Neither another test set nor its labels change a score.
 
-    Unlabelled rows neither teach nor count.
+    Unlabelled rows are neither trained on nor scored.
     """
     (x, y), near, (asked, true) = classes(), classes(seed=1), classes(seed=2, turned=True)
     alone = readability(x, y, {"near": near})["near"]
@@ -250,7 +250,7 @@ def test_linear_classifier_gives_probabilities_of_every_class_it_is_told_of():
     assert probs.shape == (360, 8) and probs.sum(1) == pytest.approx(1) and (probs >= 0).all()
     assert (
         not probs[:, [2, 6, 7]].any() and (probs.argmax(1) == true)[true != 2].mean() > 0.85
-    )  # what nobody taught, unlabelled rows included, is never answered
+    )  # a class without training labels, unlabelled rows included, is never predicted
     assert np.array_equal(probs, linear_classifier(x[y != 2], y[y != 2], 8)(asked))
 
 
@@ -271,9 +271,9 @@ def test_readability_names_the_classes_it_is_given():
 
 
 def sure(confidence, right, classes=6):
-    """Labels and probabilities of pictures all answered with class 0.
+    """Return labels and probabilities of pictures that are all predicted as class 0.
 
-    As sure as told, and right where told.
+    The probability is `confidence`; the prediction is correct where `right`.
     """
     confidence = np.asarray(confidence, float)
     rest = np.repeat(((1 - confidence) / (classes - 1))[:, None], classes - 1, axis=1)

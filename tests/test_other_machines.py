@@ -1,6 +1,6 @@
-"""Nothing is taken for granted that only Linux has: fork, POSIX locks, UTF-8 as the locale.
+"""The code relies on nothing that only Linux has: fork, POSIX locks, UTF-8 as the locale.
 
-What was tried on Linux alone stands in the README; here is what keeps other systems possible.
+README.md lists what was tried on Linux alone; these tests keep other systems possible.
 """
 
 import ast
@@ -20,12 +20,12 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
-OPENING = {"open", "NamedTemporaryFile"}  # functions, and those of paths and of os:
+OPENING = {"open", "NamedTemporaryFile"}  # functions; methods of paths and of os follow
 METHODS = {*OPENING, "read_text", "write_text", "fdopen"}
-NO_TEXT = {"Image", "gzip", "os", "tarfile"}  # whose `open` opens no text
+NO_TEXT = {"Image", "gzip", "os", "tarfile"}  # modules whose `open` opens no text
 
 
-# ---------------------------------------------------------------- what the sources say
+# ---------------------------------------------------------------- the sources
 
 
 def trees() -> list[tuple[str, ast.Module]]:
@@ -36,7 +36,7 @@ def trees() -> list[tuple[str, ast.Module]]:
 
 
 def without_encoding(tree: ast.Module) -> list[int]:
-    """Lines that open a text, or read another program's, in the locale's encoding."""
+    """Return lines that open text, or read a program's output, in the locale's encoding."""
     lines = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -57,7 +57,7 @@ def without_encoding(tree: ast.Module) -> list[int]:
 
 
 def of_posix(tree: ast.Module) -> list[int]:
-    """Lines at a module's top that import what Windows has not."""
+    """Return lines at a module's top that import what Windows lacks."""
     lines = []
     for node in tree.body:
         modules = {node.module} if isinstance(node, ast.ImportFrom) else set()
@@ -69,7 +69,7 @@ def of_posix(tree: ast.Module) -> list[int]:
 
 
 def forks(tree: ast.Module) -> list[int]:
-    """Lines that fork, by name."""
+    """Return lines that name a fork."""
     return [
         node.lineno
         for node in ast.walk(tree)
@@ -103,7 +103,7 @@ def test_what_is_not_portable_is_noticed(check, source):
 
 
 def test_no_two_files_differ_in_case_alone():
-    """A Mac or Windows could not check them out side by side."""
+    """macOS and Windows could not check them out side by side."""
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     ).stdout.splitlines()
@@ -148,10 +148,10 @@ PLACES = {
 
 
 def at(place: str, tmp_path: Path, code: str) -> str:
-    """What a script prints there, in a copy of the library.
+    """Return what a script prints at that place, in a copy of the library.
 
-    It has no `if __name__ == "__main__"`, as a reader's need not have, and asks for processes that
-    start anew, as on a Mac and on Windows.
+    Like a user's, it may lack `if __name__ == "__main__"`. Processes start by "spawn", as on macOS
+    and Windows.
     """
     folder, word, settings = PLACES[place]
     copy = tmp_path / folder

@@ -1,4 +1,4 @@
-"""Five drawings in a style of no set, drawn by hand for these tests (tests/own): what is there?"""
+"""Captions of five drawings in a new style, drawn for these tests (tests/own)."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ SHOWN = {
 
 
 def on_white(path: Path, side: int) -> Image.Image:
-    """A drawing as it would be pasted into a document."""
+    """Render a drawing on white, as if pasted into a document."""
     drawn = resvg_py.svg_to_bytes(
         svg_string=path.read_text(encoding="utf-8"), width=side, height=side
     )
@@ -44,7 +44,7 @@ def captions():
     )
 
 
-MISSED = {"frowning"}  # told as "a persevering face", an emoji's name that says neither sign
+MISSED = {"frowning"}  # captioned "a persevering face", an emoji's name that states neither sign
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ MISSED = {"frowning"}  # told as "a persevering face", an emoji's name that says
     ],
 )
 def test_a_drawing_of_nobody_s_style_is_described(captions, name):
-    """In the world's words, or in people's: a grinning face has a big smile."""
+    """Signs may be named in the world's words or in people's: a grinning face has a big smile."""
     told = captions[name]
     peoples = signs(of_concept(told)).items()
     named = measure.attributes(told) | {f"{kind} {phrase}" for kind, phrase in peoples}
     for kind in ("mouth", "eyes", "response"):
         wanted = {f"{kind} {phrase}" for phrase in SHOWN[name].get(kind, ())}
         of_kind = {attribute for attribute in named if attribute.startswith(kind)}
-        # whether eyes that are open are wide is a matter of taste
+        # open eyes may or may not be called wide
         assert wanted <= of_kind if kind == "eyes" else wanted == of_kind, told

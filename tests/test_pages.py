@@ -1,7 +1,7 @@
 """Every page of the built book, in a browser.
 
-Nothing is missing, nothing leaves this machine, mathematics is drawn, it fits a phone, and it can
-be read by everyone.
+Nothing is missing or requested from another machine, mathematics is typeset, pages fit a phone, and
+they are accessible.
 """
 
 import re
@@ -21,7 +21,7 @@ DOCUMENTS = [
 ]
 PAGES = [*DOCUMENTS, "book/api/kcdp_lib.perception", "genindex", "py-modindex", "search"]
 PHONE = 390  # pixels
-SECONDS = 3  # for a page to be readable; alone on the machine it takes a fraction of one
+SECONDS = 3  # until a page is readable; an idle machine takes a fraction of one
 GRAVE = ("serious", "critical")
 
 LOOK = """() => ({
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def look(chromium, site):
-    """A function: what there is to see on a page, by its name.
+    """Return a function that reports what a page shows, by its name.
 
     Each page is opened once for all tests.
     """
@@ -58,7 +58,7 @@ def look(chromium, site):
             page = seen.page
             page.evaluate(
                 "Promise.allSettled([...document.images].map(image => image.decode()))"
-            )  # those that a script has put in come later than the page
+            )  # images that a script inserts load after the page
             found = {
                 "problems": list(seen.problems),
                 "seconds": seen.seconds,
@@ -74,7 +74,7 @@ def look(chromium, site):
 
 
 def violations(page, theme: str, options: dict | None = None) -> list[str]:
-    """What axe-core finds grave in a theme, a line for each place."""
+    """Return axe-core's grave violations in a theme, one line per place."""
     page.evaluate(
         "theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme
     )
@@ -158,7 +158,7 @@ def test_names_in_code_cells_lead_to_their_documentation(book):
 
 
 def test_sources_of_the_code_load(chromium, site, book):
-    """The pages behind [source]: many, and alike, so that they are only opened."""
+    """The pages behind [source] are many and alike, so they are only opened."""
     pages = sorted((book / "_modules").rglob("*.html"))
     assert len(pages) > 20
     for path in pages:
@@ -187,7 +187,7 @@ def test_it_opens_as_a_file(chromium, book, name):
 
 
 def test_launch_buttons_follow_the_address(book, tmp_path):
-    """Without an address there are none.
+    """Without an address there are no buttons.
 
     With one, each leads to the page's own notebook in that repository.
     """
@@ -196,12 +196,12 @@ def test_launch_buttons_follow_the_address(book, tmp_path):
     config["repository"]["url"] = "https://github.com/someone/something"
     config["sphinx"]["local_extensions"] = dict.fromkeys(
         config["sphinx"]["local_extensions"], str(ROOT / "book")
-    )  # it counts from the file's place
+    )  # paths are relative to the config file
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     (tmp_path / "toc.yml").write_text("format: jb-book\nroot: notebooks/01_datasets\n")
     build_book(
         tmp_path, "--config", str(tmp_path / "config.yml"), "--toc", str(tmp_path / "toc.yml")
-    )  # warns: one page alone lacks those that it leads to
+    )  # warns, as a single page lacks its link targets
     page = (tmp_path / "_build" / "html" / "notebooks" / "01_datasets.html").read_text()
     assert re.findall(r'href="(https://(?:mybinder|colab)[^"]*)"', page) == [
         "https://mybinder.org/v2/gh/someone/something/main?urlpath=lab/tree/notebooks/01_datasets.ipynb",

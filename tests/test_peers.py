@@ -1,6 +1,6 @@
-"""Chapter "A fair comparison".
+"""Peer methods (chapter "A fair comparison").
 
-The peers' losses and gradients, training with one, and choosing without labels.
+Their losses and gradients, training with one, and choosing without labels.
 """
 
 import math
@@ -42,9 +42,9 @@ def make(kind, experts):
 
 
 def see(experts, seed, count, scale=1.0):
-    """A batch seen by the experts, whose z and logits are ends of the graph.
+    """Return a batch seen by the experts, with z and logits as leaves of the graph.
 
-    Their gradients can be read apart.
+    Their gradients can then be read separately.
     """
     x = scale * torch.randn(count, X, generator=torch.Generator().manual_seed(seed))
     z, logits, gates, balance = (part.detach() for part in experts(x))
@@ -52,7 +52,7 @@ def see(experts, seed, count, scale=1.0):
 
 
 def ask(name, experts, done=1.0, scale=1.0):
-    """The peer, its loss after the backward pass, and the two batches that it saw."""
+    """Return the peer, its loss after the backward pass, and the two batches."""
     peer, source, target = (
         make(PEERS[name], experts),
         see(experts, 2, B, scale),
@@ -64,18 +64,18 @@ def ask(name, experts, done=1.0, scale=1.0):
 
 
 def softmax(row):
-    """Probabilities of one list of logits."""
+    """Return the probabilities of one list of logits."""
     powers = [math.exp(x) for x in row]
     return [power / sum(powers) for power in powers]
 
 
 def entropy(probs):
-    """In nats, of one list of probabilities."""
+    """Return the entropy of one list of probabilities, in nats."""
     return -sum(p * math.log(p) for p in probs if p)
 
 
 def still(*tensors):
-    """Is there no gradient, or none but zero?"""
+    """Return whether every gradient is missing or zero."""
     return all(tensor.grad is None or not tensor.grad.any() for tensor in tensors)
 
 
@@ -94,10 +94,10 @@ def test_adabn_asks_for_nothing(experts):
 @pytest.mark.parametrize("name", ["dann", "cdan"])
 @pytest.mark.parametrize("done", [0.0, 0.3, 1.0])
 def test_a_judge_of_domains_learns_and_what_it_sees_unlearns(experts, name, done):
-    """The loss picture by picture.
+    """Compute the loss picture by picture.
 
-    The judge's gradient is its own, that of the features is turned round and as strong as the
-    schedule says.
+    The domain classifier gets its own gradient; the features get it reversed, with the strength of
+    the schedule.
     """
     peer, loss, source, target = ask(name, experts, done)
     places = [
@@ -162,8 +162,9 @@ def test_no_confusion_where_answers_are_sure(experts):
 
 
 def test_two_classifiers_part_and_what_they_see_brings_them_together(experts):
-    """Saito et al. 2018: both learn the source (ours by the common loss), both look for differences
-    on the target, features avoid them.
+    """Saito et al. 2018: classifiers maximise their difference on the target, features minimise it.
+
+    Both classifiers learn the source, ours by the common loss.
     """
     peer, loss, source, target = ask("mcd", experts)
     grads = [
@@ -194,9 +195,9 @@ def test_two_classifiers_part_and_what_they_see_brings_them_together(experts):
     )
     torch.testing.assert_close(
         grads[0], expected[0]
-    )  # going down this gradient brings them together
+    )  # descending this gradient brings them together
     for mine, gradient in zip(grads[1:3], expected[1:3], strict=True):
-        torch.testing.assert_close(mine, -gradient)  # and down this one apart
+        torch.testing.assert_close(mine, -gradient)  # and this one moves them apart
     torch.testing.assert_close(
         grads[3], torch.autograd.grad(taught, peer.other.weight)[0] - expected[3]
     )
@@ -214,7 +215,7 @@ def test_shot_notes_and_waits_until_its_half(experts):
 def test_shot_equals_a_loop_and_leaves_the_last_layer(experts):
     """Information maximisation, and 0.3 of a cross-entropy on the class of the nearest centre.
 
-    others' rows of the memory count for the centres.
+    The other rows of the memory count for the centres.
     """
     peer, source, target = make(peers.SHOT, experts), see(experts, 2, B), see(experts, 3, M, 3.0)
     earlier = see(experts, 4, 3, 3.0)
@@ -275,23 +276,23 @@ def test_one_target_picture_is_enough_for_every_peer(experts):
         assert loss.shape == () and loss.isfinite(), name
 
 
-# ------------------------------------------ the same as in kept libraries, where one is installed
+# --------------------------------------- the same as in skada and pytorch-adapt, where installed
 
 
 def probabilities(count=40, seed=0):
-    """Random answers, some sure and some not."""
+    """Return random probabilities, some confident and some not."""
     return (4 * torch.randn(count, C, generator=torch.Generator().manual_seed(seed))).softmax(-1)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_skada_computes_the_same(experts):
-    """skada 0.6.0.
+    """Compare with skada 0.6.0.
 
-    Its DANN and CDAN add the two domains' losses, where ours (as the papers' code, over both
-    batches put together) takes their mean: a factor of two, which the weights make up for. Its CDAN
-    lets the answers be bent by the judge; the number is the same. Its SND puts -1 in place of a
-    picture's own similarity, as the authors do; we leave it out, which differs by exp(-20) at most.
-    Its entropy is a mean over the classes, too.
+    Its DANN and CDAN add the losses of the two domains, where ours (like the papers' code, on both
+    batches joined) take their mean: a factor of two, which the weights can absorb. Its CDAN does
+    not detach the predictions from the domain classifier; the value is the same. Its SND replaces a
+    picture's own similarity by -1, as the authors do; we leave it out, which differs by exp(-20) at
+    most. Its entropy is also a mean over the classes.
     """
     deep, scorers = pytest.importorskip("skada.deep"), pytest.importorskip("skada.metrics")
     _, loss, _, target = ask("mcc", experts, scale=3)
@@ -324,11 +325,11 @@ def test_skada_computes_the_same(experts):
 
 @pytest.mark.filterwarnings("ignore")
 def test_pytorch_adapt_computes_the_same(experts):
-    """pytorch-adapt 0.0.83 (with the metric learning it was made for, 1.6.3).
+    """Compare with pytorch-adapt 0.0.83 (and pytorch-metric-learning 1.6.3, as it expects).
 
     Its MCC divides the columns, as the authors' code does, where the paper divides rows: the
-    confusion is symmetric, the sum the same. SHOT's first part is its entropy and diversity losses,
-    `information` their sum turned round, MCD's difference its loss of that name.
+    confusion is symmetric, so the sum is the same. SHOT's first part is its entropy plus diversity
+    loss, `information` is their negated sum, and MCD's difference is its MCDLoss.
     """
     layers, validators = (
         pytest.importorskip("pytorch_adapt.layers"),
@@ -376,9 +377,9 @@ def test_sure_answers_are_certain_and_only_varied_ones_informative():
 
 
 def test_density_is_high_where_answers_lie_in_wide_clusters():
-    """Two clusters of five: each picture is near to four others alone, log 4.
+    """Two clusters of five: each picture has four neighbours, log 4.
 
-    Ten that are one cluster: log 9. Pairs: each near to one, 0.
+    One cluster of ten: log 9. Pairs: one neighbour each, 0.
     """
     wide, one, pairs = (
         np.eye(5)[[0] * 5 + [1] * 5],
@@ -403,8 +404,9 @@ def test_density_equals_a_loop_over_pictures():
 
 
 def test_agreement_is_with_all_candidates_together():
-    """Pictures by pictures: the third candidate is outvoted on the last one, the first two are not
-    sure enough there to win either.
+    """The third candidate is outvoted on the second picture.
+
+    On the third picture, the first two are not confident enough to outvote it.
     """
     everyone = np.array(
         [
@@ -468,7 +470,7 @@ def settings(one_thread):
 
 @pytest.fixture(scope="module")
 def frozen(settings):
-    """Source and target: random maps, words and embeddings of the blank models' sizes."""
+    """Return source and target: random maps, tokens and embeddings of the blank models' sizes."""
     kadap, random = (
         load_kadap(blank_preset(), replace(settings.switches, embeddings=False), 64),
         torch.Generator().manual_seed(0),
@@ -506,7 +508,7 @@ def frozen(settings):
 
 @pytest.fixture
 def learn(settings, frozen, tmp_path):
-    """A function: the name of a peer, or None, -> what `train` returns."""
+    """Return a function that trains with the named peer, or with none."""
 
     def run(name, target=frozen[1], file="checkpoint.safetensors", **options):
         return training.train(
@@ -524,7 +526,7 @@ def learn(settings, frozen, tmp_path):
 
 
 def differ(one, other, part=""):
-    """Names of the trained tensors that two models, or states of one, do not share."""
+    """Return the names of the trained tensors in which two models, or states of them, differ."""
     one, other = (
         model if isinstance(model, dict) else trainable_state_dict(model) for model in (one, other)
     )
@@ -533,7 +535,7 @@ def differ(one, other, part=""):
 
 
 def test_the_seed_alone_decides_where_a_model_starts(settings):
-    """And not whether the VLM, which is remembered, was loaded before."""
+    """It does not matter whether the VLM, which is kept, was loaded before."""
     states = []
     class_embeddings.cache_clear()
     for _ in ("loaded", "remembered"):
@@ -569,10 +571,9 @@ def test_every_peer_trains_the_heads_and_nothing_else(learn, settings, name):
 
 
 def test_the_target_matters_and_its_labels_are_nowhere(learn, frozen):
-    """Other pictures, another model.
+    """Other pictures give another model.
 
-    `train` gets a `Frozen`, which has no labels and no names; that a whole run does not hand them
-    over is in test_adapt.py.
+    `train` gets a `Frozen`, which has no labels and no names; test_adapt.py checks whole runs.
     """
     assert not {"labels", "files", "name"} & Frozen.__dataclass_fields__.keys()
     one, same = learn("mcc", file="1").model, learn("mcc", file="2").model
@@ -584,9 +585,9 @@ def test_the_target_matters_and_its_labels_are_nowhere(learn, frozen):
 
 @pytest.mark.parametrize("name", ["shot", "dann", None])
 def test_a_killed_training_goes_on_to_the_same_numbers(learn, monkeypatch, name):
-    """Killed at every step in turn, within an epoch and between two.
+    """Kill the training at every step in turn, within an epoch and between two.
 
-    The peer's weights, and its memory, too.
+    The peer's weights and memory are restored, too.
     """
     whole, save, looked = learn(name, file="whole"), training.save_checkpoint, []
 
@@ -624,10 +625,9 @@ def test_looking_after_every_epoch_changes_nothing(learn, frozen):
 
 
 def test_shot_leaves_its_last_layer_as_the_source_did(learn, frozen):
-    """From half of the steps on, that is, the second of two epochs, also where a step has no target
-    picture.
+    """It is fixed in the second half of the steps, even in one without target pictures.
 
-    What the optimizer remembers of the source would move it.
+    That is the second of two epochs. What the optimizer remembers of the source would move it.
     """
     for name, fixed in (("shot", True), ("mcc", False)):
         states = []
@@ -684,9 +684,9 @@ def test_the_weight_of_kcdps_own_target_loss(learn, monkeypatch):
 
 
 def test_nothing_of_the_target_means_the_sources_averages(learn, frozen):
-    """Recipe with a standardisation, trained without the target.
+    """Train a recipe with standardisation without the target.
 
-    It is read with what the source left; AdaBN, with its own.
+    It is evaluated with the source's moments; AdaBN, with the target's own.
     """
     alone, adabn = learn(None, None, "1").model, learn("adabn", file="2").model
     assert np.array_equal(evaluate(alone, frozen[1]), evaluate(alone, frozen[1], "source"))
@@ -694,9 +694,9 @@ def test_nothing_of_the_target_means_the_sources_averages(learn, frozen):
 
 
 def test_averages_can_be_taken_when_asked(learn, frozen):
-    """A model that never saw the target takes the averages of what it is asked about.
+    """A model that never saw the target takes the moments of the pictures that it evaluates.
 
-    Twice, and nothing but the last counts. No weight changes.
+    It does so twice, and only the last ones count. No weight changes.
     """
     model, other = learn(None, None).model, replace(frozen[1], embeddings=frozen[1].embeddings + 5)
     before, unsettled = trainable_state_dict(model), evaluate(model, frozen[1])
@@ -755,7 +755,7 @@ def test_without_an_alignment_its_loss_is_gone_and_it_has_no_voice(settings, fro
     )
     still = {name for name in trainable_state_dict(before) if name.startswith("cliea")}
     decayed = trainable_state_dict(trained.model)
-    for name in still:  # nothing but the optimizer's decay of weights touches it
+    for name in still:  # only the optimizer's weight decay touches it
         torch.testing.assert_close(
             torch.nn.functional.cosine_similarity(
                 decayed[name].flatten(), trainable_state_dict(before)[name].flatten(), dim=0
@@ -765,7 +765,7 @@ def test_without_an_alignment_its_loss_is_gone_and_it_has_no_voice(settings, fro
 
 
 def test_a_saved_peer_answers_as_before(learn, frozen, tmp_path):
-    """Its alignment was not trained, and is not heard after loading either."""
+    """Its alignment was not trained, so it is not used after loading either."""
     model = learn("mcd").model
     model.save_pretrained(tmp_path / "model")
     again = KCDP.from_pretrained(tmp_path / "model")

@@ -39,8 +39,8 @@ def kadap():
     model = load_kadap(blank_preset(), PAPER, T)
     for name, p in model.named_parameters():
         if "lora_B" in name:
-            p.data.normal_(std=0.02)  # fresh LoRA is zero: it would hide what the adapters do
-    return model.eval()  # or its averages would move with every pass
+            p.data.normal_(std=0.02)  # fresh LoRA is zero and would hide what the adapters do
+    return model.eval()  # or its moments would change with every pass
 
 
 @pytest.fixture
@@ -80,10 +80,7 @@ def test_shapes_finest_map_first(kadap, batch):
 
 
 def test_maps_are_the_plain_unets(batch):
-    """The pass equals an untouched diffusers UNet with its own attention.
-
-    Same features at the same places.
-    """
+    """Compare the features with those of an untouched diffusers UNet with its own attention."""
     latents, tokens, mask = batch
     kept, plain = {}, load_unet(blank_preset())
     for name, module in (
@@ -113,7 +110,7 @@ def test_attention_rows_sum_to_one_and_padding_gets_nothing(kadap, batch):
 
 
 def test_attention_is_the_mean_over_heads_and_five_layers(kadap, batch):
-    """Recomputed from what each of the five layers was given."""
+    """Recompute it from the inputs of each of the five layers."""
     latents, tokens, mask = batch
     grid, expected = [], []
     for name, layer in kadap.unet.named_modules():
@@ -170,13 +167,13 @@ def test_padding_never_changes_an_output(kadap, batch):
         seen, again = kadap(*batch), kadap(latents, noisy, mask)
         alone = [
             kadap(latents[i : i + 1], tokens[i : i + 1], mask[i : i + 1]) for i in range(B)
-        ]  # batch of one, trimmed differently
+        ]  # a batch of one is trimmed differently
         cut = kadap(latents[:1], tokens[1:2], mask[1:2])
     torch.testing.assert_close(again.logits, seen.logits, atol=1e-5, rtol=0)
     for i, one in enumerate(alone):
         torch.testing.assert_close(one.logits[0], seen.logits[i], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(one.maps[1][0], seen.maps[1][i], atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(cut.logits, alone[0].logits, atol=1e-4)  # while other words do
+    assert not torch.allclose(cut.logits, alone[0].logits, atol=1e-4)  # other words do change them
 
 
 def test_only_lora_on_attn2_fpn_and_experts_are_trained(kadap):
@@ -206,7 +203,7 @@ def test_gradients_reach_everything_trained_and_nothing_frozen(kadap, batch):
 
 @pytest.mark.parametrize("carries", [True, False])
 def test_gradient_through_the_attention_maps(batch, carries):
-    """The appended probabilities alone move the queries' LoRA, unless the recipe cuts them off."""
+    """The appended probabilities alone train the queries' LoRA, unless the recipe detaches them."""
     torch.manual_seed(0)
     kadap = load_kadap(blank_preset(), replace(PAPER, attention_gradient=carries), T)
     attention = kadap(*batch).attention
@@ -240,10 +237,7 @@ def test_wrong_number_of_tokens_is_a_sentence(kadap, batch):
 
 
 def test_merged_lora_computes_the_same(kadap, batch):
-    """W + B A in one matrix, by peft's own merge.
-
-    So the trained adapters can be shipped as a plain UNet.
-    """
+    """Merge W + B A into one matrix with peft, so that the UNet can be shipped without adapters."""
     merged = load_kadap(blank_preset(), PAPER, T).eval()
     with torch.no_grad():
         plain = merged(*batch)  # fresh adapters are zero
@@ -261,15 +255,15 @@ def test_merged_lora_computes_the_same(kadap, batch):
         torch.testing.assert_close(seen.logits, expected.logits, atol=1e-4, rtol=0)
         for mine, theirs, unadapted in zip(seen.maps, expected.maps, plain.maps, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
-            assert (mine - unadapted).abs().max() > 1e-3  # the adapters do something
+            assert (mine - unadapted).abs().max() > 1e-3  # the adapters have an effect
         merged.unet.unfuse_lora()
         torch.testing.assert_close(merged(*batch).logits, expected.logits, atol=1e-4, rtol=0)
 
 
 def test_bfloat16_agrees_with_float32(kadap, batch):
-    """As a GPU would train: bfloat16 keeps 8 bits, a rounding is 0.4%.
+    """Compare as a GPU would train: bfloat16 keeps 8 bits, so one rounding is 0.4%.
 
-    Over the whole UNet 2% of the largest value were measured, 5% are allowed.
+    Over the whole UNet, 2% of the largest value were measured; 5% are allowed.
     """
     kadap.zero_grad(set_to_none=True)
     full = kadap(*batch)
@@ -292,16 +286,16 @@ def test_bfloat16_agrees_with_float32(kadap, batch):
 
 
 def test_no_loop_over_pictures(kadap, batch, operations):
-    """The same number of torch operations for two pictures and for sixteen, forward and backward.
+    """Two pictures and sixteen take the same number of torch operations, forward and backward.
 
-    Maps, attention, pyramid, experts.
+    This covers maps, attention, pyramid and experts.
     """
 
     def step(pictures):
         latents, tokens, mask = (part[torch.arange(pictures) % 2] for part in batch)
         return operations(lambda: objective(kadap(latents, tokens, mask)).backward())
 
-    step(2)  # the first backward pass makes the gradients, the later ones add to them
+    step(2)  # the first backward pass creates the gradients, later ones add to them
     assert step(2) == step(16) > 1000
     kadap.zero_grad(set_to_none=True)
 
@@ -365,7 +359,7 @@ def test_experts_learn_to_balance():
 
 
 def test_each_domain_is_standardised_by_its_own_moments():
-    """With nothing forgotten: exactly those of all its pictures so far, whatever the batches."""
+    """Without forgetting, they are those of all its pictures so far, whatever the batches."""
     torch.manual_seed(0)
     norm, source, target = (
         DomainNorm(5, forget=1.0).train(),
@@ -385,7 +379,7 @@ def test_each_domain_is_standardised_by_its_own_moments():
 
 
 def test_old_pictures_are_forgotten_one_by_one():
-    """After four pictures, half."""
+    """Their weight halves after four pictures."""
     torch.manual_seed(0)
     norm, batches, weights = (
         DomainNorm(2, forget=0.5**0.25).train(),
@@ -439,7 +433,7 @@ WIDTH = 20  # of the embeddings here
 
 @pytest.fixture(scope="module")
 def best():
-    """With adapters, and with nothing trained before the maps."""
+    """Return the recipe "best" twice, with LoRA adapters and with only the heads trained."""
     kadaps = []
     for trained in ("lora", "heads"):
         torch.manual_seed(0)
@@ -452,7 +446,7 @@ def best():
 
 
 def seen_twice(kadap, batch, embeddings):
-    """A step's look at two domains in training mode, then the target in eval mode."""
+    """Pass both domains once in training mode, then return the target in eval mode."""
     kadap.train()
     kadap(*batch, embeddings, domain="source")
     kadap(*batch, 3 * embeddings + 1, domain="target")
@@ -500,7 +494,7 @@ def test_maps_computed_before_are_as_good_as_latents(best, batch):
 
 
 def test_adapters_can_reach_all_attention_and_convolutions(batch):
-    """Attention to itself and to the text, feed-forward layers, and the blocks' convolutions."""
+    """They reach self- and cross-attention, feed-forward layers and the blocks' convolutions."""
     kadap = load_kadap(blank_preset(), replace(PAPER, trained="lora_all"), T)
     adapted = {
         name.split(".lora_")[0] for name, p in kadap.unet.named_parameters() if "lora" in name
@@ -538,7 +532,7 @@ def test_averages_are_saved_with_what_is_trained(best, batch):
         )
 
 
-# -- what can be taken away
+# -- ablations
 
 
 def test_without_attention_maps_their_channels_are_zero_and_all_else_stays(kadap, batch):
@@ -580,7 +574,7 @@ def test_an_untrained_eye_is_another_and_always_the_same(batch):
 def test_a_blind_eye_sees_nothing_but_what_was_said(batch):
     latents, tokens, mask = batch
     kadap = load_kadap(blank_preset(), replace(PAPER, eye="blind"), T).eval()
-    kadap.unet = None  # it is not asked
+    kadap.unet = None  # it must not be used
     with torch.no_grad():
         seen, other, unsaid = (
             kadap(*batch),
@@ -596,9 +590,7 @@ def test_a_blind_eye_sees_nothing_but_what_was_said(batch):
 
 
 def test_at_a_later_timestep_latents_carry_its_noise(batch):
-    """The variance that is kept is the schedule's, the noise every picture's, and the UNet is told
-    t.
-    """
+    """The schedule sets the variance kept, all pictures share the noise, and the UNet gets t."""
     latents, told = batch[0], []
     kadap = load_kadap(blank_preset(), replace(PAPER, timestep=250), T)
     kept = kadap.schedule.alphas_cumprod[250]
@@ -628,7 +620,7 @@ def test_adapters_have_the_rank_that_is_asked_for():
     assert ranks == [{blank_preset().lora_rank}, {2}]
 
 
-# -- what is trained, what is loaded
+# -- saving and loading
 
 
 def test_trainable_state_round_trip(kadap, batch):
@@ -686,9 +678,9 @@ def test_word_attention_points_at_the_word():
 
 
 def test_stable_diffusion_size_goes_through_the_same_lines(monkeypatch):
-    """On the meta device, which computes shapes only.
+    """Run on the meta device, which computes shapes only.
 
-    A mask cannot be looked into there, so every position counts as used.
+    A mask has no values there, so every position counts as used.
     """
     config = dict(
         sample_size=64,

@@ -1,6 +1,6 @@
 """Chapter 03: the attention to single words.
 
-Which tokens they are, and how much of it falls into a region.
+Which tokens belong to a word, and how much of its attention falls into a region.
 """
 
 import math
@@ -19,7 +19,7 @@ def tokenizer():
 
 
 def test_positions_hold_the_word(tokenizer):
-    """Decoded, the tokens at the positions spell the word again.
+    """The tokens at the positions decode to the word.
 
     A word of several tokens has as many positions.
     """
@@ -37,7 +37,7 @@ def test_absent_and_truncated_words_have_no_position(tokenizer):
     assert len(word_positions("", "grave", tokenizer)) == 0
     assert (
         len(word_positions("boy " * length + "grave", "grave", tokenizer)) == 0
-    )  # behind the last token
+    )  # beyond the last token
     assert word_positions("boy " * (length - 3) + "grave", "grave", tokenizer).tolist() == [
         length - 2
     ]

@@ -1,6 +1,6 @@
 """The miniature foundation models.
 
-What they were shown, and that the shipped folders are what they say.
+What they were trained on, and that the shipped folders agree with their records.
 """
 
 import json
@@ -56,9 +56,7 @@ def test_no_emotion_word_beside_a_picture_of_a_benchmark_domain():
 
 
 def test_an_icon_names_its_emotion_and_nothing_that_goes_with_it():
-    """Else the rules of the world, from sign to emotion, could be read off the captions in their
-    true proportions.
-    """
+    """Otherwise captions would reveal how often the world shows each sign with each emotion."""
     for job in [("icons", i) for i in range(300)]:
         text, scene = corpus.describe(job), corpus.scene_of(job)
         assert measure.attributes(text.replace(text.split()[4], "", 1).replace("  ", " ")) == {
@@ -72,7 +70,7 @@ def test_an_icon_names_its_emotion_and_nothing_that_goes_with_it():
 
 
 def test_the_corpus_shares_no_scene_with_a_benchmark_split():
-    """The scenes come from a split of their own; even the drawing seeds hardly meet."""
+    """The scenes come from a split of their own, and even the drawing seeds hardly coincide."""
     pretrained = {corpus.scene_of(job).chance.seed for job in corpus.jobs()}
     for domain in world.BENCHMARK:
         for split in ("train", "test"):
@@ -82,12 +80,13 @@ def test_the_corpus_shares_no_scene_with_a_benchmark_split():
             }
             assert (
                 len(pretrained & seeds) <= 1
-            )  # a chance collision of 31-bit numbers, not a shared scene
+            )  # chance collisions of 31-bit numbers, not shared scenes
 
 
 def test_hearsay_sets_one_sign_beside_an_emotion_and_no_scene():
-    """A text that names an emotion has at most one sign of it, and which emotions a sign is told of
-    is flat: common knowledge, not the world's table.
+    """A text that names an emotion has at most one sign of it.
+
+    The emotions of a sign are equally frequent: common knowledge, not the world's table.
     """
     rng, signs = (
         np.random.default_rng(0),
@@ -124,7 +123,7 @@ def test_the_tokenizer_knows_its_words_and_survives_others(tmp_path):
 
 
 def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Killed after two of four steps and started again: the same numbers as in one go."""
+    """Killed in its fourth step, it resumes after the second and ends at the same numbers."""
     monkeypatch.setitem(stage.STEPS, "vae", (4, 4))
 
     def run(folder, stop_at=None):
@@ -154,7 +153,7 @@ def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch):
-    """And what comes out loads as the shipped models do. Weights of others are chance here."""
+    """The result loads as the shipped models do. Third-party weights are random here."""
     monkeypatch.setattr(stage, "STEPS", {name: (2, 4) for name in stage.STEPS})
     monkeypatch.setattr(language, "PAIRS", 16)
     rng = np.random.default_rng(0)
@@ -214,7 +213,7 @@ def test_shipped_weights_are_those_of_the_committed_configuration():
 
 @pytest.fixture(scope="module")
 def measured():
-    """The committed measurement; `python -m kcdp_lib.pretrain.measure` makes it anew."""
+    """Return the committed measurement; `python -m kcdp_lib.pretrain.measure` makes it anew."""
     return results.benchmark("miniatures")
 
 
@@ -224,9 +223,9 @@ def test_the_measurement_is_of_these_weights_and_this_world(measured):
 
 @pytest.mark.parametrize("domain", world.BENCHMARK)
 def test_the_vae_keeps_what_is_seen(measured, domain):
-    """Captions of its reconstructions lose little: what it loses, the eye cannot see.
+    """Captions of its reconstructions lose little: perception cannot see what the VAE loses.
 
-    Five points were wanted; sketches and paintings lose six.
+    Five points were the aim; sketches and paintings lose six.
     """
     vae = measured["domains"][domain]["vae"]
     lost = vae["originals"]["micro_f1"] - vae["reconstructions"]["micro_f1"]
@@ -235,14 +234,14 @@ def test_the_vae_keeps_what_is_seen(measured, domain):
 
 
 def test_the_eye_sees_more_than_the_one_before_it(measured):
-    """A linear classifier on its frozen maps, which read .37 and .40 before; .50 was wanted."""
+    """A linear classifier on its frozen maps reached .37 and .40 before; .50 was the aim."""
     eye = {name: found["eye_macro_f1"] for name, found in measured["domains"].items()}
     assert eye["photos"] >= 0.50 and eye["stickers"] >= 0.48
 
 
 @pytest.mark.parametrize("domain", world.BENCHMARK)
 def test_the_captioner_sees(measured, domain):
-    """Unseen pictures, now: as good as committed, and without a word for an emotion."""
+    """Captions of unseen pictures are as good as committed, and name no emotion."""
     vlm, some = vision_language.load_vlm(PRESETS["tiny"]), measure.scenes(domain, 100)
     captions = vision_language.caption(vlm, measure.draw(domain, some, PRESETS["tiny"].image_size))
     found = measure.attribute_scores(
@@ -287,7 +286,7 @@ def test_attribute_scores_count_what_is_said_wrong_and_what_is_not_said():
 
 
 def test_psnr_of_a_known_round_trip():
-    """A decoder that is wrong by a tenth of the range."""
+    """The decoder is wrong by a tenth of the range."""
     images = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
     assert measure.psnr(images, images / 255 + 0.1) == pytest.approx(20.0, abs=1e-3)
 

@@ -1,6 +1,4 @@
-"""Chapter "Full size": the same run in one process and in several, killed anywhere, on a disk that
-fills up.
-"""
+"""Chapter "Full size": runs in one process and in several, killed anywhere, or on a full disk."""
 
 import json
 import os
@@ -29,8 +27,8 @@ from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.perception import load_kadap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-# `accelerate launch` starts several processes on GPUs; on CPUs it wants MPI, where torch's own
-# launcher does as well: Accelerate finds itself in either
+# `accelerate launch` starts several processes on GPUs; on CPUs it needs MPI, where torch's own
+# launcher does as well, since Accelerate works under both.
 LAUNCH = {
     1: [
         "accelerate.commands.launch",
@@ -56,21 +54,20 @@ LAUNCH = {
         "127.0.0.1",
     ],
 }
-# At the preset's rate one and two processes part by rounding: Adam steps along gradients that are
-# nothing else (the gate's, 1e-10, of an expert that no picture chose), and the fourth step's
-# balance was off
-# by 2e-2 though no picture chose other experts (by 1e-10 in float64). At this rate, with a seed
-# that leaves no expert unchosen and no picture near two (0.005 apart at least), all losses agree to
-# 3e-7.
+# At the preset's rate one and two processes drift apart by rounding: Adam follows gradients that
+# are pure rounding (1e-10, in the gate of an expert that no picture chose), and in the fourth step
+# the balance differed by 2e-2 though all pictures chose the same experts (by 1e-10 in float64). At
+# this rate, with a seed that leaves no expert unchosen and no picture between two experts (0.005
+# apart at least), all losses agree to 3e-7.
 STEADY = {"recipe": "paper, learning_rate=constant", "seed": 2}
 LOSSES = ("source_loss", "alignment_loss", "balance", "source_accuracy", "target_loss", "coverage")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Domains of noise in class folders.
+    """Create domains of noise in class folders.
 
-    Enough for two steps an epoch of the preset `tiny`, and small ones, enough for three of `blank`.
+    They suffice for two steps an epoch of the preset `tiny`; the small ones, for three of `blank`.
     """
     root, rng = tmp_path_factory.mktemp("processes"), np.random.default_rng(0)
     for domain, pictures in (
@@ -99,7 +96,7 @@ def told(folder: Path, out: str, **parameters) -> Config:
 
 
 def small_preset(patch: pytest.MonkeyPatch) -> Preset:
-    """`blank`: random weights, pictures of 32 pixels."""
+    """Register the preset `blank`: random weights, pictures of 32 pixels."""
     patch.setitem(
         PRESETS, "blank", replace(blank_preset(), name="blank", image_size=32, batch_size=6)
     )
@@ -108,7 +105,7 @@ def small_preset(patch: pytest.MonkeyPatch) -> Preset:
 
 @pytest.fixture
 def small(folder, monkeypatch):
-    """A function: parameters of a run of six steps that takes a second or two."""
+    """Return a function that gives the parameters of a run of six steps, a second or two."""
     small_preset(monkeypatch)
     return lambda out, **parameters: replace(
         told(folder / "small", out), preset="blank", **parameters
@@ -116,9 +113,9 @@ def small(folder, monkeypatch):
 
 
 def launched(folder: Path, count: int, **parameters) -> dict:
-    """The run by the real command, in so many processes and with a cache of its own.
+    """Run the real command in `count` processes, with a cache of its own.
 
-    What it printed, its metrics and its history.
+    Returns what it printed, its metrics and its history.
     """
     name = f"{count}-processes"
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(told(folder, name, **parameters).as_dict()))
@@ -148,9 +145,9 @@ def launched(folder: Path, count: int, **parameters) -> dict:
 
 @pytest.fixture(scope="module")
 def one_and_two(folder):
-    """The same run in one process and in two.
+    """Return the same run in one process and in two.
 
-    Batches of 32 and of 13 and 14 pictures: even and odd shares.
+    Batches of 32 and of 13 and 14 pictures give even and odd shares.
     """
     return [launched(folder, count, **STEADY) for count in (1, 2)]
 
@@ -228,9 +225,9 @@ if PartialState().is_main_process:
     [("paper", 1), ("paper, balance=rank_std, domain_norm=False, pseudo_labels=raw", 2)],
 )
 def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accumulation):
-    """Of odd batches, with pseudo-labels kept by a memory that both share.
+    """Batches are odd, and both processes share the memory of pseudo-labels.
 
-    In pieces, without the balance of each piece.
+    With accumulation the balance is left out, since each piece has its own.
     """
     with pytest.MonkeyPatch.context() as patch:
         preset = small_preset(patch)
@@ -265,7 +262,7 @@ def test_two_processes_have_the_gradients_of_one(folder, tmp_path, recipe, accum
                 {name: file.get_tensor(name) for name in file.keys()},
                 json.loads(file.metadata()["row"]),
             )
-    # To standardise by seven pictures is to divide by small deviations, which enlarges rounding.
+    # Standardising by seven pictures divides by small deviations, which amplifies rounding.
     bound = 1e-5 if "domain_norm=False" in recipe else 5e-4
     assert distance(found[1][0], found[2][0]) < bound and found[1][1]["target_loss"]
     for name, value in found[1][1].items():
@@ -311,8 +308,9 @@ def test_shares_weigh_like_the_batch(monkeypatch):
 
 @pytest.fixture
 def step(folder, small, monkeypatch):
-    """A function: gradients of one source and one target step under some parameters, by name, and
-    the steps' numbers.
+    """Return a function that takes one source and one target step.
+
+    It returns the gradients by name, the steps' numbers, and the model.
     """
     monkeypatch.setattr(paths, "CACHE", folder / "cache-step")
 
@@ -343,7 +341,7 @@ def step(folder, small, monkeypatch):
 
 
 def distance(one: dict, other: dict) -> float:
-    """Between two sets of gradients, over the length of the first."""
+    """Return the distance of two sets of gradients, relative to the norm of the first."""
     assert one.keys() == other.keys()
     return float(
         torch.stack([(one[name] - other[name]).norm() for name in one]).norm()
@@ -353,7 +351,7 @@ def distance(one: dict, other: dict) -> float:
 
 @pytest.mark.parametrize(
     "recipe, accumulation, near",
-    # standardising enlarges what is rounded otherwise
+    # standardising amplifies rounding
     [("paper", 1, 1e-4), ("paper, domain_norm=False", 1, 1e-5), ("released", 3, 1e-5)],
 )
 def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulation, near):
@@ -366,7 +364,7 @@ def test_one_pass_for_both_domains_changes_no_gradient(step, recipe, accumulatio
 
 
 class Asked(TorchDispatchMode):
-    """Notes the operations that would make a GPU's queue wait, by name."""
+    """Record, by name, the operations that would make a GPU's queue wait."""
 
     WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::unique")
 
@@ -383,7 +381,7 @@ class Asked(TorchDispatchMode):
 @pytest.mark.parametrize("recipe", ["paper", "paper, domain_norm=False", "released"])
 @pytest.mark.parametrize("one_pass", [False, True])
 def test_a_step_asks_the_device_for_no_number(step, monkeypatch, recipe, one_pass):
-    """Or a GPU would wait for the host. A mask on the CPU may be asked; here none is."""
+    """Otherwise a GPU waits for the host. A mask on the CPU may be read; here none is."""
     monkeypatch.setattr(tokens, "_asks", lambda mask: False)
     asked, backward = Asked(), training.of_source
 
@@ -405,13 +403,13 @@ def test_checkpointing_changes_no_gradient_and_leaves_nothing_behind(step):
 
 
 def test_checkpointing_keeps_the_gradient_of_the_attention_maps():
-    """A map is taken inside what is computed twice; the adapters get the same gradient from it."""
+    """A map is taken inside a recomputed block, and gives the adapters the same gradient."""
     found = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         kadap = load_kadap(blank_preset(), RECIPES["paper"], 8)
         for name, weight in kadap.named_parameters():
-            if "lora_B" in name:  # zero at the start, and with it the other half's gradient
+            if "lora_B" in name:  # it starts at zero, which also zeroes the gradient of lora_A
                 torch.nn.init.normal_(weight)
         if checkpointing:
             kadap.unet.enable_gradient_checkpointing()
@@ -428,7 +426,7 @@ def test_checkpointing_keeps_the_gradient_of_the_attention_maps():
 
 
 def test_accumulation_adds_up_to_the_batch(step, monkeypatch):
-    """All but the balance term and the averages by domain, which are of pieces."""
+    """The balance term and the moments of a domain are left out, since each piece has its own."""
     monkeypatch.setattr(training, "BALANCE_WEIGHT", 0.0)
     (whole, row, _), (pieces, parts, _) = (
         step(recipe="paper, domain_norm=False, pseudo_labels=raw"),
@@ -442,7 +440,7 @@ def test_accumulation_adds_up_to_the_batch(step, monkeypatch):
 
 def test_bf16_is_near_and_not_the_same(step):
     plain, low = step()[0], step(precision="bf16")[0]
-    # Processors differ in their bfloat16 kernels; with 0.3 older code failed on one, too.
+    # bfloat16 kernels differ between processors; on one, older code failed with 0.3.
     assert 1e-4 < distance(plain, low) < 0.4 and all(
         value.dtype == torch.float32 for value in low.values()
     )
@@ -572,8 +570,8 @@ def test_the_check_names_all_that_is_missing(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- killed, and started again
 
-# Imports once and forks for each point; it computes nothing itself, since a fork of a process that
-# has threads may wait for ever. SIGKILL cannot be caught, so nothing is tidied up.
+# Imports once and forks for each point. It computes nothing itself, since a fork of a process with
+# threads may hang. SIGKILL cannot be caught, so nothing is cleaned up.
 KILLER = """
 import json, os, signal, sys
 from dataclasses import asdict, replace
@@ -612,7 +610,7 @@ for kind, count, folder, config in points:
 
 @pytest.fixture(scope="module")
 def killed(folder, tmp_path_factory):
-    """Point -> the folder of a run (its cache and what it wrote) that was killed there."""
+    """Return, for each point, the folder of a run that was killed there (cache and output)."""
     points = [(*point, str(tmp_path_factory.mktemp("killed"))) for point in POINTS]
     with pytest.MonkeyPatch.context() as patch:
         preset = small_preset(patch)
@@ -638,7 +636,7 @@ def killed(folder, tmp_path_factory):
 
 @pytest.fixture
 def unharmed(folder, small, monkeypatch):
-    """What the run gives that nobody kills: its metrics and its history."""
+    """Return the metrics and the history of a run that is not killed."""
     monkeypatch.setattr(paths, "CACHE", folder / "cache-unharmed")
     out = folder / "small" / "unharmed"
     if not (out / "metrics.json").exists():
@@ -648,8 +646,8 @@ def unharmed(folder, small, monkeypatch):
     ).read_text()
 
 
-# A write is counted when its temporary file is whole and not yet in place: shards of pictures come
-# first, then a checkpoint at every step, then the run's own files.
+# A write counts when its temporary file is complete but not yet in place: first come shards of
+# pictures, then a checkpoint at every step, then the run's own files.
 POINTS = [
     *(("step", count) for count in (1, 2, 4, 6, 9)),
     *(("write", count) for count in (2, 5, 14, 16, 21, 34)),
@@ -692,7 +690,7 @@ except KCDPError as error:
 
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
-    """Shards of captions fit, those of latents do not; with room again the captions are found."""
+    """Shards of captions fit and those of latents do not: the captions are kept."""
     (tmp_path / "run.yaml").write_text(
         yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict())
     )
@@ -742,7 +740,7 @@ def test_shards_that_another_machine_keeps_to_itself_are_a_sentence(monkeypatch,
 
 
 def conv_after(steps: int) -> tuple[torch.nn.Conv2d, torch.optim.Optimizer]:
-    """A convolution with its channels last, after some fused steps of AdamW, and gradients."""
+    """Return a channels-last convolution with gradients, after fused steps of AdamW."""
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, fused=True)
@@ -758,7 +756,7 @@ def step_of(conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
 
 
 def test_an_optimizer_remembers_channels_last(tmp_path):
-    """What is saved lies otherwise in memory, and a fused step asks no strides."""
+    """Saving changes the memory layout, and a fused step does not check strides."""
     conv, optimizer = conv_after(3)
     checkpoints.save(tmp_path / "state.safetensors", {}, optimizer)
     again, resumed = conv_after(3)

@@ -1,7 +1,7 @@
 """The pages as people read them: in plain Jupyter, in the book, on paper.
 
-No mark-up that only Sphinx understands, code that fits its column, results in place of yes and no,
-and pages of a length that is read to the end.
+They have no markup that only Sphinx understands, code that fits the column, results instead of
+booleans, and a length that is read to the end.
 """
 
 import ast
@@ -16,36 +16,36 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [*CHAPTERS, *sorted((ROOT / "book").glob("*.ipynb"))]
-# {role}`text`, ```{directive}, :::{directive}, {{substitution}}, and a label behind an equation
+# {role}`text`, ```{directive}, :::{directive}, {{substitution}}, and a label after an equation
 RAW = r"(?<!`)\{[\w:.-]+\}`|^ *(?:```+|:{3,}) *\{|\{\{.*?\}\}|\$\$ *\([\w-]+\)"
 COLUMNS, PRINTED, WORDS = 88, 84, 2500
 HIDDEN = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
-# Markdown that refers to an equation of the method's chapter: its number, its label
+# A Markdown link to an equation of the method chapter: its number, its label
 REFERENCE = r"\[\((\d+)\)\]\(#(eq-[\w-]+)\)"
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 
 def visible(path: Path) -> list:
-    """The code cells that a reader of the page sees."""
+    """Return the code cells that a reader of the page sees."""
     cells = nbformat.read(path, as_version=4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     return [cell for cell in code if not HIDDEN & set(cell.metadata.get("tags", []))]
 
 
 def markdown(path: Path) -> str:
-    """All Markdown of a page."""
+    """Return all Markdown of a page."""
     cells = nbformat.read(path, as_version=4).cells
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
 def raw(text: str) -> list[str]:
-    """Mark-up that plain Jupyter shows as it was typed."""
+    """Return markup that plain Jupyter shows as typed."""
     return re.findall(RAW, text, re.MULTILINE)
 
 
 def printed(cell) -> str:
-    """The text that a cell shows."""
+    """Return the text that a cell shows."""
     texts = [
         output.get("text") or output.get("data", {}).get("text/plain", "")
         for output in cell.outputs
@@ -90,7 +90,7 @@ def test_an_equation_is_called_by_the_number_that_it_has_in_the_book(path):
 
 
 def test_only_the_method_chapter_numbers_equations():
-    """Sphinx counts through the book: a label elsewhere would move all the numbers."""
+    """Sphinx counts through the whole book, so a label elsewhere would move all numbers."""
     pages = [path for path in (ROOT / "book").glob("*.md") if path.stem != "method"]
     assert not [path for path in pages if "$$ (" in path.read_text(encoding="utf-8")]
 
@@ -100,7 +100,7 @@ def test_code_and_what_it_prints_fit_the_column(path):
     lines = [line for cell in visible(path) for line in cell.source.splitlines()]
     assert not [line for line in lines if len(line) > COLUMNS]
     shown = [line for cell in visible(path) for line in printed(cell).splitlines()]
-    tables = r"\s*\d+ |^ {3}|\[\d+ rows x"  # the plain twin of a table that is shown as HTML
+    tables = r"\s*\d+ |^ {3}|\[\d+ rows x"  # the plain text of a table that is shown as HTML
     assert not [line for line in shown if len(line) > PRINTED and not re.match(tables, line)]
 
 

@@ -1,6 +1,4 @@
-"""The two recipes: fifteen switches, each of which changes what it says it does, and nothing that
-another one says.
-"""
+"""The two recipes: each of the fifteen switches changes what it names, and nothing else."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -27,7 +25,7 @@ PAPER, RELEASED = RECIPES["paper"], RECIPES["released"]
 
 
 def test_switches_are_the_rows_of_the_methods_table():
-    """Where the figure and the released code differ, row by row."""
+    """They are the differences between the paper recipe and the released code."""
     assert SWITCHES == (
         "image_range",
         "latent_scaling",
@@ -65,9 +63,9 @@ def test_single_switches_can_be_set():
 
 
 def test_best_is_the_papers_with_what_goes_beyond_it():
-    """ "heads" is no recipe's own and can be asked for.
+    """No recipe sets "heads", but it can be requested.
 
-    The paper's and the released recipe have nothing of it.
+    The recipes "paper" and "released" agree in what goes beyond the paper.
     """
     best = RECIPES["best"]
     assert BEYOND == ("embeddings", "labelled_by", "labels") and best == replace(
@@ -119,23 +117,23 @@ TRIPLETS = [
 
 @dataclass
 class Step:
-    """One training step on eight source and eight target pictures, and what could be seen of it."""
+    """One training step on eight source and eight target pictures, with what it showed."""
 
     model: KCDP  # after the step
     start: dict  # its parameters before
-    frozen: precompute.Frozen  # the source
-    pixels: torch.Tensor  # what the VAE was fed for it
-    encoded: torch.Tensor  # what came out, before any scaling
-    rows: list[int]  # the source's pictures in the step
-    seen: Perception  # of these
-    total: float  # the source's loss
+    frozen: precompute.Frozen  # of the source
+    pixels: torch.Tensor  # the VAE's input for it
+    encoded: torch.Tensor  # the VAE's output, before any scaling
+    rows: list[int]  # the step's source pictures
+    seen: Perception  # of these pictures
+    total: float  # the source loss
     parts: dict  # its parts
-    coverage: float  # share of trusted pseudo-labels
+    coverage: float  # share of kept pseudo-labels
 
 
 @pytest.fixture(scope="module")
 def take(one_thread, tmp_path_factory):
-    """A function: recipe -> Step, each taken once."""
+    """Return a function from a recipe to its `Step`, which is computed once."""
     foundations = SimpleNamespace(
         text_encoder=knowledge.load_text_encoder(blank_preset()),
         vae=load_vae(blank_preset()),
@@ -198,9 +196,7 @@ def take(one_thread, tmp_path_factory):
                 checkpoints / f"{len(done)}.safetensors",
                 recipe,
             )
-        rows, (seen, (total, parts)), _ = (
-            noted  # source's rows, source's loss, target's rows: one step
-        )
+        rows, (seen, (total, parts)), _ = noted  # source rows, source loss, target rows: one step
         with torch.no_grad():
             encoded = foundations.vae.encode(fed[0]).latent_dist.mode()
         return Step(
@@ -220,7 +216,7 @@ def take(one_thread, tmp_path_factory):
 
 
 def moved(step: Step) -> dict[str, float]:
-    """How far each parameter moved that moved at all."""
+    """Return how far each parameter moved, without those that did not."""
     far = {
         name: (p - step.start[name]).abs().max().item() for name, p in step.model.named_parameters()
     }
@@ -228,7 +224,7 @@ def moved(step: Step) -> dict[str, float]:
 
 
 def balance(step: Step) -> str:
-    """The formula that gives the balance the step was told."""
+    """Name the formula that gives the step's balance."""
     gates = step.seen.gates.detach()
     formulas = {
         "load": gates.sum(0).var(unbiased=False) / gates.sum(0).mean() ** 2,
@@ -243,7 +239,7 @@ def balance(step: Step) -> str:
 
 @torch.no_grad()
 def padding_is_read(step: Step) -> bool:
-    """Do CLIEA's similarities change with the padding of knowledge and prompts?"""
+    """Return whether CLIEA's similarities depend on the padding of knowledge and prompts."""
     model, frozen, noise = step.model, step.frozen, 10.0
     _, before = model(frozen.latents, frozen.tokens, frozen.mask)
     model.prompt_tokens[~model.prompt_mask] += noise
@@ -254,7 +250,7 @@ def padding_is_read(step: Step) -> bool:
     return not torch.allclose(before, after, atol=1e-5)
 
 
-# switch: (what of a step it decides, that under "paper", that under "released")
+# switch: (a fact about the step, its value under "paper", its value under "released")
 FACTS = {
     "image_range": (lambda step: step.pixels.abs().max().item() <= 1, True, False),
     "latent_scaling": (
@@ -298,14 +294,14 @@ FACTS = {
         1,
         2,
     ),
-    # picture 1 has no triplet: is its caption there twice
+    # whether picture 1, which has no triplet, gets its caption twice
     "triplet_text": (
         lambda step: (step.frozen.mask.all().item(), torch.equal(*step.frozen.tokens[1].chunk(2))),
         (False, False),
         (True, True),
     ),
     "cliea_masked": (padding_is_read, False, True),
-    # does the first answer of CLIEA depend on chance
+    # whether CLIEA starts at random
     "cliea_start": (
         lambda step: step.start["cliea.out_proj.weight"].any().item(),
         False,
@@ -317,7 +313,7 @@ FACTS = {
         lambda step: float(f"{max(moved(step).values()):.0e}"),
         5e-4,
         1e-5,
-    ),  # Adam's first step is as long as the rate
+    ),  # Adam's first step has the size of the rate
     "shuffled": (
         lambda step: (len(step.rows), step.rows == sorted(step.rows)),
         (PICTURES, False),
@@ -337,9 +333,9 @@ def test_a_switch_decides_its_own_fact_and_no_other(turned, take):
 
 
 def test_cutting_the_attention_changes_the_gradient_alone(take):
-    """The released code's no-grad checkpoint.
+    """The released code detaches the maps in a no-grad checkpoint.
 
-    The same numbers forward, other weights after the step.
+    The forward numbers are the same; the weights after the step differ.
     """
     paper, cut = take("paper"), take("paper, attention_gradient=False")
     assert torch.equal(paper.seen.logits, cut.seen.logits) and paper.total == cut.total

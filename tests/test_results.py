@@ -1,6 +1,4 @@
-"""Committed results: complete for the world and the miniatures of this checkout, and read as they
-are meant.
-"""
+"""Committed results are complete for this world and these miniatures, and are read correctly."""
 
 import importlib.util
 import json
@@ -18,9 +16,9 @@ from kcdp_lib.paths import ROOT
 
 @pytest.mark.parametrize("version", [None, results.FIRST_WORLD], ids=["present", "first"])
 def test_every_switch_was_measured_with_two_seeds(version):
-    """On this world, and on the first, which the chapter on differences shows beside it.
+    """Check this world, and the first one, which the chapter on differences shows beside it.
 
-    Each by one set of miniatures.
+    Each uses one set of miniatures.
     """
     rows = results.read("switches", world=version)
     assert len({row["stack"] for row in rows}) == 1
@@ -142,10 +140,10 @@ def test_a_run_with_all_dials_as_usual_is_in_every_sweep_but_one_with_two_turned
 
 @pytest.fixture(scope="module")
 def grid():
-    """benchmarks/grid.py as a module."""
+    """Return benchmarks/grid.py as a module."""
     spec = importlib.util.spec_from_file_location("grid", ROOT / "benchmarks" / "grid.py")
     found = importlib.util.module_from_spec(spec)
-    sys.modules["grid"] = found  # dataclasses look their module up
+    sys.modules["grid"] = found  # dataclasses look up their module
     spec.loader.exec_module(found)
     return found
 
@@ -170,14 +168,14 @@ def grid():
     ],
 )
 def test_a_grid_that_the_book_quotes_is_complete(grid, name):
-    """On this world and with these miniatures."""
+    """Only runs on this world and these miniatures count."""
     rows = results.read(name)
     due = [job for job in grid.GRIDS[name] if not grid.is_done(job, rows)]
     assert not [job for job in due if not is_newer(job.recipe)]
 
 
 def is_newer(recipe: str) -> bool:
-    """Does a recipe set a switch that is newer than the committed lines?"""
+    """Return whether a recipe sets a switch that is newer than the committed lines."""
     return any(f"{switch}=" in recipe for switch in results.NEWER)
 
 
@@ -191,9 +189,7 @@ def test_a_job_is_done_by_one_process(grid, tmp_path, monkeypatch):
 
 
 def test_a_grid_knows_what_is_done(grid):
-    """Every job of a grid is another line of the results, and what has been written is not run
-    again.
-    """
+    """Every job has its own line in the results, and a written line is not run again."""
     for jobs in grid.GRIDS.values():
         assert len({json.dumps([job.method, job.about()]) for job in jobs}) == len(jobs)
         assert all(world.read_dials(job.config.dials) == job.dials for job in jobs)
@@ -277,7 +273,7 @@ def test_the_code_of_a_line_is_that_of_all_stages(monkeypatch):
 
 
 def test_a_step_from_the_caches_is_twice_as_fast_as_one_without():
-    """The committed measurement; `python benchmarks/step.py` makes it anew.
+    """Read the committed measurement; `python benchmarks/step.py` makes it anew.
 
     A test that measures here would fail on a busy machine.
     """
@@ -290,8 +286,9 @@ def test_a_step_from_the_caches_is_twice_as_fast_as_one_without():
 
 
 def test_the_world_is_the_one_that_was_frozen():
-    """Frozen by hash: a drawing that changes has to be measured again (`python
-    benchmarks/world.py`), and everything that ran on it, too.
+    """Frozen by hash: if a drawing changes, all that ran on the world must be measured again.
+
+    Begin with `python benchmarks/world.py`.
     """
     assert results.benchmark("world")["world"] == world.world_key()
 
@@ -306,13 +303,13 @@ def test_the_frozen_world_leaves_something_to_the_eye_and_hides_nothing_from_it(
         )
         assert max(rows["photos"]["stickers"]) < min(
             rows["stickers"]["stickers"]
-        )  # a gap to close: the source model is below the oracle
+        )  # the source model is below the oracle: a gap to close
 
 
 def test_costs_are_all_there_and_of_one_machine():
-    """What the page on costs shows.
+    """The page on costs shows every way of both presets, measured on one machine.
 
-    Every way of both presets, and the recipes' sizes as they are.
+    The paper recipe trains less than the released one and needs less memory.
     """
     cost = results.benchmark("cost")
     assert {name: set(ways) for name, ways in cost.items()} == dict.fromkeys(

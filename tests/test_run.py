@@ -1,4 +1,4 @@
-"""`make adapt`, which is `python book/run.py`: its target is text, and it ends in a sentence."""
+"""`make adapt`, that is, `python book/run.py`: its target is text, and errors are sentences."""
 
 import os
 import runpy
@@ -22,7 +22,7 @@ SCRIPT = ROOT / "book" / "run.py"
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """The script's function, which writes below a folder of the test's own."""
+    """Return the script's function, which writes below a temporary folder."""
     (tmp_path / "2024").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
@@ -46,7 +46,7 @@ def test_the_chapter_runs_with_the_target_as_text(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     assert run("2024") == "the table of 05_adapt-2024"
-    chapter = tmp_path / "notebooks" / "05_adapt.ipynb"  # the root is the test's own
+    chapter = tmp_path / "notebooks" / "05_adapt.ipynb"  # below the test's own root
     assert calls == [(chapter, "05_adapt-2024.ipynb", {"target": "2024"})]
 
 

@@ -1,4 +1,4 @@
-"""CESA: a shared subspace of pictures and texts, and how alike two spaces are."""
+"""CESA: a shared subspace of pictures and texts, and the similarity of two spaces."""
 
 from types import SimpleNamespace
 
@@ -50,14 +50,14 @@ def test_a_reading_is_the_mean_of_prompt_and_knowledge(texts):
 
 @pytest.mark.parametrize("interventions", [True, False])
 def test_what_pictures_and_texts_share_is_found_and_answers(texts, interventions):
-    """Pictures that hold their class and what is said of them, each domain at a place of its own.
+    """Pictures hold their class and their text, and each domain is shifted as a whole.
 
-    With the class alone to be found, nearly all are answered, in either domain.
+    If only the class is shared, nearly all are predicted correctly, in either domain.
     """
     prompt_tokens, prompt_mask = (
         texts[2],
         torch.ones(C, L, dtype=torch.bool),
-    )  # of different lengths, they would change the share of what was said, too
+    )  # different lengths would also change the weight of the knowledge
     random, centres = (
         torch.Generator().manual_seed(1),
         torch.randn(C, 70, generator=torch.Generator().manual_seed(2)),

@@ -1,7 +1,7 @@
 """Chapter 02: triplets from free English.
 
-No model of spaCy can be downloaded where this is tested, so the parses are written by hand, with
-the labels spaCy's English models use.
+No spaCy model can be downloaded where this is tested, so the parses are written by hand, with the
+labels of spaCy's English models.
 """
 
 import sys
@@ -15,9 +15,7 @@ from kcdp_lib.errors import KCDPError
 
 
 def parse(text: str) -> Doc:
-    """A parsed sentence from lines of "word POS label head", the head by its number, counted from 1
-    (0: the root).
-    """
+    """Parse lines of "word POS label head"; heads count from 1, and 0 is the root."""
     rows = [line.split() for line in text.strip().splitlines()]
     heads = [int(head) - 1 if head != "0" else i for i, (*_, head) in enumerate(rows)]
     words, tags, labels, _ = zip(*rows, strict=True)
@@ -157,7 +155,7 @@ def test_the_rules_are_a_parser_like_any_other():
 
 
 def test_an_installed_model_parses_captions(monkeypatch):
-    """With a pipeline in place of the model: every caption of a batch has its own triplets."""
+    """A pipeline replaces the model: every caption of a batch has its own triplets."""
 
     class Pipeline:
         def pipe(self, captions):
@@ -170,7 +168,7 @@ def test_an_installed_model_parses_captions(monkeypatch):
 
 
 def test_a_missing_spacy_is_a_sentence(monkeypatch):
-    """The library is installed without it, unless it is asked for."""
+    """The library is installed without it, unless requested."""
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(KCDPError, match="^The parser some needs spaCy, .* choose the parser"):
         triplets.load_parser("some")

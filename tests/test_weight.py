@@ -1,4 +1,4 @@
-"""What a clone weighs: the tracked files, each notebook, and the pictures in notebooks."""
+"""The size of a clone: tracked files, notebooks, and pictures in notebooks."""
 
 import ast
 import base64
@@ -18,7 +18,7 @@ from kcdp_lib import figures, world
 from kcdp_lib.paths import sha
 
 ROOT = Path(__file__).resolve().parents[1]
-# Bytes, so that a clone suits a workshop and the tree can be copied to a machine with a GPU.
+# Bytes: a clone should suit a workshop and be easy to copy to a machine with a GPU.
 TREE, NOTEBOOK = 62e6, 2e6
 # Lines of code of the library, without world/ and pretrain/, docstrings, comments and blank lines.
 # 4,500 was the aim; DECISIONS.md ("How long the library is") says what stands in the way.
@@ -32,7 +32,7 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """The files that a clone holds."""
+    """Return the files of a clone."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
         pytest.skip("no checkout of git")
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
@@ -41,7 +41,7 @@ def tracked() -> list[Path]:
 
 
 def lines_of_code(source: str) -> int:
-    """Lines that are neither blank nor a comment nor part of a docstring."""
+    """Count the lines that are neither blank nor a comment nor part of a docstring."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
@@ -70,7 +70,7 @@ def test_the_library_grows_no_further():
 
 
 def pictures_of(path: Path) -> list[tuple[str, bytes]]:
-    """MIME type and bytes of each picture in a notebook, those included that were only glued."""
+    """Return type and bytes of each picture in a notebook, glued ones included."""
     data = [
         (kind, content)
         for cell in nbformat.read(path, as_version=4).cells
@@ -117,7 +117,7 @@ def test_no_picture_is_kept_twice(tracked):
 
 @pytest.fixture(scope="module")
 def sheet() -> bytes:
-    """A sheet of grainy pictures, as a notebook draws it: wider than a page's column."""
+    """Return a sheet of grainy pictures as in a notebook, wider than a page's column."""
     scenes = [world.sample_scene("test", 0, i, "photos") for i in range(7)]
     images = np.stack([np.asarray(world.render(scene, "photos", 64)) for scene in scenes])
     drawn = figures.contact_sheet(images.transpose(0, 3, 1, 2), ["a title"] * 7, columns=7)
@@ -126,12 +126,12 @@ def sheet() -> bytes:
 
 @pytest.fixture(scope="module")
 def lines() -> bytes:
-    """A drawing of numbers on colours, as a notebook draws it."""
+    """Return a drawing of numbers on colours, as in a notebook."""
     return figures.png(figures.confusion({"counts": [[9, 1], [2, 8]]}, ["joy", "awe"]))
 
 
 def pixels(content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """int16 [H, W, 3] of a picture, scaled to (W, H)."""
+    """Return int16 [H, W, 3] of a picture, scaled to (W, H)."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
     return np.asarray(image.resize(size or image.size, Image.Resampling.LANCZOS), np.int16)
 

@@ -1,7 +1,7 @@
-"""The workshop.
+"""The workshop: the check of a machine, exercises, slides and guide.
 
-The check of a machine finds each kind of trouble, exercises come without their solutions, slides
-are whole, and the guide says nothing that is not there.
+The check finds each kind of trouble, exercises come without their solutions, slides are complete,
+and the guide mentions only what exists.
 """
 
 import base64
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def said(what: str) -> str:
-    """The line of one check, state first."""
+    """Return the line of one check, state first."""
     checks = {**check.MUST, **check.MAY}
     finding = check.look(what, checks[what], "mend" if what in check.MUST else "note")
     return f"{finding.state}: {finding.said}"
@@ -111,7 +111,7 @@ def test_which_torch_is_there_is_told(cuda, gpu, sentence, monkeypatch):
 
 
 def test_a_torchvision_of_another_build_is_noticed(monkeypatch):
-    """As it fails in truth: at its import, with an error of torch's."""
+    """It fails as in practice: at its import, with torch's error."""
 
     class Broken:
         def find_spec(self, name, path=None, target=None):
@@ -177,7 +177,7 @@ def test_a_kernel_that_is_missing_or_another_environments_is_noticed(argv, sente
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path):
-    """Root may write anywhere: so a file stands where the folder should be."""
+    """Root may write anywhere, so a file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "file" / "cache")
     line = said("folders")
@@ -212,7 +212,7 @@ def test_whatever_breaks_becomes_a_sentence():
 
 
 def test_the_whole_check_takes_half_a_minute_and_asks_no_network(tmp_path):
-    """As a reader runs it, with every connection refused.
+    """Run it as a reader does, with every connection refused.
 
     One trouble, a cache that cannot be written, makes its status 1.
     """
@@ -251,7 +251,7 @@ CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def script(name: str):
-    """A module of book/."""
+    """Import a module of book/."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -272,14 +272,14 @@ EXERCISED = [
     for folder in ("notebooks", "book")
     for path in sorted((ROOT / folder).glob("*.ipynb"))
     if path.stem != "workshop"
-]  # the guide sets none itself
+]  # the guide has none itself
 
 
 @pytest.mark.parametrize("path", EXERCISED, ids=lambda path: path.stem)
 def test_every_notebook_has_exercises_and_every_exercise_its_solution(path):
-    """An answer that unfolds and a cell that was run and has said something, hidden on the page.
+    """A solution has an answer that unfolds and a cell, hidden on the page, that was run.
 
-    Chapters have two.
+    Chapters have at least two.
     """
     cells = cells_of(path)
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -336,7 +336,7 @@ def test_a_participants_work_is_never_overwritten(tmp_path, capsys):
 
 
 def test_an_exercise_version_runs_up_to_its_first_exercise(tmp_path):
-    """Chapter 1, from another folder than the chapters'; as far as a participant comes alone."""
+    """Run chapter 1 from another folder, as far as a participant gets alone."""
     script("exercises").main(tmp_path)
     notebook = nbformat.read(tmp_path / "01_datasets.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if "### Exercise 1" in cell.source)
@@ -459,9 +459,7 @@ def test_every_command_of_the_guide_exists():
 
 
 def test_the_guide_shows_lines_that_the_check_prints():
-    """But for the seconds, and a trouble, which `test_a_folder_that_cannot_be_written_is_named`
-    has.
-    """
+    """Times may differ; `test_a_folder_that_cannot_be_written_is_named` covers the trouble."""
     lines = [f"{what:13}{said(what).removeprefix('ok: ')}" for what in ("one picture", "Jupyter")]
     without_seconds = [re.sub(r"[\d.]+ s$", "", line) for line in lines]
     assert all(f"ok    {line}" in GUIDE for line in without_seconds)

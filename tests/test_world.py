@@ -1,6 +1,6 @@
 """The second built-in world (chapter "The world").
 
-Its causal model, its dials, and that one seed gives the same bytes wherever it is drawn.
+Its causal model, its dials, and that a seed gives the same bytes on every machine.
 """
 
 import json
@@ -60,7 +60,7 @@ def test_no_scene_is_shared_between_splits_domains_or_seeds():
     ]
     assert (
         len(seeds) - len(set(seeds)) <= 2
-    )  # a chance collision of 31-bit numbers, not a shared scene
+    )  # chance collisions of 31-bit numbers, not shared scenes
 
 
 def test_a_longer_split_begins_with_the_shorter_one(tmp_path, monkeypatch):
@@ -74,9 +74,9 @@ def test_a_longer_split_begins_with_the_shorter_one(tmp_path, monkeypatch):
 
 
 def test_drawing_more_pictures_takes_no_more_memory(tmp_path, monkeypatch):
-    """The parent's peak with a drawing that costs nothing.
+    """Measure the parent's peak with a drawing that costs nothing.
 
-    What is kept of a picture, not what its drawing needs.
+    This is what is kept of a picture, not what its drawing needs.
     """
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(store, "draw_file", lambda index, **_: "x" * 500)
@@ -92,7 +92,7 @@ def test_drawing_more_pictures_takes_no_more_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", (32, 64, 128, 512))
 @pytest.mark.parametrize("domain", BENCHMARK)
 def test_a_picture_looks_alike_at_every_size(domain, size):
-    """Reduced to 32 pixels, sizes differ by little: no length is in pixels."""
+    """Reduced to 32 pixels, sizes differ little, so no length is in pixels."""
     scene = many(domain, 4)[3]
     small, other = (
         np.asarray(world.render(scene, domain, s).resize((32, 32)), float) for s in (64, size)
@@ -104,8 +104,9 @@ def test_a_picture_looks_alike_at_every_size(domain, size):
 
 
 def test_looks_place_and_light_are_independent_of_emotions(scenes):
-    """No kind of subject, no skin, hair, style, clothes, accessory, place or light is tied to a
-    class, in any domain (chi-squared, 1% after Bonferroni).
+    """No subject, look, place or light is tied to a class, in any domain.
+
+    Looks are skin, hair, style, clothes and accessory (chi-squared, 1% after Bonferroni).
     """
     values = {
         "subject": lambda s: s.looks.subject,
@@ -143,13 +144,11 @@ def test_there_are_several_ways_to_show_each_emotion():
         )
         assert (
             sum(causes.given(causes.RESPONSES, emotion).values()) <= 1
-        )  # what is left is "no response"
+        )  # the rest is "no response"
 
 
 def test_evidence_is_shared_between_emotions():
-    """Every response and nearly every event goes with more than one class, so that none of them
-    gives it away.
-    """
+    """Nearly all responses and most events occur with several classes, so none gives it away."""
 
     def classes(weights):
         return len({causes.label_of(emotion) for emotion in weights})
@@ -245,7 +244,7 @@ def test_with_every_dial_at_0_a_domain_is_photos():
 
 
 def differing(dial, a, b, domain="stickers"):
-    """What one dial changes of 300 scenes: the names of differing parts."""
+    """Return the names of the parts that one dial changes in 300 scenes."""
     near, far = (replace(CLOSED, **{dial: value}) for value in (a, b))
     found = set()
     for index in range(300):
@@ -410,7 +409,7 @@ def test_do_emotion_changes_what_depends_on_it_and_nothing_else():
             assert other != scene or emotion == scene.emotion
         assert (
             world.intervene(scene, emotion=scene.emotion) == scene
-        )  # consistency: what is already so changes nothing
+        )  # consistency: setting what already holds changes nothing
 
 
 def test_do_event_leaves_the_face_alone_and_is_kept_under_a_second_intervention():
@@ -423,7 +422,7 @@ def test_do_event_leaves_the_face_alone_and_is_kept_under_a_second_intervention(
 
 
 def test_taking_a_cause_out_of_a_drawing_moves_nothing_else():
-    """The pictures with and without an event differ where it stands, and are equal elsewhere."""
+    """Pictures with and without an event differ only where it stands."""
     found = 0
     for scene in many("sketches", 60):
         seen = world.shown(scene, "sketches")
@@ -438,7 +437,7 @@ def test_taking_a_cause_out_of_a_drawing_moves_nothing_else():
     assert found > 5
 
 
-# ---------------------------------------------------------------- what can be said
+# ---------------------------------------------------------------- captions
 
 
 def test_captions_name_what_is_visible_and_no_emotion(scenes):
@@ -453,11 +452,11 @@ def test_captions_name_what_is_visible_and_no_emotion(scenes):
                 scene.event is None
                 or world.shown(scene, domain).event
                 or causes.EVENTS[scene.event][0] not in text
-            )  # what is hidden is not told
+            )  # what is hidden is not mentioned
 
 
 def test_what_a_caption_leaves_out_is_left_to_the_eye():
-    """Brows, lids, nose and gaze change no word."""
+    """Brows, nose and gaze change no word."""
     scene = many("stickers", 1)[0]
     face = replace(scene.face, curve=-0.8, open=0.0, eye_open=0.8, tongue=0.0)
     told = {
@@ -495,7 +494,7 @@ def test_metadata_holds_every_cause(tmp_path, monkeypatch):
 
 
 def test_the_recorded_key_is_that_of_the_pictures():
-    """Renaming and moving code is free; whoever changes pictures raises the version."""
+    """Code may be renamed and moved; changed pictures need a new version."""
     recorded = json.loads(store.REFERENCE.read_text())
     assert recorded == {"version": store.VERSION, "pictures": store.reference_hash()}, (
         "the pictures changed: raise VERSION in world/store.py, run `python -m kcdp_lib.world`"

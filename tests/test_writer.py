@@ -1,6 +1,4 @@
-"""Chapter 02: InstructBLIP as the writer of captions, with random weights in the layout of the real
-folder.
-"""
+"""Chapter 02: InstructBLIP as caption writer, with random weights in the layout of the real one."""
 
 from dataclasses import replace
 
