@@ -1,11 +1,11 @@
 # Everything runs in .venv, which the first command makes. Needed before: Python 3.11.5 or newer, git, make.
 #   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
 #   make test | slow              the notebooks and all quick tests | killed runs, several processes, the book in a browser
-#   make lint                     format, style, types, and who may import whom
+#   make lint                     format, style, types and import order
 #   make book | lab               the book, in _build/html | JupyterLab on the notebooks
 #   make check                    is this machine ready?
 #   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
-#   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from nothing
+#   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from scratch
 #   make results                  what in results/ was made by other code, and how long it takes to run again
 # Without make: README.md has the commands below for every system.
 #
@@ -15,7 +15,7 @@ PYTHON ?= python3
 TARGET ?= stickers
 TORCH ?=
 
-# As they were typed: a dollar in them is a dollar. Recipes read them from the environment, where a quote is a quote.
+# Taken literally: make expands no dollar in them. Recipes read them from the environment, where a quote is a quote.
 override PYTHON := $(value PYTHON)
 override TARGET := $(value TARGET)
 override TORCH := $(value TORCH)
