@@ -177,8 +177,8 @@ def knowledge_tokens(
         [("" if glued else " ").join(triplet) for of_row in triplets for triplet in of_row]
     )
     tokens, mask = encode_texts(texts, text_encoder)
-    # One product with the sparse [N, texts] table of which picture has which triplet sums them,
-    # without a [triplets, L, H] copy.
+    # The sparse [N, texts] table says which picture has which triplet. One product with it sums
+    # the triplets of each picture, without a [triplets, L, H] copy.
     holds = torch.sparse_coo_tensor(
         torch.stack([owners, places]),
         torch.ones(len(places)),
