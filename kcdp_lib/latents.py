@@ -25,10 +25,9 @@ def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Encode uint8 images [N, 3, S, S] as latents [N, Z, h, w] float32.
 
-    Method chapter, eq-latents. Latents are the mode of the posterior, so no noise is added (paper,
-    section KADAP). S is the side in pixels; h and w are S divided by the VAE's factor, 8 for the
-    miniature and for Stable Diffusion. The recipe says whether the VAE reads values in [-1, 1] and
-    whether latents are scaled as the UNet expects.
+    Method chapter, eq-latents. Latents are the mode of the posterior, without noise (paper, section
+    KADAP). S is the side in pixels; h and w are S over the VAE's factor, 8 in the miniature and in
+    Stable Diffusion. The recipe sets the VAE's input range and whether latents are scaled.
     """
     pixels = images.to(vae.device).float() / 255
     if recipe.image_range == "symmetric":

@@ -414,8 +414,7 @@ def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, or in UTF-16 with a byte order mark.
 
-    In UTF-8, bytes that cannot be decoded are kept, as in file names. KCDPError if the file cannot
-    be opened.
+    In UTF-8, undecodable bytes are kept, as in file names. KCDPError if it cannot be opened.
     """
     try:
         content = path.read_bytes()
