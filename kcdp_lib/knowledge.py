@@ -1,6 +1,6 @@
 """Knowledge: what is said about a picture, as tokens (chapter 02; paper, figure 2, left).
 
-Caption and triplets -> k = [caption ; triplets], by the diffusion model's own text encoder.
+The diffusion model's own text encoder encodes both parts of k = [caption ; triplets].
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from kcdp_lib.config import Backbone, Preset, Recipe
 from kcdp_lib.loading import check_words, load_part, loading, place
 from kcdp_lib.triplets import Triplet
 
-FELT = re.compile(r"^feeling \S+ , \S+ and \S+ , ")  # what `with_feelings` puts before a caption
+FELT = re.compile(r"^feeling \S+ , \S+ and \S+ , ")  # the prefix of `with_feelings`
 
 
 class EncodedText(NamedTuple):
-    """One text, on the CPU: tau of eq-knowledge (method chapter)."""
+    """Encoding of one text, on the CPU: tau of eq-knowledge (method chapter)."""
 
     tokens: torch.Tensor  # [L, H] float32
     mask: torch.Tensor  # [L] bool, True from the start to the end token
-    pooled: torch.Tensor  # [P] float32, empty unless the preset's backbone asks for it
+    pooled: torch.Tensor  # [P] float32, empty unless the backbone reads it
 
 
 class TextEncoder(NamedTuple):
     """The diffusion model's frozen CLIP text encoder, tau of eq-knowledge (method chapter).
 
-    Stable Diffusion XL has two; their tokens are put side by side. The first tokenizer's
+    Stable Diffusion XL has two, whose tokens are concatenated along H. The first tokenizer's
     model_max_length is L.
     """
 
     parts: tuple[tuple[CLIPTokenizer, Any], ...]
     backbone: Backbone
-    known: dict[str, EncodedText]  # all that was encoded so far
+    known: dict[str, EncodedText]  # all texts encoded so far
 
     @property
     def tokenizer(self) -> CLIPTokenizer:
-        """The first tokenizer, whose positions those of k are."""
+        """The first tokenizer; its positions are those of k."""
         return self.parts[0][0]
 
     @property
@@ -51,27 +51,27 @@ class TextEncoder(NamedTuple):
 
     @property
     def width(self) -> int:
-        """H, the numbers in a token."""
+        """H, the width of a token."""
         return sum(model.config.hidden_size for _, model in self.parts)
 
 
 class Knowledge(NamedTuple):
-    """k = [c ; t] of N pictures, as `knowledge_tokens` makes it (method chapter, eq-knowledge)."""
+    """k = [c ; t] of N pictures, from `knowledge_tokens` (method chapter, eq-knowledge)."""
 
     tokens: torch.Tensor  # [N, 2 L, H] float32
     mask: torch.Tensor  # [N, 2 L] bool, True = a real token
 
 
-@lru_cache(maxsize=2)  # one a device
+@lru_cache(maxsize=2)  # one per device
 def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
-    """Tokenizers and text encoders of the preset's diffusion model, in float32.
+    """Load the tokenizers and text encoders of the preset's diffusion model, in float32.
 
-    The last one stays loaded, and with it what it has read: in a whole run no text is encoded
-    twice. KCDPError if they cannot be loaded whole.
+    The last one stays in memory with the texts it has encoded, so no text is encoded twice in a
+    run. KCDPError if a part cannot be loaded completely.
     """
     parts: list[tuple[CLIPTokenizer, Any]] = []
     for name in preset.backbone.text_encoders:
-        # The first may come without a projection; a second is there for what it pools, too.
+        # Only the second needs its projection, because only its pooled output is used.
         kind = CLIPTextModelWithProjection if parts else CLIPTextModel
         model = load_part(kind, preset, name).to(device)
         with loading(f"The tokenizer of {preset.diffusion}", preset.diffusion):
@@ -89,10 +89,10 @@ def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
 def encode_texts(
     texts: Sequence[str], text_encoder: TextEncoder, batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [N, L, H] float32 and bool mask [N, L] of N texts, on the CPU.
+    """Encode N texts: tokens [N, L, H] float32 and bool mask [N, L], on the CPU.
 
-    tau of eq-knowledge (method chapter). The mask is True from the start to the end token. What is
-    longer than L tokens is cut. What was encoded before is not encoded again.
+    This is tau of eq-knowledge (method chapter). The mask is True from the start token to the end
+    token. Texts are truncated at L tokens. Texts that were encoded before are not encoded again.
     """
     known = text_encoder.known
     distinct, rows = _distinct(texts)
@@ -110,7 +110,7 @@ def encode_texts(
 
 
 def _encode(texts: list[str], text_encoder: TextEncoder) -> list[EncodedText]:
-    """One batch through every text encoder."""
+    """Run one batch through every text encoder."""
     layer = text_encoder.backbone.text_layer
     tokens, masks, pooled = [], [], torch.zeros(len(texts), 0)
     for tokenizer, model in text_encoder.parts:
@@ -134,9 +134,9 @@ def _encode(texts: list[str], text_encoder: TextEncoder) -> list[EncodedText]:
 def pooled_captions(
     captions: Sequence[str], recipe: Recipe, text_encoder: TextEncoder
 ) -> torch.Tensor | None:
-    """Each caption as one vector, [N, P] float32; None for a backbone that does not ask for it.
+    """Return each caption as one vector, [N, P] float32; None for a backbone that does not read it.
 
-    For the chapter "Full size". A recipe that leaves the captions out reads empty ones.
+    See the chapter "Full size". A recipe without captions uses empty ones.
     """
     if not text_encoder.backbone.pooled_text:
         return None
@@ -146,7 +146,7 @@ def pooled_captions(
 
 
 def _distinct(items: Sequence) -> tuple[list, torch.Tensor]:
-    """The different items in order of appearance, and for each item the row of its like."""
+    """Return the distinct items in order of appearance, and the row of each item among them."""
     places = {item: row for row, item in enumerate(dict.fromkeys(items))}
     return list(places), torch.tensor([places[item] for item in items], dtype=torch.long)
 
@@ -157,15 +157,15 @@ def knowledge_tokens(
     recipe: Recipe,
     text_encoder: TextEncoder,
 ) -> Knowledge:
-    """The knowledge k = [c ; t] of N pictures, tokens [N, 2 L, H] and mask [N, 2 L].
+    """Return the knowledge k = [c ; t] of N pictures, tokens [N, 2 L, H] and mask [N, 2 L].
 
-    Method chapter, eq-knowledge; paper, figure 2, left. First the caption's L tokens, then the L
-    tokens of all its triplets together. "spaced": each triplet is encoded alone and the encodings
-    are averaged position by position over the triplets that reach it; the mask is their union,
-    empty without triplets. "glued": written without spaces and summed, padding included; without
-    triplets the caption stands in again, and nothing is masked, because padding is text like any
-    other there. A recipe that leaves a part of the knowledge out reads an empty caption, or no
-    triplets.
+    Method chapter, eq-knowledge; paper, figure 2, left. The caption's L tokens come first, then L
+    tokens for all its triplets together. A recipe that omits captions or triplets uses empty ones.
+
+    "spaced": each triplet is encoded alone, and each position is averaged over the triplets that
+    reach it; the mask is the union of their masks, empty without triplets. "glued": triplets are
+    written without spaces, and their encodings are summed, padding included; without triplets the
+    caption's tokens are repeated. "glued" masks nothing, because it treats padding as text.
     """
     captions, triplets = known_texts(captions, triplets, recipe)
     caption_tokens, caption_mask = encode_texts(captions, text_encoder)
@@ -177,8 +177,8 @@ def knowledge_tokens(
         [("" if glued else " ").join(triplet) for of_row in triplets for triplet in of_row]
     )
     tokens, mask = encode_texts(texts, text_encoder)
-    # A picture's triplets are summed by one product with the sparse [N, texts] table of who holds
-    # what; no [triplets, L, H] copy is made.
+    # The sparse [N, texts] table says which picture has which triplet. One product with it sums
+    # the triplets of each picture, without a [triplets, L, H] copy.
     holds = torch.sparse_coo_tensor(
         torch.stack([owners, places]),
         torch.ones(len(places)),
@@ -200,26 +200,25 @@ def knowledge_tokens(
 
 
 def with_feelings(caption: str, felt: str) -> str:
-    """A caption behind its feelings: "feeling sad , gloomy and unhappy , a photo of a cat .".
+    """Put feelings before a caption: "feeling sad , gloomy and unhappy , a photo of a cat .".
 
-    Method chapter, eq-caption. The words are those of `vision_language.feelings`. They come first
-    because the text encoder is causal: every token that follows has read them.
+    Method chapter, eq-caption. `felt` comes from `vision_language.feelings`. The words come first
+    because the text encoder is causal: every later token can read them.
     """
     return f"feeling {felt} , {caption}"
 
 
 def without_feelings(caption: str) -> str:
-    """The caption as the VLM wrote it, `with_feelings` undone (method chapter, eq-caption)."""
+    """Undo `with_feelings`: return the caption as the VLM wrote it (method chapter, eq-caption)."""
     return FELT.sub("", caption)
 
 
 def known_texts(
     captions: Sequence[str], triplets: Sequence[Sequence[Triplet]], recipe: Recipe
 ) -> tuple[Sequence[str], Sequence[Sequence[Triplet]]]:
-    """What a recipe lets be known of N pictures (chapter "A fair comparison").
+    """Return the captions and triplets that a recipe uses (chapter "A fair comparison").
 
-    Captions and triplets as they are, or without one of them or both, or each picture's from its
-    neighbour.
+    They are unchanged, without one or both kinds, or those of each picture's neighbour.
     """
     no_captions = [""] * len(captions)
     no_triplets: list[list[Triplet]] = [[]] * len(triplets)
@@ -239,7 +238,7 @@ def known_texts(
 
 
 def _sparse_product(table: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """[N, M] sparse times [M, ...] -> [N, ...]."""
+    """Multiply a sparse [N, M] by [M, ...] to [N, ...]."""
     if not len(values):
         return values.new_zeros(table.shape[0], *values.shape[1:])
     return torch.sparse.mm(table, values.flatten(1)).unflatten(1, values.shape[1:])

@@ -1,4 +1,4 @@
-"""From pictures to latents: the diffusion model's frozen VAE (chapter 03; eq-latents)."""
+"""Latents: pictures encoded by the diffusion model's frozen VAE (chapter 03; eq-latents)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
-    """The preset's VAE in float32, frozen as in the paper's figure 2.
+    """Load the preset's VAE in float32, frozen as in the paper's figure 2.
 
-    KCDPError if it cannot be loaded whole.
+    KCDPError if it cannot be loaded completely.
     """
     vae = load_part(AutoencoderKL, preset, "vae")
     return vae.to(device, memory_format=torch.channels_last)  # a third faster on a CPU
@@ -23,11 +23,11 @@ def load_vae(preset: Preset, device: str = "cpu") -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Latents [N, Z, h, w] float32 of uint8 images [N, 3, S, S] (method chapter, eq-latents).
+    """Encode uint8 images [N, 3, S, S] as latents [N, Z, h, w] float32.
 
-    The mode of the posterior, so no noise (paper, section KADAP). S is a side in pixels; h and w
-    are S over the VAE's own factor, 8 for the miniature as for Stable Diffusion. The recipe says
-    whether the VAE sees values in [-1, 1], and whether the latents are scaled as the UNet expects.
+    Method chapter, eq-latents. Latents are the mode of the posterior, without noise (paper, section
+    KADAP). S is the side in pixels; h and w are S over the VAE's factor, 8 in the miniature and in
+    Stable Diffusion. The recipe sets the VAE's input range and whether latents are scaled.
     """
     pixels = images.to(vae.device).float() / 255
     if recipe.image_range == "symmetric":

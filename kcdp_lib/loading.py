@@ -1,7 +1,6 @@
-"""Frozen models by name: where they lie, how they are loaded whole, and the key of their content.
+"""Frozen models by name: where they are stored, how they are loaded, and their cache keys.
 
-Every model that a preset names goes through here, the miniatures and the full-size ones alike
-(chapters 02 and 03).
+Every model that a preset names is loaded here, miniature or full-size (chapters 02 and 03).
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from kcdp_lib import paths
 from kcdp_lib.config import Preset, how_to_get
 from kcdp_lib.errors import KCDPError, first_line
 
-# "Loading weights", once for every model, would fill the notebooks.
+# A bar "Loading weights" for every model would fill the notebooks.
 transformers_logging.disable_progress_bar()
 
-# What a VLM has seen, beside its weights (`kcdp_lib.familiar`): no answer depends on it, so no key
-# does.
+# Statistics of a VLM's known pictures, beside its weights (`kcdp_lib.familiar`). No prediction
+# depends on them, so no key does.
 FAMILIAR = "familiar.safetensors"
-# What loaders raise for files that are missing or broken.
+# Errors that loaders raise for missing or broken files.
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -42,10 +41,10 @@ LIBRARY_ERRORS = (
 
 
 def place(name: str) -> str:
-    """The folder in which a model lies: the folder named, or that commit's in the hub's cache.
+    """Return the folder of a model: the named folder, or that commit's in the hub's cache.
 
-    Loaders are given folders only. Given a hub id, the libraries would first look for a folder of
-    that name in the working directory and would ignore the commit. Nothing is downloaded.
+    Loaders get folders only. Given a hub id, the libraries would first look for a folder of that
+    name in the working directory and would ignore the commit. Nothing is downloaded.
     FileNotFoundError if the folder does not exist.
     """
     hub, revision = paths.at_revision(name)
@@ -62,9 +61,9 @@ def place(name: str) -> str:
 
 
 def load_part(kind: Any, preset: Preset, subfolder: str) -> Any:
-    """One model of a preset's diffusers pipeline in float32, frozen.
+    """Load one model of a preset's diffusers pipeline in float32, frozen.
 
-    KCDPError if it cannot be loaded whole.
+    KCDPError if it cannot be loaded completely.
     """
     return load_whole(
         kind,
@@ -77,13 +76,13 @@ def load_part(kind: Any, preset: Preset, subfolder: str) -> Any:
 
 
 def load_whole(kind: Any, name: str, what: str, **options) -> Any:
-    """A model of diffusers or transformers by its name (`place`), frozen and in eval mode.
+    """Load a model of diffusers or transformers by its name (`place`), frozen and in eval mode.
 
-    `what` names the model in messages; the options are those of `from_pretrained`.
-    KCDPError if the model or any of its weights is missing or not finite, and if the weights are
-    stored as a pickle, which could run code as it is read.
+    `what` names the model in messages; the options are those of `from_pretrained`. KCDPError if the
+    model or one of its weights is missing or not finite, or if the weights are stored as a pickle,
+    which could run code when it is loaded.
     """
-    # Left to itself, diffusers takes a pickle where there is nothing else.
+    # By default, diffusers falls back to a pickle.
     with loading(f"The {what} of {name}", name):
         model, info = kind.from_pretrained(
             place(name), use_safetensors=True, output_loading_info=True, **options
@@ -99,7 +98,7 @@ def load_whole(kind: Any, name: str, what: str, **options) -> Any:
 
 @contextmanager
 def loading(what: str, name: str):
-    """Turn whatever a library raises for missing or broken files into one KCDPError."""
+    """Turn any error of a library about missing or broken files into one KCDPError."""
     try:
         yield
     except LIBRARY_ERRORS as error:
@@ -108,17 +107,17 @@ def loading(what: str, name: str):
 
 
 def check_finite(model: nn.Module, what: str, name: str) -> None:
-    """KCDPError if a weight is not finite: such a model would answer, and mean nothing."""
+    """Raise KCDPError if a weight is not finite: such a model's predictions mean nothing."""
     if not all(weight.isfinite().all() for weight in model.parameters()):
         raise KCDPError(f"{what} has weights that are not finite numbers; {how_to_get(name)}.")
 
 
 def check_words(tokenizer, words: int, what: str, name: str) -> None:
-    """KCDPError if a tokenizer cannot belong to a model of so many words.
+    """Raise KCDPError if a tokenizer does not fit a model with that many words.
 
-    Where its files are missing, transformers silently makes an empty one or takes another.
+    If its files are missing, transformers silently makes an empty tokenizer or takes another one.
     """
-    # Some models leave a few places free.
+    # Some models have a few unused embeddings.
     if not 0.9 * words <= len(tokenizer) <= words:
         raise KCDPError(
             f"The tokenizer of {what} knows {len(tokenizer)} words and the model {words}, so files "
@@ -127,9 +126,10 @@ def check_words(tokenizer, words: int, what: str, name: str) -> None:
 
 
 def model_key(name: str) -> str:
-    """SHA of a model: over its folder's files, or over the hub id, which names a commit.
+    """Return the SHA of a model: over its folder's files, or over the hub id, which names a commit.
 
-    Hidden files are left out: there `hf download --local-dir` notes its times. So is `FAMILIAR`.
+    Hidden files are left out, because `hf download --local-dir` writes its times into them. So is
+    `FAMILIAR`.
     """
     folder = Path(name.removeprefix("local-dir:"))
     if paths.at_revision(name)[1] or not folder.is_dir():
@@ -144,16 +144,16 @@ def model_key(name: str) -> str:
 
 @cache
 def _digest(path: Path, size: int, changed: int) -> str:
-    """SHA-256 of a file, computed once while its size and time stay the same.
+    """Return the SHA-256 of a file, computed once while its size and time stay the same.
 
-    A run asks some ten times, and the full-size models are gigabytes.
+    A run needs it about ten times, and the full-size models are gigabytes.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stack_key(preset: Preset) -> str:
-    """SHA over the frozen models a preset names."""
+    """Return the SHA over the frozen models that a preset names."""
     parts = [model_key(preset.diffusion), model_key(preset.vlm)]
     parts.append(str(preset.vlm_pretrained and model_key(preset.vlm_pretrained)))
     if preset.writer:

@@ -1,8 +1,8 @@
-"""How much of a machine a process takes: as many threads as it has processors, waiting asleep.
+"""Threads: as many as the processors that this process may use, and asleep while they wait.
 
 `import kcdp_lib` calls `share`. Without it, OpenMP's threads spin while they wait for each other,
 and on processors that others use, too, a picture takes twenty times as long as with one thread. In
-a container they would be as many as the host has processors, not as many as the container may use.
+a container there would be a thread for each of the host's processors, not the container's.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def processors() -> int:
-    """Processors that this process may use: those it is bound to, within its cgroup's quota."""
+    """Return how many processors this process may use, by its binding and its cgroup's quota."""
     limit = quota()
     return _bound() if limit is None else max(1, min(_bound(), int(limit)))
 
 
 def _bound() -> int:
-    """Processors that this process is bound to; all of them where a system binds none."""
+    """Return how many processors this process is bound to; all of them if the system binds none."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side(function: Callable, items: Iterable, workers: int | None = None) -> Iterator:
-    """What function(item) returns, for each item in order, by as many processes as processors.
+    """Yield function(item) for each item in order, computed in one process per processor.
 
-    The processes start anew on every system: nothing is forked, and a script that calls this needs
-    no `if __name__ == "__main__"`. function and items must be picklable.
+    Processes start anew on every system: nothing is forked, and a script that calls this needs no
+    `if __name__ == "__main__"`. function and items must be picklable.
     """
-    from joblib import Parallel, delayed  # here, because few runs need it
+    from joblib import Parallel, delayed  # imported here, because few runs need it
 
-    # Large arrays would be written to a folder of joblib's own.
+    # By default, joblib writes large arrays to a folder of its own.
     parallel = Parallel(workers or processors(), return_as="generator", max_nbytes=None)
     return parallel(delayed(function)(item) for item in items)
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Processors that the cgroup of this process may use at a time, such as 1.5; None for all.
+    """Return how many processors this process's cgroup may use, such as 1.5; None for all.
 
-    The least of its own limit and those of the groups around it, by version 2 (`cpu.max`) or 1
-    (`cpu.cfs_quota_us`). root: where `proc` and `sys` lie.
+    It is the smallest limit of the group and its parents, in version 2 (`cpu.max`) or 1
+    (`cpu.cfs_quota_us`). root: the folder that holds `proc` and `sys`.
     """
     limits = []
     for line in _lines(root / "proc/self/cgroup"):
@@ -56,7 +56,7 @@ def quota(root: Path = Path("/")) -> float | None:
             mounts = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"]
         else:
             continue
-        # In a container the path may be the host's, of which only the mount itself can be seen.
+        # In a container the path may be the host's; then only the mount itself is visible.
         own = Path(path.strip("/"))
         limits += [
             _limit(root / mount / group) for mount in mounts for group in (own, *own.parents)
@@ -65,14 +65,14 @@ def quota(root: Path = Path("/")) -> float | None:
 
 
 def _limit(group: Path) -> float | None:
-    """Processors that one group allows, or None."""
+    """Return how many processors one group allows, or None."""
     words = " ".join(_lines(group / "cpu.max")).split() or [
         *_lines(group / "cpu.cfs_quota_us"),
         *_lines(group / "cpu.cfs_period_us"),
     ]
     try:
         share, period = map(int, words)
-    except ValueError:  # "max 100000", or there is no such file
+    except ValueError:  # "max 100000", or no such file
         return None
     return share / period if share > 0 and period > 0 else None
 
@@ -85,10 +85,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def share() -> None:
-    """Let OpenMP's threads sleep while they wait, and be no more than the cgroup's quota allows.
+    """Make OpenMP's threads sleep while they wait, and limit their number to the cgroup's quota.
 
-    What the environment says already stays as it is, and so does the number of threads where no
-    quota limits it, because it decides how sums are rounded.
+    Settings in the environment are kept. So is the number of threads if no quota limits it, because
+    it decides how sums are rounded.
     """
     spinning = not any(name in os.environ for name in WAITING)
     too_many = THREADS not in os.environ and processors() < _bound()
@@ -98,7 +98,7 @@ def share() -> None:
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    # torch is there already, and its OpenMP has read the environment as it was.
+    # torch is imported already, and its OpenMP has read the old environment.
     if too_many:
         torch.set_num_threads(min(torch.get_num_threads(), processors()))
     if spinning and sys.platform == "linux" and torch.get_num_threads() > 1:
@@ -106,15 +106,15 @@ def share() -> None:
 
 
 def _stop_spinning(torch) -> None:
-    """Give GNU's OpenMP more threads than processors: then it spins 100 times and not 300,000.
+    """Give GNU's OpenMP more threads than processors, so that it spins 100 times and not 300,000.
 
-    So its manual says (GOMP_SPINCOUNT). A second thread of Python has threads of its own there,
-    which count although they are asleep for good.
+    Its manual says so (GOMP_SPINCOUNT). A second Python thread has OpenMP threads of its own, which
+    count although they sleep for good.
     """
     ready = threading.Event()
 
     def sleep() -> None:
-        torch.zeros(1 << 16).add_(1)  # large enough to be shared among threads
+        torch.zeros(1 << 16).add_(1)  # large enough to be split among threads
         ready.set()
         threading.Event().wait()
 

@@ -1,8 +1,9 @@
-"""Scores of a classifier with their bootstrap intervals.
+"""Scores of classifiers and feature spaces, with bootstrap intervals.
 
-Of two classifiers, paired intervals of their difference. Macro-F1 and balanced accuracy lead: on an
-emotion benchmark that is half "happy", accuracy rewards always answering "happy". Of a space of
-features: how far apart it keeps two domains, and how well emotion is read in it (chapter 02).
+Macro-F1 and balanced accuracy lead: on an emotion benchmark that is half "happy", accuracy rewards
+always predicting "happy". Differences of two classifiers have paired intervals. For a feature
+space, `proxy_a_distance` measures how far apart two domains are, and `readability` how well a
+linear classifier predicts the emotion (chapter 02).
 """
 
 from __future__ import annotations
@@ -21,21 +22,19 @@ from kcdp_lib.datasets import EMOTIONS
 
 RESAMPLES = 2000
 LEVEL = 0.95
-BINS = 10  # of confidence, in `calibration`
+BINS = 10  # of the confidence, in `calibration`
 SUMMARIES = ("accuracy", "balanced_accuracy", "macro_f1")
-# Inverse regularisation among which a linear classifier chooses on its own training rows.
+# Inverse regularisation strengths; cross-validation on the training rows chooses one.
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def scores(
     labels: np.ndarray, probs: np.ndarray, classes: Sequence[str] = EMOTIONS, seed: int = 0
 ) -> dict:
-    """Scores of `probs` [N, C] against `labels` [N]; unlabelled rows (-1) are left out.
+    """Return scores of `probs` [N, C] against `labels` [N], without unlabelled rows (-1).
 
-    Plain numbers, ready for JSON.
-
-    Every summary has a 95% interval beside it (`macro_f1_interval`: [low, high]). The recall of a
-    class that has no picture is None.
+    The values are plain numbers, ready for JSON. Every summary has a 95% interval beside it
+    (`macro_f1_interval`: [low, high]). The recall of a class without pictures is None.
     """
     labels, predicted = _labelled(labels, probs)
     table = confusion(labels, predicted, len(classes))
@@ -49,14 +48,14 @@ def scores(
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts [C, C], a row for each true class, of N labels [N] and predicted classes [N]."""
+    """Return counts [C, C], one row per true class, of labels [N] and predicted classes [N]."""
     table = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(table, (labels, predicted), 1)
     return table
 
 
 def recall(confusion: np.ndarray, classes: Sequence[str] = EMOTIONS) -> dict[str, float | None]:
-    """Of each class of a table [C, C] the share that was found, 0 to 1; None without a picture."""
+    """Return the recall of each class of a table [C, C], 0 to 1; None without pictures."""
     return {
         name: _number(row[i] / row.sum()) if row.sum() else None
         for i, (name, row) in enumerate(zip(classes, confusion, strict=True))
@@ -66,9 +65,9 @@ def recall(confusion: np.ndarray, classes: Sequence[str] = EMOTIONS) -> dict[str
 def paired_difference(
     labels: np.ndarray, probs: np.ndarray, other: np.ndarray, seed: int = 0
 ) -> dict:
-    """Scores of `probs` minus those of `other` (both [N, C]) on the same pictures, labels [N].
+    """Return the scores of `probs` minus those of `other` (both [N, C]) on the same labels [N].
 
-    Their intervals come from resampling pictures, so that what both find hard cancels.
+    The intervals come from resampling pictures, so that pictures hard for both cancel out.
     """
     classes = probs.shape[1]
     known, first = _labelled(labels, probs)
@@ -86,9 +85,9 @@ def paired_difference(
 def paired_difference_over_seeds(
     runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: int, seed: int = 0
 ) -> dict:
-    """The mean over seeds of one method's scores minus another's (chapter 06).
+    """Return the mean over seeds of one method's scores minus another's (chapter 06).
 
-    Its intervals come from resampling seeds and, within each, pictures.
+    The intervals come from resampling seeds and, within each seed, pictures.
 
     runs: for each seed the labels, the first method's and the other's predicted classes, [N] each,
     ints from 0 to `classes` - 1.
@@ -114,10 +113,10 @@ def paired_difference_over_seeds(
 
 
 def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
-    """Share of N pictures with a pseudo-label, and the share of these that is right.
+    """Return the share of N pictures that have a pseudo-label, and the accuracy of these labels.
 
-    The second is of those whose label is known: None where nothing can be checked. labels [N] and
-    pseudo_labels [N], -1 for none.
+    labels [N] and pseudo_labels [N], -1 for none. The accuracy is over the pseudo-labels whose true
+    label is known, and None if there are none.
     """
     chosen = pseudo_labels >= 0
     checked = chosen & (labels >= 0)
@@ -131,22 +130,21 @@ def pseudo_label_scores(labels: np.ndarray, pseudo_labels: np.ndarray) -> dict:
 
 
 def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
-    """Is a model as sure as it is right?
+    """Compare a model's confidence with its accuracy, in ten bins of equal width.
 
-    The largest of each row of probs [N, C] against being right, in ten bins of equal width (chapter
-    04; Guo et al. 2017).
+    Chapter 04; Guo et al. 2017. The confidence is the largest number in each row of probs [N, C];
+    labels [N]; unlabelled rows (-1) are left out.
 
-    labels [N]; unlabelled rows (-1) are left out. `right` and `sure` are the accuracy and the mean
-    confidence of all `n`. Lists hold one number for each bin that is not empty: its `middle`, mean
-    `confidence`, `accuracy` and `count`. `error` is the expected calibration error, 0 to 1: the
-    distance between a bin's accuracy and confidence, averaged over pictures. ValueError if the
-    lengths differ or no row is labelled.
+    `right` and `sure` are the accuracy and the mean confidence of all `n` rows. Lists hold one
+    number for each bin that is not empty: its `middle`, mean `confidence`, `accuracy` and `count`.
+    `error` is the expected calibration error, 0 to 1: the distance between a bin's accuracy and
+    confidence, averaged over pictures. ValueError if the lengths differ or no row is labelled.
     """
     known, predicted = _labelled(labels, probs)
     confidence, right = np.asarray(probs)[np.asarray(labels) >= 0].max(1), known == predicted
     accuracy, mean = calibration_curve(right.astype(int), confidence, n_bins=BINS, pos_label=1)
     edges = np.linspace(0, 1, BINS + 1)
-    # scikit-learn's bins, whose counts it keeps to itself
+    # scikit-learn's bins, whose counts it does not return
     count = np.bincount(_bins(confidence), minlength=BINS)
     filled = np.flatnonzero(count)
     return {
@@ -162,12 +160,12 @@ def calibration(labels: np.ndarray, probs: np.ndarray) -> dict:
 
 
 def distribution(shares: np.ndarray, probs: np.ndarray, seed: int = 0) -> dict:
-    """How near answers are to what people see, shares [N, C]; rows with NaN are left out.
+    """Compare probs [N, C] with the shares [N, C] of people's ratings, without rows of NaN.
 
-    `js_divergence` is the mean Jensen-Shannon divergence from the rows of probs [N, C], in bits, 0
-    (the same) to 1 (nothing in common; Lin 1991), with its 95% interval. `calibration_error` is
-    `calibration`'s, where an answer is right as far as people give it: the share of its class.
-    ValueError if the lengths differ or no row has shares.
+    `js_divergence` is the mean Jensen-Shannon divergence of their rows, in bits, from 0 (the same)
+    to 1 (nothing in common; Lin 1991), with its 95% interval. `calibration_error` is that of
+    `calibration`, with the share of the predicted class as its accuracy. ValueError if the lengths
+    differ or no row has shares.
     """
     if len(shares) != len(probs):
         raise ValueError(f"{len(shares)} rows of shares beside {len(probs)} predictions")
@@ -190,26 +188,26 @@ def distribution(shares: np.ndarray, probs: np.ndarray, seed: int = 0) -> dict:
 
 
 def js_divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence [N] of distributions [N, C] in bits, 0 to 1 (Lin 1991)."""
+    """Return the Jensen-Shannon divergence [N] of distributions [N, C], 0 to 1 bits (Lin 1991)."""
     mean = (one + other) / 2
     return (rel_entr(one, mean) + rel_entr(other, mean)).sum(1).clip(0) / (2 * np.log(2))
 
 
 def _bins(confidence: np.ndarray) -> np.ndarray:
-    """The bin [N] of each confidence [N], as `calibration` has them."""
+    """Return the bin [N] of each confidence [N], as in `calibration`."""
     return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
 
 
 def proxy_a_distance(source: np.ndarray, target: np.ndarray, seed: int = 0) -> dict:
-    """How well a linear classifier tells two domains apart.
+    """Measure how well a linear classifier tells two domains apart.
 
     2 (1 - 2 err), from 0 (not at all) to 2 (always). Chapter 02; Ben-David et al. 2007.
 
     source [N, D], target [M, D]: features of at least five pictures each, no labels. err is the
-    mean of both domains' shares of errors in five-fold cross-validation, so that the larger domain
-    does not count for more; below 0, worse than guessing, is given as 0. Returns `n`, `a_distance`
-    and `a_distance_interval`, which resamples the pictures that were told apart, not those that
-    taught the classifier. ValueError if the widths D differ.
+    mean of both domains' error rates in five-fold cross-validation, so that the larger domain does
+    not count for more. Values below 0, worse than guessing, become 0. Returns `n`, `a_distance` and
+    `a_distance_interval`, which resamples the classified pictures, not the training rows.
+    ValueError if the widths D differ.
     """
     features = np.concatenate([np.asarray(source), np.asarray(target)])
     domains = np.repeat([0, 1], [len(source), len(target)])
@@ -235,12 +233,12 @@ def readability(
     classes: Sequence[str] = EMOTIONS,
     seed: int = 0,
 ) -> dict:
-    """How well a linear classifier reads the emotions in a space of features.
+    """Measure how well a linear classifier predicts the emotions from features.
 
-    What `scores` returns, for each entry of `tests` (chapter 02).
+    Returns what `scores` returns, for each entry of `tests` (chapter 02).
 
-    features [N, D] and labels [N] teach it (see `linear_classifier`). tests: name -> (features [M,
-    D], labels [M]), never used but to report. ValueError if widths or lengths differ.
+    features [N, D] and labels [N] are the training rows (see `linear_classifier`). tests: name ->
+    (features [M, D], labels [M]), for reporting only. ValueError if widths or lengths differ.
     """
     answer = linear_classifier(features, labels, len(classes), seed)
     return {
@@ -251,12 +249,12 @@ def readability(
 def linear_classifier(
     features: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A logistic regression on standardised features [N, D] with labels [N] (-1: left out).
+    """Train a logistic regression on standardised features [N, D] and labels [N] (-1: left out).
 
-    A function from features [M, D] to probabilities [M, C], C = `classes`.
+    Returns a function from features [M, D] to probabilities [M, C], C = `classes`.
 
-    The rows that teach it also choose its regularisation (macro-F1 in three-fold cross-validation),
-    unless a class has fewer than three: then it is 1. ValueError if widths or lengths differ.
+    Three-fold cross-validation on the training rows chooses the regularisation by macro-F1, unless
+    a class has fewer than three: then it is 1. ValueError if widths or lengths differ.
     """
     features, labels = np.asarray(features), np.asarray(labels)
     enough = np.unique(labels[labels >= 0], return_counts=True)[1].min() >= 3
@@ -279,9 +277,9 @@ def _logistic(class_weight: str | None = None) -> Pipeline:
 
 
 def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSearchCV:
-    """Logistic regression on standardised features.
+    """Return a logistic regression on standardised features.
 
-    Cross-validation on the rows that it is given chooses the regularisation.
+    Cross-validation on its training rows chooses the regularisation.
     """
     return GridSearchCV(
         _logistic(class_weight),
@@ -292,7 +290,7 @@ def _linear(scoring: str, seed: int, class_weight: str | None = None) -> GridSea
 
 
 def _labelled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and predicted classes of the labelled rows."""
+    """Return the labels and predicted classes of the labelled rows."""
     labels = np.asarray(labels)
     if len(labels) != len(probs):
         raise ValueError(f"{len(labels)} labels beside {len(probs)} predictions")
@@ -301,9 +299,9 @@ def _labelled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _resample(cells: np.ndarray, seed: int) -> np.ndarray:
-    """Bootstrap tables [R, *cells.shape].
+    """Return bootstrap tables [R, *cells.shape].
 
-    Drawing n pictures with replacement and tabulating them is one multinomial draw over the table's
+    Drawing n pictures with replacement and counting them is one multinomial draw over the table's
     cells.
     """
     n = int(cells.sum())
@@ -314,10 +312,10 @@ def _resample(cells: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _summaries(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracy, balanced accuracy and macro-F1 of confusion tables [..., C, C].
+    """Return accuracy, balanced accuracy and macro-F1 of confusion tables [..., C, C].
 
-    As in scikit-learn: recall is averaged over the classes that occur, F1 over those that occur or
-    are predicted.
+    As in scikit-learn, recall is averaged over the classes that occur, and F1 over those that occur
+    or are predicted.
     """
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, predicted = confusion.sum(-1), confusion.sum(-2)
@@ -341,8 +339,8 @@ def _interval(resampled) -> list[float]:
 
 
 def _number(value) -> float:
-    """A plain float of six decimals.
+    """Return a plain float of six decimals.
 
-    What is printed and compared should not hang on the last bit.
+    Printed and compared numbers should not depend on the last bit.
     """
     return round(float(value), 6)

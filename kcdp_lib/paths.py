@@ -1,7 +1,7 @@
-"""Where things lie.
+"""Paths of the project, and files that are written completely or not at all.
 
-Every path of the project is resolved here, because papermill, nbval and the book each run in
-another working directory.
+Every path is resolved here, because papermill, nbval and the book each run in another working
+directory.
 """
 
 import errno
@@ -27,23 +27,24 @@ FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in its folder
 DISK_ERRORS = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EEXIST ENAMETOOLONG".split()
-    if hasattr(errno, name)  # Windows has no quota
+    if hasattr(errno, name)  # Windows has no EDQUOT
 }
 
 
 def resolve(path: str | Path) -> Path:
-    """Absolute path of `path`.
+    """Return the absolute path of `path`.
 
-    As seen from the working directory if it exists there, else from the checkout's root.
+    A relative path is resolved from the working directory if it exists there, else from the
+    checkout's root.
     """
-    path = Path(os.path.expanduser(path))  # pathlib's own fails for a user that is not there
+    path = Path(os.path.expanduser(path))  # pathlib's own fails for an unknown user
     if path.is_absolute() or os.path.exists(path):
         return path.absolute()
     return ROOT / path
 
 
 def _cache() -> Path:
-    """The folder of all that is kept between runs: KCDP_CACHE, or one of the checkout's own."""
+    """Return the folder of all caches: KCDP_CACHE, else the checkout's or the user's own."""
     named = os.environ.get("KCDP_CACHE", "").strip()
     if named:
         return resolve(named)
@@ -55,12 +56,9 @@ CACHE = _cache()
 
 
 def at_revision(name: str) -> tuple[str, str | None]:
-    """A model's name and the commit of its hub repository that is meant: "ORG/NAME@HASH" is both.
+    """Split "ORG/NAME@HASH" into a model's name and its hub commit; the commit of a folder is None.
 
-    A folder has None.
-
-    One string holds the two, so that whatever is kept under a model's name (`loading.model_key`)
-    is kept under its commit, too.
+    One string holds both, so that a key made from it (`loading.model_key`) depends on the commit.
     """
     pinned = re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", name)
     return (pinned[1], pinned[2]) if pinned else (name, None)
@@ -69,7 +67,7 @@ def at_revision(name: str) -> tuple[str, str | None]:
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Write `content` so that a killed run leaves the old file or the new one, never half of it.
 
-    In text, the bytes of file names that are not UTF-8 are escaped, as JSON escapes them.
+    In text, bytes of file names that are not UTF-8 are escaped, as in JSON.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
@@ -78,11 +76,11 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 
 def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all, without a second copy in memory.
+    """Write tensors to a safetensors file, completely or not at all, without a copy in memory.
 
-    OSError where the disk is full, as of any other file.
+    OSError if the disk is full, as for any other file.
     """
-    # here, because a Config needs paths and should not need torch
+    # imported here, because a Config needs paths and should not need torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -98,10 +96,9 @@ def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = Non
 
 @contextmanager
 def _replaced(path: Path):
-    """A name beside `path` to write to.
+    """Yield a temporary path beside `path`, and rename it to `path` if nothing fails.
 
-    What was written there takes the place of `path`, or nothing does. An OSError names `path`: that
-    of a full disk names no file by itself.
+    An OSError names `path`, because the one of a full disk names no file.
     """
     part = path.with_name(f"{path.name}.part{os.getpid()}")
     try:
@@ -119,9 +116,9 @@ def _replaced(path: Path):
 
 @contextmanager
 def explained(folder: Path):
-    """Turn an OSError of writing to `folder`, or to the cache, into a KCDPError of one sentence.
+    """Turn an OSError from writing to `folder` or the cache into a KCDPError of one sentence.
 
-    Which of the two it was is seen by the path in the error. Other errors pass.
+    The path in the error tells which of the two it was. Other errors pass.
     """
     try:
         yield
@@ -142,9 +139,9 @@ def explained(folder: Path):
 
 
 def sha(*parts: bytes | str) -> str:
-    """Hex SHA-256 over the parts.
+    """Return the hex SHA-256 over the parts.
 
-    The length of each is hashed too, so that no two lists of parts collide.
+    The length of each part is hashed too, so that no two lists of parts collide.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -155,7 +152,7 @@ def sha(*parts: bytes | str) -> str:
 
 @cache
 def _screen() -> TextIO | None:
-    """The terminal that KCDP_TERMINAL names, if it can be written."""
+    """Return the terminal that KCDP_TERMINAL names, or None if it cannot be written."""
     try:
         return open(os.environ["KCDP_TERMINAL"], "w", encoding="utf-8")
     except (KeyError, OSError):
@@ -163,10 +160,10 @@ def _screen() -> TextIO | None:
 
 
 def progress(items: Iterable, desc: str, total: int | None = None, images: int | None = None):
-    """A progress bar at a terminal or in JupyterLab.
+    """Show a progress bar at a terminal or in JupyterLab.
 
-    Silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` to an item, it counts
-    images and images/s. A notebook that runs without a screen of its own draws its bars on the
+    It is silent in pipes, saved notebooks (KCDP_QUIET=1) and tests. With `images` per item, it
+    counts images and images/s. A notebook without a screen of its own draws its bars on the
     terminal that KCDP_TERMINAL names (`book/run.py`).
     """
     terminal = _screen()

@@ -1,8 +1,8 @@
 """KADAP: knowledge-aligned diffusion affective perception (chapter 03; paper, figure 2).
 
 One pass of the diffusion model's UNet at t = 1, with the knowledge tokens k as its context, gives
-four feature maps; the two middle ones get the cross-attention probabilities as further channels. A
-feature pyramid pools them into v, a mixture of experts reads the emotion from v and k.
+four feature maps. Cross-attention probabilities are appended to the two middle maps as channels. A
+feature pyramid pools the maps into v, and a mixture of experts predicts the emotion from v and k.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from kcdp_lib.processes import summed
 from kcdp_lib.tokens import knowledge_parts, used_positions
 
 EXPERTS, CHOSEN = 4, 2
-DOMAINS = ("source", "target")  # of `DomainNorm`
-# Where adapters go, by the recipe's `trained`
+DOMAINS = ("source", "target")  # rows of `DomainNorm`
+# Layers that get adapters, by the recipe's `trained`
 LORA_TARGETS = {
     "lora": r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
     "lora_all": r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)"
@@ -38,7 +38,7 @@ LORA_TARGETS = {
 
 @dataclass
 class Perception:
-    """What KADAP sees in a batch.
+    """Output of KADAP for a batch.
 
     Maps and attention of eq-maps, v of eq-v, logits and gates of eq-experts, balance of eq-balance
     (method chapter).
@@ -46,8 +46,7 @@ class Perception:
 
     # [B, 4 F] visual feature; with the VLM's embeddings [B, 4 F + 4 D]
     v: torch.Tensor
-    # [B, E hidden] the experts' hidden layers, weighted by the gates: the last layer of the
-    # classifier is linear in it
+    # [B, E hidden] the experts' hidden layers, weighted by the gates; input of their last layers
     z: torch.Tensor
     # [B, C]
     logits: torch.Tensor
@@ -65,9 +64,10 @@ class Perception:
 
 
 def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
-    """The preset's UNet in float32, frozen as in the paper's figure 2.
+    """Load the preset's UNet in float32, frozen as in the paper's figure 2.
 
-    Channels last, which convolutions take less time for. KCDPError if it cannot be loaded whole.
+    It is stored channels last, which makes convolutions faster. KCDPError if it cannot be loaded
+    completely.
     """
     unet = load_part(UNet2DConditionModel, preset, "unet")
     return unet.to(device, memory_format=torch.channels_last)
@@ -77,10 +77,10 @@ def load_unet(preset: Preset, device: str = "cpu") -> UNet2DConditionModel:
 
 
 class Recorder:
-    """What modules of the UNet leave during a pass, by their names (chapter 03).
+    """Outputs of named modules of the UNet, recorded during a pass (chapter 03).
 
-    Outside of `recording` nothing is kept. Gradient checkpointing computes modules a second time,
-    in the backward pass, and what was kept then nobody would take away.
+    Outside of `recording` nothing is kept: gradient checkpointing runs modules a second time, in
+    the backward pass, and what they leave then would never be released.
     """
 
     def __init__(self):
@@ -88,7 +88,7 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Inside, the tensors [B, ...] kept so far; then they are let go, with their graph."""
+        """Yield the tensors [B, ...] recorded so far; release them and their graph at the end."""
         self._records = {}
         try:
             yield self._records
@@ -96,12 +96,12 @@ class Recorder:
             self._records = None
 
     def keep(self, name: str, value: torch.Tensor) -> None:
-        """Note a tensor [B, ...] under a module's name."""
+        """Record a tensor [B, ...] under a module's name."""
         if self._records is not None:
             self._records[name] = value
 
     def hook(self, name: str):
-        """A forward hook that keeps the module's output, the first where it has several."""
+        """Return a forward hook that records the module's output, the first of several."""
 
         def keep(module, inputs, output):
             self.keep(name, output[0] if isinstance(output, tuple) else output)
@@ -112,12 +112,12 @@ class Recorder:
 class StoringProcessor:
     """Cross-attention that records its probabilities A, averaged over the heads: [B, h w, T].
 
-    The fused kernel never forms them, hence the longhand; all else is as in diffusers'
-    `AttnProcessor`. Knowledge-guided cross-attention of the paper's figure 2 (method chapter,
-    eq-attention): a row sums to one over the T tokens it was given. `attn.to_q` and its like may be
-    plain or LoRA layers; the mask comes as diffusers' additive bias [B, 1, T] or not at all.
+    Knowledge-guided cross-attention of the paper's figure 2 (method chapter, eq-attention): a row
+    sums to one over its T tokens. The fused kernel never forms A, so the steps are written out
+    here; all else is as in diffusers' `AttnProcessor`. `attn.to_q` and the other projections may be
+    plain or LoRA layers; the mask is diffusers' additive bias [B, 1, T] or None.
 
-    name: under which `recorder` keeps the probabilities.
+    name: key of the probabilities in `recorder`.
     """
 
     def __init__(self, name: str, recorder: Recorder):
@@ -126,7 +126,7 @@ class StoringProcessor:
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None
     ):
-        """Attention of hidden_states [B, h w, channels] to encoder_hidden_states [B, T, H]."""
+        """Attend from hidden_states [B, h w, channels] to encoder_hidden_states [B, T, H]."""
         context = encoder_hidden_states
         if attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
@@ -150,10 +150,10 @@ class StoringProcessor:
 def attention_probabilities(
     attn, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """A of eq-attention (method chapter), [B, heads, h w, T].
+    """Return A of eq-attention (method chapter), [B, heads, h w, T].
 
     query [B, heads, h w, d], key [B, heads, T, d], additive mask [B, 1, T]. Scores and softmax are
-    in float32 where the layer asks for it, as Stable Diffusion 2.1's do, autocast or not.
+    in float32 if the layer demands it, as in Stable Diffusion 2.1, with or without autocast.
     """
     precision = query.dtype
     if attn.upcast_attention:
@@ -176,8 +176,8 @@ class Experts(nn.Module):
 
     Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; parts of k],
     4 F + 3 H, or 4 F in a recipe without knowledge; hidden: width of one expert. All experts run on
-    the whole batch in one product; the gate's zeros do the choosing. At this size that is faster
-    than sorting pictures by expert.
+    the whole batch in one product, and zeros in the gate do the choosing. At this size that is
+    faster than sorting pictures by expert.
     """
 
     def __init__(self, width: int, hidden: int, classes: int, recipe: Recipe):
@@ -192,10 +192,10 @@ class Experts(nn.Module):
     def forward(
         self, x: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """From x [B, width] to z [B, E hidden], logits [B, C], gates [B, E] and balance loss [].
+        """Map x [B, width] to z [B, E hidden], logits [B, C], gates [B, E] and balance loss [].
 
-        Logits are those before the softmax. Gates lie in 0 to 1: two are not zero, and these sum to
-        one if renormalised.
+        Logits are before the softmax. Gates lie in 0 to 1; two are not zero, and these sum to one
+        if renormalised.
         """
         values, chosen = self.gate(x).softmax(-1).topk(CHOSEN)
         if self.recipe.gate_renormalised:
@@ -207,7 +207,7 @@ class Experts(nn.Module):
         return z, logits, gates, balance_loss(gates, values, self.recipe, logits.shape[1])
 
     def classify(self, z: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-        """The experts' last layers: z [B, E hidden] and gates [B, E] -> logits [B, C].
+        """Apply the experts' last layers: z [B, E hidden] and gates [B, E] -> logits [B, C].
 
         Method chapter, eq-experts.
         """
@@ -217,13 +217,13 @@ class Experts(nn.Module):
 def balance_loss(
     gates: torch.Tensor, values: torch.Tensor, recipe: Recipe, classes: int
 ) -> torch.Tensor:
-    """How unevenly the experts are used (method chapter, eq-balance).
+    """Measure how unevenly the experts are used (method chapter, eq-balance).
 
     gates [B, E]; values [B, 2], the chosen gates in order of rank -> loss [], 0 or more.
 
-    "load": squared coefficient of variation of the experts' total weight (Shazeer et al. 2017,
-    importance loss), 0 when all weigh the same. "rank_std": standard deviation over the sums of
-    rank one and rank two, repeated for every class; it only asks the two to be equal.
+    "load": squared coefficient of variation of the experts' total weights (importance loss, Shazeer
+    et al. 2017), 0 if all are equal. "rank_std": standard deviation of the sums over rank one and
+    over rank two, repeated for every class; it only makes these two equal.
     """
     if recipe.balance == "load":
         load = summed(gates.sum(0))
@@ -232,16 +232,16 @@ def balance_loss(
 
 
 class DomainNorm(nn.Module):
-    """Standardises features by the mean and variance of the domain they come from.
+    """Standardise features by the mean and variance of the domain they come from.
 
-    So a domain's style is not taken for its content (AdaBN, Li et al. 2018; method chapter,
-    eq-experts). Sums that forget, and not a batch's own moments: a batch may hold a single
-    picture. Until a domain has been met in training, the source's are taken; until any has, x
-    stays as it is. forget: what a picture weighs after the next one, with 0.9984 a half after 430.
+    A domain's style is then not taken for its content (AdaBN, Li et al. 2018; method chapter,
+    eq-experts). The moments are running averages, because a batch may hold a single picture. A
+    domain that has not occurred in training uses the source's; before any training, x is unchanged.
+    forget: weight of a picture relative to the next one; 0.9984 halves it after 430 pictures.
     """
 
-    sums: torch.Tensor  # [D, 2, W] for D domains and W numbers, of x and of x squared
-    weight: torch.Tensor  # [D] for D domains, how many pictures they are of
+    sums: torch.Tensor  # [D, 2, W] for D domains and width W, of x and of x squared
+    weight: torch.Tensor  # [D] for D domains, decayed number of pictures in the sums
 
     def __init__(self, width: int, forget: float = 0.9984):
         super().__init__()
@@ -250,7 +250,7 @@ class DomainNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(len(DOMAINS)))
 
     def forget_domain(self, domain: str) -> None:
-        """As if no picture of a domain, "source" or "target", had been met."""
+        """Reset the averages of a domain, "source" or "target"."""
         row = DOMAINS.index(domain)
         self.sums[row] = 0
         self.weight[row] = 0
@@ -258,13 +258,13 @@ class DomainNorm(nn.Module):
     def forward(self, x: torch.Tensor, domain: str) -> torch.Tensor:
         """Standardise x [B, width], pictures of one domain, "source" or "target".
 
-        In training mode the domain's averages take note of x.
+        In training mode, x also updates the domain's averages.
         """
         row = DOMAINS.index(domain)
         if self.training:
             moments = torch.stack([torch.ones_like(x), x, x.square()]).detach().float()
             totals = summed(moments.sum(1))
-            kept = self.forget ** totals[0, 0]  # a batch in pieces is forgotten like a whole one
+            kept = self.forget ** totals[0, 0]  # a batch in pieces decays like a whole one
             self.sums[row] = kept * self.sums[row] + totals[1:]
             self.weight[row] = kept * self.weight[row] + totals[0, 0]
         met = self.weight[row] > 0
@@ -275,12 +275,12 @@ class DomainNorm(nn.Module):
 
 
 class KADAP(nn.Module):
-    """The perception (method chapter, eq-attention to eq-balance; paper, section KADAP / figure 2).
+    """Perception model of the method (paper, section KADAP and figure 2).
 
-    unet: freshly loaded, this module takes it over; positions: T = 2 L tokens of knowledge; the
-    context width H is the UNet's. embedding_width: 4 D, of the VLM's embeddings, for a recipe that
-    looks at them; schedule: the diffusion model's noise, for one that looks at a later t.
-    image_size: side in pixels, for a backbone that is told it.
+    Method chapter, eq-attention to eq-balance. unet: freshly loaded; this module modifies it;
+    positions: T = 2 L tokens of knowledge; the context width H is the UNet's. embedding_width: 4 D,
+    of the VLM's embeddings, for a recipe that uses them; schedule: the diffusion model's noise
+    schedule, for a recipe with a later t. image_size: side in pixels, for a backbone that reads it.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class KADAP(nn.Module):
         self.image_size = image_size
         self.unet = unet
         self._choose_trained(lora_rank)
-        # No map lies behind them.
+        # No map is taken from the output layers.
         self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()
         self.recorder = Recorder()
         self._attention_layers = [self._record_attention(blocks) for blocks in backbone.grids]
@@ -325,7 +325,7 @@ class KADAP(nn.Module):
         self.experts = Experts(width, expert_channels, classes, recipe)
 
     def _choose_trained(self, lora_rank: int) -> None:
-        """Give the UNet adapters, or leave it free or frozen, as the recipe says."""
+        """Add adapters to the UNet, or leave it trainable or frozen, as the recipe says."""
         self.unet.requires_grad_(self.recipe.trained == "unet")
         match self.recipe.trained:
             case "lora" | "lora_all" if self.recipe.eye != "blind":
@@ -362,13 +362,13 @@ class KADAP(nn.Module):
         pooled: torch.Tensor | None = None,
         used: torch.Tensor | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Four maps [B, channels, h, w], finest first, and two attentions [B, T, h, w].
+        """Return four maps [B, channels, h, w], finest first, and two attentions [B, T, h, w].
 
-        One pass of the UNet at the recipe's t, 1 unless told otherwise (method chapter, eq-maps).
-        The attentions are also appended to the middle two maps as channels. latents [B, Z, h, w],
-        tokens [B, T, H], bool mask [B, T] (True = a real token), and for some backbones pooled
-        [B, P]; pooled and used as in `forward`. Attention is a probability over T: zero on padding
-        where the mask hides it, one in sum.
+        The UNet runs once at the recipe's t, 1 by default (method chapter, eq-maps). The attentions
+        are also appended to the two middle maps as channels. latents [B, Z, h, w], tokens
+        [B, T, H], bool mask [B, T] (True = a real token), and for some backbones pooled [B, P];
+        pooled and used as in `forward`. Attention is a probability over T: it sums to one and is
+        zero on padding that the mask hides.
         """
         used = used_positions(mask) if used is None else used
         if self.schedule:
@@ -396,7 +396,7 @@ class KADAP(nn.Module):
     def _conditions(
         self, latents: torch.Tensor, pooled: torch.Tensor | None
     ) -> dict[str, torch.Tensor] | None:
-        """What a backbone is told beside the context: pooled text [B, P] and sizes [B, 6].
+        """Return what a backbone reads beside the context: pooled text [B, P] and sizes [B, 6].
 
         The sizes are those of an original picture that was neither cropped nor enlarged.
         """
@@ -409,21 +409,21 @@ class KADAP(nn.Module):
             )
         side = self.image_size
         sizes = latents.new_full((len(latents), 6), side)
-        sizes[:, 2:4] = 0  # what was cut off above and to the left
+        sizes[:, 2:4] = 0  # pixels cropped at the top and at the left
         return {"text_embeds": pooled, "time_ids": sizes}
 
     def times(self, latents: torch.Tensor) -> torch.Tensor:
-        """The recipe's t for each of the latents [B, Z, h, w], int64 [B].
+        """Return the recipe's t for each of the latents [B, Z, h, w], int64 [B].
 
-        Made where they are: a GPU would have to be waited for to get a number from Python.
+        They are created on the device: copying a number from Python would make a GPU wait.
         """
         return torch.full((len(latents),), self.recipe.timestep, device=latents.device)
 
     def noised(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, Z, h, w] with the noise that the UNet expects of them at the recipe's t.
+        """Add to latents [B, Z, h, w] the noise that the UNet expects at the recipe's t.
 
-        One fixed draw serves all pictures: what is seen of one must not depend on which others are
-        looked at with it.
+        One fixed draw serves all pictures, because the maps of one must not depend on the others in
+        its batch.
         """
         assert self.schedule is not None, "at t = 1 there is next to no noise"
         seeded = torch.Generator().manual_seed(0)
@@ -434,9 +434,9 @@ class KADAP(nn.Module):
     def _attention(
         self, layers: torch.Tensor, used: torch.Tensor, grid: torch.Size
     ) -> torch.Tensor:
-        """Mean over the layers [layers, B, h w, n] of one grid, [B, T, h, w].
+        """Return the mean over one grid's layers [layers, B, h w, n] as [B, T, h, w].
 
-        Zero at the positions that were left out.
+        Positions that were left out are zero.
         """
         mean = layers.mean(0).transpose(1, 2).unflatten(-1, grid)
         mean = torch.zeros_like(mean) if self.recipe.eye == "no_attention" else mean
@@ -455,15 +455,14 @@ class KADAP(nn.Module):
         used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> Perception:
-        """What is seen of B pictures (method chapter, eq-maps, eq-v and eq-experts).
+        """Compute the perception of B pictures (method chapter, eq-maps, eq-v and eq-experts).
 
         latents [B, Z, h, w], tokens [B, T, H] and bool mask [B, T] (True = a real token).
-        embeddings [B, 4 D] are the VLM's (`vision_language.see_and_say`), for a recipe that looks
-        at them. maps: the four of `look` where they were computed before; then latents may be None.
-        pooled [B, P]: the caption as one vector, for a backbone that asks for it. used, int64 [n]:
-        the positions with a real token in some row, where the caller knows them. domain, "source"
-        or "target", for a recipe that standardises each by its own averages. KCDPError if T is not
-        the T this model was built for.
+        embeddings [B, 4 D] are the VLM's (`vision_language.see_and_say`), for a recipe that uses
+        them. maps: the four of `look` if computed before; then latents may be None. pooled [B, P]:
+        the captions as vectors, for a backbone that reads them. used, int64 [n]: the positions with
+        a real token in some row, if known. domain: "source" or "target", for a recipe that
+        standardises each by its own averages. KCDPError if T is not the T this model was built for.
         """
         if tokens.shape[1] != self.positions:
             raise KCDPError(
@@ -486,18 +485,18 @@ class KADAP(nn.Module):
             parts.append(knowledge_parts(tokens, mask))
         x = torch.cat(parts, dim=1)
         x = self.norm(x, domain) if self.norm else x
-        # v before the experts: the order in which x is used is the order in which its gradients are
-        # summed, and so part of the numbers.
+        # v comes before the experts: the order in which x is used is the order in which its
+        # gradients are summed, which affects rounding.
         v = x[:, : self.visual_width]
         z, logits, gates, balance = self.experts(x)
         return Perception(v, z, logits, gates, balance, maps, attention)
 
 
 def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The means over all places [B, F] of the pyramid's levels (method chapter, eq-v).
+    """Return the means over all places [B, F] of the pyramid's levels (method chapter, eq-v).
 
-    maps [B, channels, h, w], finest first. As `fpn` gives them and then averaged, but its last
-    convolutions, most of its arithmetic, are never carried out: nobody looks at their places.
+    maps [B, channels, h, w], finest first. They equal the averaged outputs of `fpn`, but its last
+    convolutions, most of its arithmetic, are never computed place by place.
     """
     inner: torch.Tensor | None = None
     means: list[torch.Tensor] = []
@@ -510,11 +509,11 @@ def pooled_pyramid(fpn: FeaturePyramidNetwork, maps: list[torch.Tensor]) -> list
 
 
 def mean_of_convolution(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The mean over all places of a 3 x 3 convolution with a border of zeros.
+    """Return the mean over all places of a 3 x 3 convolution with zero padding.
 
-    The last of eq-v (method chapter): x [B, F, h, w] -> [B, F']. The mean of a sum is the sum of
-    the means, so each of the nine weights meets the sum of the places that it sees: all but the
-    first or the last row, or column.
+    The last step of eq-v (method chapter): x [B, F, h, w] -> [B, F']. The mean of a sum is the sum
+    of the means, so each of the nine weights multiplies the sum over the places it covers: all but
+    the first or the last row, or column.
     """
     rows = torch.stack([x[..., :-1, :].sum(-2), x.sum(-2), x[..., 1:, :].sum(-2)], -2)
     # [B, F, 3, 3]
@@ -532,19 +531,19 @@ def load_kadap(
     classes: int = 6,
     embedding_width: int = 0,
 ) -> KADAP:
-    """KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before).
+    """Build KADAP on the preset's UNet with fresh LoRA, FPN and experts (seed torch before).
 
     positions: T = 2 L, as in `Frozen.tokens`; embedding_width: 4 D. KCDPError if the UNet cannot be
-    loaded whole.
+    loaded completely.
     """
     unet = load_unet(preset)
     if recipe.eye == "untrained":
-        # Always the same weights: what was seen through them may lie in the cache.
+        # Always the same weights, because the cache may hold maps computed with them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             unet = UNet2DConditionModel.from_config(unet.config).eval().requires_grad_(False)
     schedule = None
-    if recipe.timestep > 1:  # at 1 next to no noise is left
+    if recipe.timestep > 1:  # at 1 there is next to no noise
         with loading(f"The noise schedule of {preset.diffusion}", preset.diffusion):
             schedule = DDPMScheduler.from_pretrained(place(preset.diffusion), subfolder="scheduler")
     return KADAP(
@@ -566,16 +565,16 @@ def load_kadap(
 
 
 def trainable_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Everything that training changes, by name, as in `cliea.align.weight` [H, 4 F].
+    """Return everything that training changes, by name, such as `cliea.align.weight` [H, 4 F].
 
-    Detached copies on the CPU. The frozen weights are not in it (chapter 03).
+    The tensors are detached copies on the CPU, without the frozen weights (chapter 03).
     """
     changing = _changing(module).items()
     return {name: value.detach().cpu().clone().contiguous() for name, value in changing}
 
 
 def _changing(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters with a gradient, and the averages that `DomainNorm` keeps."""
+    """Return parameters with a gradient, and the averages that `DomainNorm` keeps."""
     return {
         name: value
         for name, value in module.state_dict(keep_vars=True).items()
@@ -585,9 +584,9 @@ def _changing(module: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `trainable_state_dict` gave, as in `cliea.align.weight` [H, 4 F] (chapter 03).
+    """Load what `trainable_state_dict` returned, such as `cliea.align.weight` [H, 4 F].
 
-    KCDPError if a name or a shape differs.
+    KCDPError if a name or a shape differs (chapter 03).
     """
     trained = _changing(module)
     wrong = sorted(trained.keys() ^ state.keys()) or sorted(
@@ -602,15 +601,15 @@ def load_trainable(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
         p.copy_(state[name])
 
 
-# ------------------------------------------------------------------------------------- to look at
+# ---------------------------------------------------------------------------- attention to words
 
 
 def word_attention(attention: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Where one picture attends to a word (chapter 03).
+    """Return a map of where one picture attends to a word (chapter 03).
 
-    attention [T, h, w], int64 positions [n] of the word's tokens -> [size, size] between 0 and 1.
-    size in pixels; 0 and 1 are the least and the most attended place of this picture, so pictures
-    cannot be compared by it.
+    attention [T, h, w], int64 positions [n] of the word's tokens -> [size, size] between 0 and 1,
+    size in pixels. 0 and 1 are the least and the most attended place of this picture, so maps of
+    different pictures cannot be compared.
     """
     heat = attention[positions].detach().float().sum(0)
     heat = (heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-12)
@@ -619,9 +618,9 @@ def word_attention(attention: torch.Tensor, positions: torch.Tensor, size: int) 
 
 
 def word_positions(caption: str, word: str, tokenizer) -> torch.Tensor:
-    """Which positions of k hold a word of the caption, its first occurrence (chapter 03).
+    """Return the positions in k of the first occurrence of a word in the caption (chapter 03).
 
-    int64 [n], below L; empty if it is not there or was cut off at L tokens.
+    int64 [n], below L; empty if the word is missing or was truncated at L tokens.
     """
     words = caption.split()
     if word not in words:
@@ -631,18 +630,18 @@ def word_positions(caption: str, word: str, tokenizer) -> torch.Tensor:
         len(tokenizer(" ".join(part), truncation=True)["input_ids"])
         for part in (before, [*before, word])
     )
-    # The end mark is none of the word's.
+    # without the end token
     return torch.arange(start - 1, stop - 1)
 
 
 def word_focus(attention: torch.Tensor, positions: torch.Tensor, region) -> float:
-    """How much more a word is attended to inside a region than its size would give (chapter 03).
+    """Return how much more a word is attended to in a region than chance predicts (chapter 03).
 
     attention [T, h, w], int64 positions [n] of the word's tokens, region [S, S] of 0 and 1, tensor
-    or array, with S a multiple of h and w. The share of the word's attention that falls inside,
-    over the region's share of the picture: 1 is chance, 2 twice as much, 0 none at all. The
-    attention to all tokens together is the same everywhere, so some can only be above 1 where
-    others are below. NaN for an empty region or a word without positions.
+    or array, with S a multiple of h and w. The focus is the share of the word's attention inside
+    the region, divided by the region's share of the picture: 1 is chance, 2 twice as much, 0 none
+    at all. The attention to all tokens together is the same everywhere, so some words can only be
+    above 1 if others are below. NaN for an empty region or a word without positions.
     """
     heat = attention[positions].sum(0)
     region = torch.as_tensor(region, dtype=heat.dtype, device=heat.device)

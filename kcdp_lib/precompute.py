@@ -1,6 +1,7 @@
-"""Everything frozen, once for each picture: captions, tokens, latents (chapter 02).
+"""Outputs of all frozen models, computed once per picture: captions, tokens, latents (chapter 02).
 
-What no training changes is computed once for a set of pictures and kept in shards on disk.
+Training does not change them, so they are computed once for a set of pictures and kept in shards on
+disk.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from kcdp_lib.triplets import Parser, Triplet, load_parser
 from kcdp_lib.vision_language import VLM, feelings, load_vlm, see_and_say
 from kcdp_lib.writer import Writer, load_writer
 
-# The tensors of Frozen; what else it holds is text, and maps.
+# The tensors of Frozen, without maps and pooled captions.
 TENSORS = ("latents", "tokens", "mask", "image_embeddings", "embeddings")
 
 
 class Foundations(NamedTuple):
-    """Every frozen model that looks at a picture before training (paper, figure 2, left)."""
+    """The frozen models that read a picture before training (paper, figure 2, left)."""
 
     vlm: VLM
     writer: Writer | None
@@ -47,9 +48,9 @@ class Foundations(NamedTuple):
 
 @dataclass
 class Frozen:
-    """All that is known of N pictures before training (method chapter, eq-caption to eq-latents).
+    """Frozen models' outputs for N pictures (method chapter, eq-caption to eq-latents).
 
-    Rows in the pictures' order, tensors on the CPU or, from `freeze`, on disk.
+    Rows are in the pictures' order; tensors are on the CPU or, from `freeze`, on disk.
     """
 
     latents: torch.Tensor | Rows  # [N, Z, h, w] float32
@@ -58,19 +59,18 @@ class Frozen:
     image_embeddings: torch.Tensor | Rows  # [N, D] float32, normalised
     captions: list[str]
     triplets: list[list[Triplet]]
-    # [N, 4 D] float32, all that the VLM knows of a picture (`see_and_say`)
+    # [N, 4 D] float32, the VLM's embeddings (`see_and_say`)
     embeddings: torch.Tensor | Rows | None = None
-    # four [N, channels, h, w] float32, where nothing is trained before them
-    # (`baselines.with_maps`)
+    # four [N, channels, h, w] float32, if nothing before them is trained (`baselines.with_maps`)
     maps: list[Rows] | None = None
-    # [N, P] float32, the captions as vectors, for a backbone that asks for them
+    # [N, P] float32, the captions as vectors, for a backbone that reads them
     pooled: torch.Tensor | Rows | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, rows: slice) -> Frozen:
-        """Some pictures, read into memory; `frozen[:]` is all of them. Without their maps."""
+        """Return some pictures, read into memory, without maps; `frozen[:]` is all of them."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return Frozen(
             **{
@@ -82,9 +82,9 @@ class Frozen:
 
 
 def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder) -> Frozen:
-    """The same pictures under an empty caption and no triplets.
+    """Return the same pictures with an empty caption and no triplets.
 
-    What the model would perceive if nobody told it anything. A baseline of chapter 05.
+    A baseline of chapter 05: the model's perception without any knowledge.
     """
     one_for_all = torch.zeros(len(frozen), dtype=torch.long)
     tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
@@ -104,9 +104,9 @@ def without_knowledge(frozen: Frozen, recipe: Recipe, text_encoder: TextEncoder)
 
 
 def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
-    """All frozen models but the UNet (paper, figure 2, left).
+    """Load all frozen models but the UNet (paper, figure 2, left).
 
-    KCDPError if one cannot be loaded whole.
+    KCDPError if one cannot be loaded completely.
     """
     writer = load_writer(preset.writer, device) if preset.writer else None
     return Foundations(
@@ -119,7 +119,7 @@ def load_foundations(preset: Preset, device: str = "cpu") -> Foundations:
 
 
 def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> Frozen:
-    """Everything there is to know of uint8 images [N, 3, S, S], without the cache.
+    """Compute the frozen outputs for uint8 images [N, 3, S, S], without the cache.
 
     One batch (eq-caption, eq-knowledge, eq-latents). S is the preset's image_size;
     `datasets.read_images` makes such images.
@@ -142,9 +142,9 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
 
 
 def told(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
-    """What a recipe takes from pairs of a caption and feelings: both, or the caption alone.
+    """Return the captions that a recipe uses, with the feelings in front or without them.
 
-    Method chapter, eq-caption.
+    said: pairs of a caption and its feelings (method chapter, eq-caption).
     """
     return [
         with_feelings(caption, felt) if felt and recipe.feelings else caption
@@ -153,9 +153,9 @@ def told(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
 
 
 def feelings_of(embeddings: torch.Tensor, vlm: VLM, writer: Writer | None) -> list[str]:
-    """What N pictures make one feel, by the VLM's embeddings [N, D] (method chapter, eq-caption).
+    """Return the feelings that N pictures evoke, from the VLM's embeddings [N, D].
 
-    Nothing where a writer captions: it was asked for feelings and has written what it sees of them.
+    Method chapter, eq-caption. Empty with a writer, whose captions mention feelings already.
     """
     return [""] * len(embeddings) if writer else feelings(vlm, embeddings)
 
@@ -163,12 +163,12 @@ def feelings_of(embeddings: torch.Tensor, vlm: VLM, writer: Writer | None) -> li
 def freeze(
     pictures, preset: Preset, recipe: Recipe, device: str = "cpu", progress: bool = True
 ) -> Frozen:
-    """`describe` for a whole set of pictures (datasets.Pictures), from the cache where it can.
+    """Run `describe` on a whole set of pictures (datasets.Pictures), with a cache.
 
-    The cache has what was ever computed by the same code, models and pictures (chapter 02).
-    Captions, latents and tokens are cached apart, in shards, so that a recipe that changes one of
-    them finds the others. Labels and names of the pictures are not looked at. The tensors stay on
-    disk (`shards.Rows`). KCDPError for a set without pictures.
+    The cache holds all that the same code computed with the same models and pictures (chapter 02).
+    Captions, latents and tokens have shards of their own, so that a recipe that changes one of them
+    reuses the others. Labels and file names are not used. The tensors stay on disk (`shards.Rows`).
+    KCDPError for a set without pictures.
     """
     if not len(pictures.files):
         raise KCDPError(
@@ -218,7 +218,7 @@ def freeze(
         texts, text_encoder = told(captioned[i].texts, recipe), load_text_encoder(preset, device)
         triplets = load_parser(preset.parser)([written for written, _ in captioned[i].texts])
         knowledge = knowledge_tokens(texts, triplets, recipe, text_encoder)
-        # What is padding in every picture of the shard is never read: most of what would be stored
+        # Positions that are padding in the whole shard, usually most of them, are not stored.
         used = used_positions(knowledge.mask)
         tensors = {"tokens": knowledge.tokens[:, used], "mask": knowledge.mask, "used": used}
         pooled = pooled_captions(texts, recipe, text_encoder)
@@ -249,5 +249,5 @@ def freeze(
 
 
 def frozen_keys(preset: Preset, recipe: Recipe) -> dict[str, str]:
-    """What each kind of shard depends on beside the pictures, by the kind (`keys.stage_key`)."""
+    """Return the cache key of each kind of shard, without the pictures (`keys.stage_key`)."""
     return {kind: stage_key(kind, preset, recipe) for kind in ("captions", "latents", "tokens")}

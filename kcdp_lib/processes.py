@@ -1,10 +1,9 @@
 """One training in several processes (chapter "Full size").
 
-What one process leaves to Accelerate, and the four sums that make many compute what one would.
-
-Each process takes its share of every batch. Nothing is wrapped: a step has two losses, often with a
-backward pass each, and gradients are averaged once, behind the last. In a single process all of
-this does nothing.
+Accelerate runs the processes; four reductions make them compute what one process would. Each
+process takes its share of every batch. No model is wrapped: a step has two losses, often with a
+backward pass each, and gradients are averaged once, after the last. In a single process the
+reductions do nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from kcdp_lib.errors import KCDPError
 
 
 def accelerator(precision: str, device: str) -> Accelerator:
-    """Accelerate for one training: precision "no", "bf16" or "fp16" (with its loss scaling)."""
-    # Else a session's second training could not have another precision or device.
+    """Return an Accelerator for precision "no", "bf16" or "fp16" (with its loss scaling)."""
+    # Otherwise a session's second training could not have another precision or device.
     AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     return Accelerator(mixed_precision=precision, cpu=torch.device(device).type == "cpu")
 
 
 def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor, float]]:
-    """This process's part of a batch, int64 rows [B], in pieces, each with its weight.
+    """Return this process's part of a batch, int64 rows [B], in pieces, each with its weight.
 
-    `accumulation` pieces, fewer if the batch is small. The mean over all processes of the sum of
-    weighted means is the mean over the batch. KCDPError if a process would go without.
+    There are `accumulation` pieces, fewer if the batch is small. The mean over all processes of the
+    sum of weighted means is the mean over the batch. KCDPError if a process would get no row.
     """
     state = PartialState()
     if len(rows) < state.num_processes:
@@ -46,16 +45,16 @@ def shares(rows: torch.Tensor, accumulation: int = 1) -> list[tuple[torch.Tensor
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of values [E], of any shape, with its gradient.
+    """Return the sum over all processes of values [E], of any shape, with its gradient.
 
-    As it is where no gradient is wanted: evaluation takes batches of its own.
+    Without gradients the values are unchanged, because each process evaluates batches of its own.
     """
     alone = PartialState().num_processes == 1 or not torch.is_grad_enabled()
     return values if alone else differentiable.all_reduce(values)
 
 
 def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
-    """Tensors [B, ...] of each process one after the other, and where this process's lie there."""
+    """Concatenate tensors [B, ...] of all processes, and return where this process's rows are."""
     state = PartialState()
     if state.num_processes == 1:
         return list(values), slice(None)
@@ -66,7 +65,7 @@ def gathered(*values: torch.Tensor) -> tuple[list[torch.Tensor], slice]:
 
 
 def mean_of(numbers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The mean of each number [] over the processes."""
+    """Return the mean of each number [] over the processes."""
     if PartialState().num_processes == 1:
         return numbers
     means = reduce(torch.stack(list(numbers.values())), "mean")
@@ -74,11 +73,11 @@ def mean_of(numbers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Every gradient becomes its mean over the processes."""
+    """Replace every gradient by its mean over the processes."""
     if PartialState().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     mean = reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), "mean")
     parts = mean.split([gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view(gradient.shape))  # keeps a gradient's channels last
+        gradient.copy_(part.view(gradient.shape))  # keeps a gradient in channels-last format

@@ -1,11 +1,11 @@
-"""What is computed once of many pictures, kept in pieces on disk and read by row.
+"""Shards: results for many pictures, computed once, kept in pieces on disk and read by row.
 
 Chapter 02, "Once for each picture".
 
-A shard is one safetensors file for up to 512 pictures, named by their contents and by what computed
-it. Several processes, on one machine or many, compute different shards of a set; a killed process
-leaves whole shards only. Reading maps the files into memory, so a set of 118,000 pictures needs no
-more memory than one of 1,000.
+A shard is one safetensors file for up to 512 pictures, named by their contents and by the code and
+models that computed it. Several processes, on one machine or many, compute different shards of a
+set; a killed process leaves complete shards only. Files are memory-mapped, so a set of 118,000
+pictures needs no more memory than one of 1,000.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from safetensors import SafetensorError, safe_open
 from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
 
-SHARD = 512  # pictures; a multiple of every preset's batch, so that no batch lies in two shards
+SHARD = 512  # pictures; a multiple of every preset's batch, so that no batch spans two shards
 
 
 class Rows:
-    """A tensor [N, ...] that lies in pieces on disk.
+    """A tensor [N, ...] that is stored in pieces on disk.
 
-    It is indexed by rows as a tensor is (`rows[3]`, `rows[:8]`, `rows[int64 or bool tensor]`) and
-    then gives one.
+    Indexing its rows like a tensor's (`rows[3]`, `rows[:8]`, `rows[int64 or bool tensor]`) returns
+    a tensor.
 
-    parts: tensors [n, ...] that follow each other; columns: for each part the positions of the
-    second axis that it holds (None: all), elsewhere it is zero; width: the length of that axis;
-    index: int64 [N], which row of the parts each row is (None: all, in order).
+    parts: tensors [n, ...], one after the other; columns: for each part the positions of the second
+    axis that it holds, the others being zero (None: all); width: the length of that axis; index:
+    int64 [N], the row of the parts for each row (None: all, in order).
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Rows:
 
     @property
     def shape(self) -> torch.Size:
-        """As of the whole tensor, [N, ...]."""
+        """Shape of the whole tensor, [N, ...]."""
         first = self.parts[0].shape[1:]
         return torch.Size([len(self.index), *((self.width, *first[1:]) if self.columns else first)])
 
@@ -74,14 +74,14 @@ class Rows:
         return picked
 
     def select(self, rows: torch.Tensor) -> Rows:
-        """Some rows, int64 [n], in that order, without reading them."""
+        """Return the rows int64 [n], in that order, without reading them."""
         return Rows(self.parts, self.columns, self.width, self.index[rows])
 
 
 class Shard(NamedTuple):
-    """What one file holds: tensors by name, mapped and not yet read, and texts.
+    """Contents of one file: memory-mapped tensors by name, and texts.
 
-    A text or a list for each picture.
+    There is one text or list per picture.
     """
 
     tensors: dict[str, torch.Tensor]  # [n, ...] each
@@ -89,19 +89,19 @@ class Shard(NamedTuple):
 
 
 def shard_path(name: str) -> Path:
-    """Where the shard of this name lies, or will lie."""
+    """Return the path of the shard of this name, which need not exist."""
     return paths.CACHE / "frozen" / f"{name}.safetensors"
 
 
 def compute(
     names: Sequence[str], make: Callable[[int], tuple[dict[str, torch.Tensor], list]]
 ) -> list[Shard]:
-    """All shards, in the order of their names.
+    """Return all shards in the order of their names; compute those that are missing.
 
-    make(i) computes the tensors [n, ...] and texts of the i-th and is called for those that are not
-    there. Under `accelerate launch` the processes share the work and wait for each other; the cache
-    has to lie where all of them see it. A damaged shard is named in a warning and made anew.
-    KCDPError where another process's shard is not seen, and where the cache cannot be written.
+    make(i) computes the tensors [n, ...] and texts of the i-th. Under `accelerate launch` the
+    processes share the work and wait for each other; all of them must see the cache. A damaged
+    shard causes a warning and is computed again. KCDPError if another process's shard cannot be
+    seen, or if the cache cannot be written.
     """
     everyone = PartialState()
     for i in range(everyone.process_index, len(names), everyone.num_processes):
@@ -123,7 +123,7 @@ def compute(
 
 
 def read(path: Path) -> Shard | None:
-    """A shard, if it is there and whole."""
+    """Read a shard; None if it is missing or damaged."""
     if not os.path.exists(path):
         return None
     try:

@@ -13,9 +13,9 @@ _FIXED_SHAPES = ContextVar("fixed_shapes", default=False)
 
 @contextmanager
 def fixed_shapes() -> Iterator[None]:
-    """Inside, no shape depends on the values of a mask, as a model that is exported needs it.
+    """Make no shape depend on the values of a mask inside the context, as an export requires.
 
-    Padding is kept and masked, which changes nothing but the time it takes.
+    Padding is kept and masked, which only takes more time.
     """
     before = _FIXED_SHAPES.set(True)
     try:
@@ -25,20 +25,19 @@ def fixed_shapes() -> Iterator[None]:
 
 
 def _asks(mask: torch.Tensor) -> bool:
-    """May a shape depend on the values of this mask?
+    """Return whether a shape may depend on the values of this mask.
 
-    Not where it lies on a GPU: to ask for them would stop its queue until all before is done.
+    Not on a GPU, where reading them would wait for all queued work.
     """
     return mask.device.type == "cpu" and not _FIXED_SHAPES.get()
 
 
 def used_positions(mask: torch.Tensor) -> torch.Tensor:
-    """Indices of the positions that hold a real token in some row.
+    """Return the indices of the positions that hold a real token in some row.
 
     bool mask [B, T] -> int64 [n], n <= T; all T with `fixed_shapes` and for a mask on a GPU.
 
-    What is padding in every row of a batch is never read, so dropping it before the arithmetic
-    changes nothing but the time it takes.
+    Padding in every row of a batch is never read, so dropping it only saves time.
     """
     if not _asks(mask):
         return torch.arange(mask.shape[1], device=mask.device)
@@ -46,9 +45,9 @@ def used_positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
-    """What attention over padded tokens takes as its mask: bool [B, T] -> [B, 1, 1, T].
+    """Return the mask for attention over padded tokens: bool [B, T] -> [B, 1, 1, T].
 
-    None if no token is padding, since attention without a mask is faster; never with
+    None if no token is padding, because attention without a mask is faster; never None with
     `fixed_shapes` or on a GPU.
     """
     if _asks(valid) and valid.all():
@@ -57,9 +56,10 @@ def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
 
 
 def last_token(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The last real token of each text: tokens [B, T, H], bool mask [B, T] -> [B, H].
+    """Return the last real token of each text: tokens [B, T, H], bool mask [B, T] -> [B, H].
 
-    A text encoder's end token, which has read the whole text. The first for a row without any.
+    It is a text encoder's end token, which has read the whole text. A row without real tokens gives
+    its first token.
     """
     places = torch.arange(mask.shape[1], device=mask.device)
     last = (mask * places).amax(1)
@@ -67,18 +67,18 @@ def last_token(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def caption_end(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The caption's end token [B, H], of k = [caption ; triplets] (method chapter, eq-knowledge).
+    """Return the caption's end token [B, H] of k = [caption ; triplets].
 
-    Tokens [B, 2 L, H] with bool mask [B, 2 L].
+    Method chapter, eq-knowledge. Tokens [B, 2 L, H] with bool mask [B, 2 L].
     """
     length = tokens.shape[1] // 2
     return last_token(tokens[:, :length], mask[:, :length])
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the real tokens: tokens [B, T, H], bool mask [B, T] -> [B, H].
+    """Return the mean over the real tokens: tokens [B, T, H], bool mask [B, T] -> [B, H].
 
-    Zeros for a row without any.
+    Rows without real tokens give zeros.
 
     The means in eq-experts and the mean over tokens in eq-cliea (method chapter).
     """
@@ -87,7 +87,7 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def knowledge_parts(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """What the experts read of k: means of caption and of triplets, the caption's end token.
+    """Summarise k for the experts: means of caption and of triplets, and the caption's end token.
 
     Method chapter, eq-experts. Tokens [B, 2 L, H] with bool mask [B, 2 L] -> [B, 3 H].
     """

@@ -1,9 +1,9 @@
-"""The miniature VLM's image tower.
+"""Image tower of the miniature VLM.
 
 It is registered with timm, so that open_clip builds it from a config like any other. A CoCa needs a
-tower that gives (pooled, tokens). open_clip's ViTs do, but one of this size sees little. A small
-convolutional network that has seen ImageNet sees well, and timm's registry is the place where
-open_clip looks for those.
+tower that returns (pooled, tokens). open_clip's ViTs do, but one of this size recognises little. A
+small convolutional network pre-trained on ImageNet recognises more, and open_clip looks for those
+in timm's registry.
 """
 
 import timm
@@ -16,9 +16,8 @@ from torch import nn
 class EfficientTokens(nn.Module):
     """EfficientNet-Lite0: images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/16)^2 + 1, D].
 
-    The first token is the pooled one. D is 192, S a multiple of 32 pixels.
-
-    For the miniature VLM only (chapter "The miniature models"): the full-size CoCa has its own ViT.
+    The first token is the pooled one. D is 192, S a multiple of 32 pixels. Only the miniature VLM
+    uses it (chapter "The miniature models"); the full-size CoCa has a ViT.
     """
 
     def __init__(self, embed_dim: int = 192):
@@ -35,9 +34,9 @@ class EfficientTokens(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [B, 3, S, S] -> pooled [B, D], tokens [B, (S/16)^2 + 1, D].
+        """Map images [B, 3, S, S] to pooled [B, D] and tokens [B, (S/16)^2 + 1, D].
 
-        The images are floats as preprocess_cfg normalises them.
+        The images are floats, normalised as in preprocess_cfg.
         """
         # [B, 40, S/8, S/8], [B, 112, S/16, S/16], [B, 320, S/32, S/32]
         fine, middle, coarse = self.trunk(images)
@@ -48,8 +47,7 @@ class EfficientTokens(nn.Module):
             + F.adaptive_max_pool2d(self.fine(fine), size)
         )
         tokens = tokens.flatten(2).transpose(1, 2)
-        # mean and max: the mean says what the picture is about, the max keeps a tear of three
-        # pixels
+        # the mean says what the picture is about, the max keeps a tear of three pixels
         pooled = self.norm(tokens.mean(1) + tokens.amax(1))
         return pooled, torch.cat([pooled[:, None], self.norm(tokens)], 1)
 
@@ -58,8 +56,8 @@ class EfficientTokens(nn.Module):
 def kcdp_efficient_tokens(
     pretrained: bool = False, num_classes: int = 0, global_pool: str = "", **kwargs
 ) -> EfficientTokens:
-    """The entry point of timm, which open_clip calls for `timm_model_name: kcdp_efficient_tokens`.
+    """Build the tower; open_clip calls this for `timm_model_name: kcdp_efficient_tokens`.
 
-    Weights come with the whole CoCa.
+    Its weights are part of the CoCa's.
     """
     return EfficientTokens()

@@ -1,10 +1,8 @@
-"""From a caption to its triplets (subject, verb, object).
+"""Knowledge parsers: from a caption to triplets (subject, verb, object).
 
-The knowledge parser (chapter 02; paper, figure 2, left).
-
-Two of them. Rules and word lists for the captions of a CoCa, which need nothing; and spaCy's
-dependency parse for the free English of a model such as InstructBLIP. The authors' parser
-(AllenNLP's OpenIE) cannot be installed any more.
+Chapter 02; paper, figure 2, left. `parse_triplets` uses rules and word lists for the captions of a
+CoCa, and needs no model. `dependency_triplets` uses spaCy's dependency parse, for the free English
+of a model such as InstructBLIP. The authors' parser (AllenNLP's OpenIE) can no longer be installed.
 """
 
 from __future__ import annotations
@@ -22,14 +20,14 @@ RULES = "rules"
 
 @lru_cache(maxsize=1)
 def load_parser(name: str) -> Parser:
-    """The parser of that name: "rules", or a spaCy model such as "en_core_web_sm".
+    """Load the parser of that name: "rules", or a spaCy model such as "en_core_web_sm".
 
-    KCDPError with the command that installs it, where spaCy or its model is missing.
+    KCDPError with the command that installs it, if spaCy or its model is missing.
     """
     if name == RULES:
         return lambda captions: [parse_triplets(caption) for caption in captions]
     try:
-        import spacy  # here, because it takes a second, and the rules do without
+        import spacy  # imported here, because it takes a second and the rules do not need it
 
         model = spacy.load(name, exclude=["ner"])
     except ModuleNotFoundError as error:
@@ -93,16 +91,16 @@ AFTER_ED = {"by", "in", "with", "on", "to", "at", "as", "into", "around"}
 
 
 def parse_triplets(caption: str) -> list[Triplet]:
-    """(subject, verb, object) of a caption, by rules and word lists alone.
+    """Return the (subject, verb, object) triplets of a caption, by rules and word lists alone.
 
-    No model, so it works offline and never fails (method chapter, eq-caption).
+    No model is needed, so this works offline and never fails (method chapter, eq-caption).
 
     Every phrase is attached to the subject of its clause: "a girl with a smile at a party" gives
-    (girl, has, smile), (girl, at, party). What the rules do not understand is left inside a noun
+    (girl, has, smile), (girl, at, party). Words that the rules do not understand stay in a noun
     phrase; a caption without subject and relation gives an empty list.
     """
     text = " ".join(caption.lower().split())
-    found: dict[Triplet, None] = {}  # a dict, as a set that keeps its order
+    found: dict[Triplet, None] = {}  # a dict as an ordered set
     subject = ""
     for clause in CLAUSES.split(text):
         triplets, subject = _parse_clause(_words(LEAD.sub("", clause.strip())), subject)
@@ -111,23 +109,23 @@ def parse_triplets(caption: str) -> list[Triplet]:
 
 
 def _words(clause: str) -> list[str]:
-    """Words and commas; a preposition of several words is one word."""
+    """Return words and commas; a preposition of several words is one word."""
     for phrase in PHRASES:
         clause = re.sub(rf"\b{phrase}\b", phrase.replace(" ", "_"), clause)
     return [word.replace("_", " ") for word in re.findall(r"[\w'-]+|,", clause)]
 
 
 def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
-    """Triplets of one clause and its subject.
+    """Return the triplets of one clause, and its subject.
 
-    `subject` is the one before, for a clause that has none ("while holding a cup").
+    `subject` is that of the previous clause, for a clause without one ("while holding a cup").
     """
     triplets: list[Triplet] = []
     chunk: list[str] = []
     relation, is_verb, own_subject = "", False, ""
 
     def close() -> None:
-        """End a noun phrase: it is the subject, or the object of the relation that is open."""
+        """End a noun phrase: it is the subject, or the object of the open relation."""
         nonlocal own_subject, chunk, is_verb
         phrase = _strip(chunk)
         subject_now = own_subject or subject
@@ -182,7 +180,7 @@ def _parse_clause(words: list[str], subject: str) -> tuple[list[Triplet], str]:
 
 
 def _is_verb(word: str, following: str, may_be: bool, may_be_finite: bool) -> bool:
-    """Whether `word` opens a relation.
+    """Return whether `word` opens a relation.
 
     After a determiner or a preposition it is an adjective ("a growling dog", "with raised
     eyebrows").
@@ -199,7 +197,7 @@ def _participle(relation: str) -> bool:
 
 
 def _strip(chunk: list[str]) -> str:
-    """The noun phrase without determiners."""
+    """Return the noun phrase without determiners."""
     return " ".join(word for word in chunk if word not in DETERMINERS)
 
 
@@ -211,12 +209,13 @@ _MODIFIERS = {"compound", "amod", "nummod", "poss", "nmod"}
 
 
 def dependency_triplets(doc) -> list[Triplet]:
-    """(subject, verb, object) of a caption that spaCy parsed (method chapter, eq-caption).
+    """Return the (subject, verb, object) triplets of a caption that spaCy parsed.
 
-    doc: a `spacy.tokens.Doc` with ClearNLP's labels, as spaCy's English models give it. A verb
-    joins its subject to each object, and with a preposition to what that governs; a noun is joined
-    to what its own prepositions govern. Auxiliaries are dropped ("is holding" is "holding"), "with"
-    after a noun is "has", as in the rules. A verb without object gives (subject, is, verb).
+    Method chapter, eq-caption. doc: a `spacy.tokens.Doc` with ClearNLP's labels, as spaCy's English
+    models return it. A verb joins its subject to each object and, with a preposition, to what that
+    governs; a noun is joined to what its own prepositions govern. Auxiliaries are dropped ("is
+    holding" is "holding"), and "with" after a noun is "has", as in the rules. A verb without an
+    object gives (subject, is, verb), or "does" if it is no participle.
     """
     found: dict[Triplet, None] = {}
     for token in doc:
@@ -234,7 +233,7 @@ def dependency_triplets(doc) -> list[Triplet]:
 
 
 def _of_verb(verb) -> list[Triplet]:
-    """Triplets of one verb."""
+    """Return the triplets of one verb."""
     words = (
         [child.lower_ for child in verb.children if child.dep_ == "neg"]
         + [verb.lower_]
@@ -262,9 +261,10 @@ def _of_verb(verb) -> list[Triplet]:
 
 
 def _subjects(verb) -> list:
-    """The nouns that do what the verb says.
+    """Return the nouns that do what the verb says.
 
-    Its own, those it describes ("a cat sitting"), or those of the verb it hangs on.
+    They are its own subjects, the nouns it describes ("a cat sitting"), or the subjects of its
+    head.
     """
     own = [noun for child in verb.children if child.dep_ in _SUBJECTS for noun in _joined(child)]
     if own and not (verb.dep_ == "relcl" and own[0].lower_ in RELATIVE):
@@ -277,7 +277,7 @@ def _subjects(verb) -> list:
 
 
 def _depicted(nouns: list) -> list:
-    """Of "a photo of a cat" the cat."""
+    """Replace words for pictures by what they show: "a photo of a cat" by the cat."""
     return [
         inner
         for noun in nouns
@@ -288,7 +288,7 @@ def _depicted(nouns: list) -> list:
 
 
 def _governed(head) -> list[tuple[str, object]]:
-    """(preposition, noun) of every noun that a preposition ties to `head`.
+    """Return (preposition, noun) of every noun that a preposition ties to `head`.
 
     "out of the box" has one preposition of two words.
     """
@@ -308,16 +308,16 @@ def _governed(head) -> list[tuple[str, object]]:
 
 
 def _joined(noun) -> list:
-    """A noun and all that "and" adds to it."""
+    """Return a noun and all nouns that "and" adds to it."""
     return [noun] + [
         other for child in noun.children if child.dep_ == "conj" for other in _joined(child)
     ]
 
 
 def _phrase(noun) -> str:
-    """A noun with what stands before it, and what "of" adds, without determiners.
+    """Return a noun with its modifiers and what "of" adds, without determiners.
 
-    "her" and the like are left out, too.
+    Possessives such as "her" are left out, too.
     """
     before = [
         _phrase(child)

@@ -1,8 +1,7 @@
-"""The vision-language model: what it says about a picture, and its embeddings (chapter 02).
+"""The vision-language model: captions and embeddings of pictures (chapter 02).
 
 An open_clip CoCa writes the captions of eq-caption, unless a writer (`kcdp_lib.writer`) does. Its
-embeddings say what a picture makes one feel, and serve the zero-shot baseline and the recipes that
-look at them.
+embeddings give the words for feelings; the zero-shot baseline and some recipes use them, too.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from kcdp_lib.writer import Writer, write
 
 # open_clip's own name, and the name in the full-size CoCa's repository
 VLM_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-# Words for what a picture may make one feel: some for each class of two taxonomies, Ekman's six
-# emotions and the eight of Mikels that EmoSet and FI have. None is a class's name, and all are
-# words that the miniature VLM has read.
+# Words for feelings, some for each class of two taxonomies: Ekman's six emotions, and Mikels'
+# eight, which EmoSet and FI use. None is the name of a class, and the miniature VLM knows all of
+# them.
 FEELINGS = tuple(
     "surprised astonished amazed joyful glad cheerful disgusted nauseated revolted afraid scared "
     "terrified sad unhappy gloomy angry furious annoyed amused entertained contented peaceful "
@@ -44,17 +43,16 @@ class VLM(NamedTuple):
 
     model: Any
     tokenizer: Any
-    start: int  # the token ids around a caption
+    start: int  # token ids around a caption
     end: int
-    forbidden: list[int]  # ids that no caption may hold
-    feelings: torch.Tensor  # [W, D], `FEELINGS` as it embeds them
+    forbidden: list[int]  # token ids that no caption may contain
+    feelings: torch.Tensor  # [W, D], embeddings of `FEELINGS`
 
 
 def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
-    """The preset's CoCa in float32, the VLM of eq-caption (method chapter).
+    """Load the preset's CoCa in float32, the VLM of eq-caption (method chapter).
 
-    KCDPError unless all of its weights were loaded: random weights would caption fluently, and mean
-    nothing.
+    KCDPError unless all of its weights were loaded: captions from random weights mean nothing.
     """
     what, home = f"The vision-language model {preset.vlm}", preset.vlm_pretrained or preset.vlm
     with loading(what, home):
@@ -65,7 +63,7 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
     if not hasattr(model, "text_decoder"):
         raise KCDPError(f"{what} cannot write captions; choose a CoCa.")
     check_finite(model, what, home)
-    # open_clip wraps Hugging Face's tokenizers, its own it does not.
+    # open_clip wraps Hugging Face's tokenizers, but not its own.
     words = getattr(tokenizer, "tokenizer", tokenizer)
     if words is tokenizer:
         start, end = words.sot_token_id, words.eot_token_id
@@ -81,9 +79,9 @@ def load_vlm(preset: Preset, device: str = "cpu") -> VLM:
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Let convolutions do what the batch norms right behind them do, in eval mode.
+    """Fold batch norms into the convolutions right before them, in eval mode.
 
-    The same numbers but for rounding, in two thirds of the time on a CPU. timm's norms hold the
+    The outputs agree up to rounding, in two thirds of the time on a CPU. timm's norms contain the
     activation that follows, which stays.
     """
     for part in module.modules():
@@ -94,10 +92,10 @@ def fold_norms(module: nn.Module) -> None:
 
 
 def _vlm_weights(preset: Preset) -> str | None:
-    """The file of weights for an architecture.
+    """Return the file of weights for an architecture.
 
     None for a "local-dir:FOLDER", which open_clip searches itself, in the same order. OSError
-    without safetensors: there it would take a pickle.
+    without safetensors, because open_clip would take a pickle instead.
     """
     folder = place(preset.vlm_pretrained or preset.vlm)
     files = [file for name in VLM_WEIGHTS if (file := Path(folder, name)).is_file()]
@@ -107,7 +105,7 @@ def _vlm_weights(preset: Preset) -> str | None:
 
 
 def vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """From uint8 [N, 3, S, S] to what the image tower was trained on (chapter 02)."""
+    """Prepare uint8 images [N, 3, S, S] as the image tower was trained on them (chapter 02)."""
     config = vlm.model.visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], int) else config["size"][0]
     pixels = images.to(next(vlm.model.parameters()).device).float() / 255
@@ -120,7 +118,7 @@ def vlm_pixels(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _look(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised embedding [N, D] and image tokens [N, P, W].
+    """Return normalised embeddings [N, D] and image tokens [N, P, W].
 
     One pass of the image tower serves captions and embeddings.
     """
@@ -130,9 +128,9 @@ def _look(vlm: VLM, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def _write(vlm: VLM, image_tokens: torch.Tensor) -> list[str]:
-    """Greedy decoding for a batch.
+    """Write captions for a batch by greedy decoding.
 
-    A row leaves the batch with its end token, the loop ends with the last row or at the context
+    A row leaves the batch at its end token; the loop ends with the last row or at the context
     length.
     """
     count = len(image_tokens)
@@ -160,50 +158,51 @@ def _text(vlm: VLM, ids: list[int]) -> str:
 
 
 def caption(vlm: VLM, images: torch.Tensor) -> list[str]:
-    """One caption for each of the uint8 images [N, 3, S, S], decoded greedily.
+    """Write one caption for each of the uint8 images [N, 3, S, S], by greedy decoding.
 
     Method chapter, eq-caption; paper, figure 2, left. The model sees pixels only, never a file's
-    name: in some data sets it holds the label.
+    name, which contains the label in some data sets.
     """
     return _write(vlm, _look(vlm, images)[1])
 
 
 def feelings(vlm: VLM, embeddings: torch.Tensor) -> list[str]:
-    """The three of `FEELINGS` nearest to each picture, "sad , gloomy and unhappy", nearest first.
+    """Return the three of `FEELINGS` nearest to each picture, nearest first, as `named` joins them.
 
-    By the cosines with embeddings [N, D] as `embed_images` gives them. A caption says what is
-    there; the authors also ask their VLM for the emotional meaning (method chapter, eq-caption).
+    The nearest have the largest cosine with embeddings [N, D] from `embed_images`. A caption says
+    what is there; the authors also ask their VLM for the emotional meaning (method chapter,
+    eq-caption).
     """
     nearest = (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(3).indices
     return [named(places) for places in nearest.tolist()]
 
 
 def named(places: Sequence[int]) -> str:
-    """Three of `FEELINGS`, by their places there, as a caption has them."""
+    """Join three of `FEELINGS`, by their indices, as in a caption: "sad , gloomy and unhappy"."""
     first, second, third = (FEELINGS[i] for i in places)
     return f"{first} , {second} and {third}"
 
 
 def embed_images(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one.
+    """Return contrastive embeddings [N, D] of uint8 images [N, 3, S, S], of length one.
 
-    A product with `embed_texts` is a cosine. For the zero-shot baseline (chapter 05).
+    A product with `embed_texts` is a cosine. Used by the zero-shot baseline (chapter 05).
     """
     return _look(vlm, images)[0]
 
 
 @torch.no_grad()
 def embed_texts(vlm: VLM, texts: Sequence[str]) -> torch.Tensor:
-    """Contrastive embeddings [N, D] of N texts, of length one, on the model's device.
+    """Return contrastive embeddings [N, D] of N texts, of length one, on the model's device.
 
-    For the zero-shot baseline (chapter 05).
+    Used by the zero-shot baseline (chapter 05).
     """
     device = next(vlm.model.parameters()).device
     return vlm.model.encode_text(vlm.tokenizer(list(texts)).to(device), normalize=True)
 
 
 def _class_centres(vlm: VLM, classes: Sequence[str]) -> torch.Tensor:
-    """[C, D], of length one: the mean embedding of the prompts that name a class."""
+    """Return [C, D], of length one: the mean embedding of the prompts that name each class."""
     prompts = [prompt.format(name) for name in classes for prompt in ZERO_SHOT_PROMPTS]
     embeddings = embed_texts(vlm, prompts).unflatten(0, (len(classes), -1))
     return F.normalize(embeddings.mean(1), dim=-1)
@@ -211,10 +210,10 @@ def _class_centres(vlm: VLM, classes: Sequence[str]) -> torch.Tensor:
 
 @torch.no_grad()
 def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) -> torch.Tensor:
-    """Class probabilities [N, C] without training, on the CPU.
+    """Predict class probabilities [N, C] without training, on the CPU.
 
-    Each class is the mean embedding of a few prompts that name it. image_embeddings [N, D] as
-    `embed_images` gives them. A baseline of chapter 05, no part of the method.
+    Each class is the mean embedding of a few prompts that name it. image_embeddings [N, D] from
+    `embed_images`. A baseline of chapter 05, not part of the method.
     """
     centres = _class_centres(vlm, classes)
     scaled = vlm.model.logit_scale.exp() * image_embeddings.to(centres.device)
@@ -222,15 +221,15 @@ def zero_shot(vlm: VLM, image_embeddings: torch.Tensor, classes: Sequence[str]) 
 
 
 def embedding_width(preset: Preset) -> int:
-    """4 D, the numbers in `Frozen.embeddings`, without loading the preset's VLM."""
+    """Return 4 D, the width of `Frozen.embeddings`, without loading the preset's VLM."""
     return 4 * open_clip.get_model_config(preset.vlm)["embed_dim"]
 
 
 @lru_cache(maxsize=2)
 def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cpu") -> torch.Tensor:
-    """What `zero_shot` compares pictures with, [C, D] on the device, times the VLM's scale.
+    """Return the class embeddings of `zero_shot`, [C, D] on the device, times the VLM's scale.
 
-    So a product with an embedding gives logits (chapter "A fair comparison"). KCDPError if the VLM
+    Their product with an embedding gives logits (chapter "A fair comparison"). KCDPError if the VLM
     cannot be loaded.
     """
     vlm = load_vlm(preset, device)
@@ -240,13 +239,12 @@ def class_embeddings(preset: Preset, classes: tuple[str, ...], device: str = "cp
 def see_and_say(
     vlm: VLM, writer: Writer | None, images: torch.Tensor
 ) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-    """What the VLM knows of uint8 images [N, 3, S, S], on the CPU.
+    """Return embeddings, captions and features of uint8 images [N, 3, S, S], on the CPU.
 
-    Normalised embeddings [N, D]; captions, by the writer where there is one (method chapter,
-    eq-caption); and all of it together [N, 4 D]. The last is not in the paper, but for the recipe
-    that looks at the VLM's embeddings: the embedding of a picture and its mirror image together, of
-    length one, the mean and the maximum of its image tokens, which still know of small things, and
-    the caption's embedding.
+    The embeddings [N, D] have length one. The captions are the writer's, if there is one (method
+    chapter, eq-caption). The features [N, 4 D], not in the paper, are for recipes that use the
+    VLM's embeddings: the embedding of a picture and its mirror image together, of length one; the
+    mean and the maximum of its image tokens, which keep small details; and the caption's embedding.
     """
     embeddings, image_tokens = _look(vlm, images)
     captions = write(writer, images) if writer else _write(vlm, image_tokens)
@@ -258,15 +256,15 @@ def see_and_say(
 def _features(
     vlm: VLM, images: torch.Tensor, embeddings: torch.Tensor, image_tokens: torch.Tensor
 ) -> torch.Tensor:
-    """The first half of `see_and_say`'s last, [N, 2 D], from what `_look` gave of the images."""
+    """Return the first half [N, 2 D] of `see_and_say`'s features, from what `_look` returned."""
     mirrored, _ = _look(vlm, images.flip(-1))
     both = F.normalize(embeddings + mirrored, dim=-1)
     return torch.cat([both, image_tokens.mean(1)], 1)
 
 
 def image_features(vlm: VLM, images: torch.Tensor) -> torch.Tensor:
-    """[N, 2 D] of uint8 images [N, 3, S, S], what `see_and_say`'s [N, 4 D] begin with.
+    """Return the first half [N, 2 D] of `see_and_say`'s features of uint8 images [N, 3, S, S].
 
-    By them `kcdp_lib.familiar` tells what the VLM has seen before (chapter 02).
+    `kcdp_lib.familiar` uses them to measure how familiar a picture is to the VLM (chapter 02).
     """
     return _features(vlm, images, *_look(vlm, images))

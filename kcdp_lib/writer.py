@@ -1,6 +1,6 @@
-"""A model that writes free English about a picture.
+"""Writer: a model that describes a picture in free English.
 
-InstructBLIP, the paper's VLM (chapter 02; paper, section KADAP), through transformers.
+It is InstructBLIP, the paper's VLM (chapter 02; paper, section KADAP), through transformers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 
 from kcdp_lib.loading import check_words, load_whole, loading, place
 
-# the four things that the authors ask for, in words of ours
+# the four things that the authors ask for, in our words
 INSTRUCTION = (
     "Who or what is in this picture? Describe the facial expression, the movement of the body, and "
     "the feeling that they convey."
@@ -21,16 +21,16 @@ BEAMS, SHORTEST, LONGEST = 5, 30, 50  # the authors' beams and numbers of new to
 
 
 class Writer(NamedTuple):
-    """A frozen InstructBLIP and what prepares its pictures and words."""
+    """A frozen InstructBLIP with its processor."""
 
     model: InstructBlipForConditionalGeneration
     processor: InstructBlipProcessor
 
 
 def load_writer(name: str, device: str = "cpu") -> Writer:
-    """An InstructBLIP by its name (`loading.place`), in bfloat16 on a GPU and float32 elsewhere.
+    """Load an InstructBLIP by its name (`loading.place`), in bfloat16 on a GPU, else in float32.
 
-    KCDPError, with the command that downloads it, if it cannot be loaded whole.
+    KCDPError, with the command that downloads it, if it cannot be loaded completely.
     """
     model: InstructBlipForConditionalGeneration = load_whole(
         InstructBlipForConditionalGeneration,
@@ -57,10 +57,9 @@ def load_writer(name: str, device: str = "cpu") -> Writer:
 
 @torch.no_grad()
 def write(writer: Writer, images: torch.Tensor) -> list[str]:
-    """A description of each of the uint8 images [N, 3, S, S].
+    """Describe each of the uint8 images [N, 3, S, S] in 30 to 50 new tokens, with 5 beams.
 
-    30 to 50 new tokens by 5 beams (method chapter, eq-caption). The model is shown pixels and the
-    instruction, never a file's name.
+    Method chapter, eq-caption. The model sees pixels and the instruction, never a file's name.
     """
     inputs = writer.processor(
         images=list(images), text=[INSTRUCTION] * len(images), return_tensors="pt"

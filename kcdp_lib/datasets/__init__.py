@@ -1,9 +1,8 @@
 """Pictures by name, as one split of a domain (chapter 01).
 
-The built-in world's domains, the shipped real artwork (`noto`, `art-noto` and others), real data
-sets, or any folder.
-Everything here is ordered by the pictures' content, never by their names: a method cannot read a
-label off a path or an order.
+A name is a domain of the built-in world, shipped artwork (`noto`, `art-noto` and others), a real
+data set, or any folder. Pictures are ordered by their contents, never by their names, so that a
+method cannot read a label off a path or an order.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 
 from .. import paths, world
 from ..errors import KCDPError, printable
-from ..world import SIX as EMOTIONS  # the six classes, and their order everywhere
+from ..world import SIX as EMOTIONS  # the six classes, in the order used everywhere
 from ..world import TAXONOMIES, Dials
 from .folders import read_labels, split_folders, survey
 from .images import read_images, square
@@ -39,14 +38,14 @@ from .words import (
     vocabulary,
 )
 
-# Real art by other hands, which `python -m kcdp_lib.pretrain.art` has written.
+# Real artwork, written by `python -m kcdp_lib.pretrain.art`.
 EMOJI = "noto noto-v1 emojione fxemoji streamline twemoji"
 CHARACTERS = "big-smile dylan lorelei micah personas toon-head"
 ART = tuple(f"art-{name}" for name in f"{EMOJI} {CHARACTERS}".split())
 DOMAINS = (*world.BENCHMARK, "noto", *ART)
 SIZES = {"train": 1200, "test": 1200}  # pictures in a built-in domain's splits
-SOURCE_SIDE = 128  # pixels at which the built-in pictures are stored
-MOST_WORDS, MOST_LETTERS = 20, 40  # of words that are no class, in counts and notes
+SOURCE_SIDE = 128  # side in pixels of the stored built-in pictures
+MOST_WORDS, MOST_LETTERS = 20, 40  # of words without a class, in counts and notes
 
 __all__ = [
     "DOMAINS",
@@ -68,10 +67,10 @@ __all__ = [
 
 
 def class_index(taxonomy: str = "six") -> dict[str, int]:
-    """{plain word: class} in a taxonomy, "six" or "eight".
+    """Return {plain word: class} of a taxonomy, "six" or "eight".
 
-    Words in lower case and without numbering. A word for a class of six that is several of eight
-    has none there.
+    Words are in lower case and without numbering. A word for several of eight classes is left out
+    of "eight".
     """
     return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
@@ -80,13 +79,13 @@ def class_index(taxonomy: str = "six") -> dict[str, int]:
 class Pictures:
     """One split of one domain, ordered by content.
 
-    int64 `labels` [N] index `classes`, -1 where unknown; a target's are for reporting only. So are
-    its `shares`, float32 [N, C]: how much people see of each class, 1 in a row. A picture without
-    has NaN in its row; None where all are without.
+    int64 `labels` [N] index `classes`, -1 if unknown; a target's are for reporting only. So are its
+    `shares`, float32 [N, C]: how strongly people see each class, with a row sum of 1. A row is NaN
+    if its picture has none, and `shares` is None if no picture has any.
 
-    What is left out is counted by reason: files that could not be read are in `skipped`, listed
-    pictures of no class in `of_no_class`, all else in `left_out`. `words` counts the words of
-    pictures that are no class of the taxonomy, and `notes` says what a reader should know.
+    What is left out is counted by reason: unreadable files in `skipped`, listed pictures without a
+    class in `of_no_class`, all else in `left_out`. `words` counts the labels that are no class of
+    the taxonomy, and `notes` says what a reader should know.
     """
 
     name: str
@@ -104,7 +103,7 @@ class Pictures:
     shares: np.ndarray | None = None  # [N, C]
 
     def __post_init__(self) -> None:
-        """Have no shares where no picture has any."""
+        """Set shares to None if no picture has any."""
         if self.shares is not None and np.isnan(self.shares).all():
             self.shares = None
 
@@ -113,19 +112,19 @@ class Pictures:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their numbers."""
+        """Names of the classes, in the order of their numbers."""
         return TAXONOMIES[self.taxonomy]
 
     @property
     def key(self) -> str:
         """SHA over the contents, in order.
 
-        The name under which what is computed from them is cached.
+        It is the cache key of everything computed from them.
         """
         return paths.sha(*self.keys)
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Pictures:
-        """Some of the pictures, by their rows [n] (ints), in that order."""
+        """Return the pictures of these rows [n] (ints), in that order."""
         return replace(
             self,
             files=[self.files[i] for i in rows],
@@ -135,9 +134,9 @@ class Pictures:
         )
 
     def counts(self) -> dict[str, Any]:
-        """What is there and what was left out, by reason, as plain numbers and texts for JSON.
+        """Count the pictures and what was left out, by reason, as plain numbers and texts for JSON.
 
-        "copies" are pictures whose bytes are those of another, in whatever class.
+        "copies" are pictures with the same bytes as another one, in whatever class.
         """
         missing = sum(why == NOT_THERE for _, why in self.skipped)
         left_out = {
@@ -165,20 +164,19 @@ def load(
     taxonomy: str = "six",
     dials: Dials = Dials(),
 ) -> Pictures:
-    """The pictures of a domain, a data set or a folder (chapter 01).
+    """Return the pictures of a domain, a data set or a folder (chapter 01).
 
-    A built-in domain is drawn on first use, `size` pixels a side.
-    `split` is "train" or "test"; data sets that have it know "val", too. Labels are classes of
-    `taxonomy`, "six" or "eight"; `dials` say how far the built-in domains lie apart and touch
-    nothing else.
+    `split` is "train" or "test"; some data sets also have "val". Labels are classes of `taxonomy`,
+    "six" or "eight". A built-in domain is drawn on first use, `size` pixels a side; `dials` say how
+    far the built-in domains lie apart and affect nothing else.
 
     A real data set ("emoset", "ser30k", ...) lies in `data_root`, as it was downloaded. A folder
     may hold class folders, `metadata.jsonl`/`.csv` (Hugging Face's convention) or plain pictures,
     each also under `train/` and `test/`; without these two, all pictures are for training and the
     labelled ones are the test ("transductive").
 
-    `data_root` is where relative folders are looked for first. A `Path`, and a text with a slash
-    such as "./stickers", is always a folder. Raises KCDPError with one sentence for anything else.
+    Relative folders are looked for in `data_root` first. A `Path`, and a text with a slash such as
+    "./stickers", is always a folder. Raises KCDPError with one sentence for anything else.
     """
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise KCDPError(
@@ -208,9 +206,9 @@ def load(
 def built_in(
     name: str, split: str, root: Path | None, seed: int, size: int, taxonomy: str, dials: Dials
 ) -> Pictures:
-    """A built-in domain, drawn on first use, or one of the shipped artwork.
+    """Return a built-in domain, drawn on first use, or shipped artwork.
 
-    KCDPError where `root`, the folder of downloaded data sets, has a folder of that name.
+    KCDPError if `root`, the folder of downloaded data sets, has a folder of that name.
     """
     if root and os.path.isdir(root / name):
         raise KCDPError(
@@ -229,10 +227,10 @@ def built_in(
 
 
 def concepts(pictures: Pictures) -> list[str]:
-    """What people call each of the N pictures of one of the domains `ART`: "crying face".
+    """Return what each of the N pictures of a domain in `ART` is called, such as "crying face".
 
-    Of a character what its designer calls its parts, "micah: sad mouth" (chapter 01). No part of
-    what a method may see.
+    Characters are called by their designer's names for their parts, "micah: sad mouth" (chapter
+    01). Methods must not see these names.
     """
     with (pictures.files[0].parents[1] / "metadata.csv").open(encoding="utf-8", newline="") as file:
         called = {row["file_name"]: row["concept"] for row in csv.DictReader(file)}
@@ -240,10 +238,10 @@ def concepts(pictures: Pictures) -> list[str]:
 
 
 def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> Pictures:
-    """Read a folder of pictures; what is no picture is left out and counted.
+    """Read a folder of pictures; other files are left out and counted.
 
-    A picture's label is what a list says of it, else the nearest folder above it that names a
-    class. Raises KCDPError if there is no picture.
+    A picture's label comes from a list, else from the nearest folder above it that names a class.
+    Raises KCDPError if there is no picture.
     """
     divided = split_folders(folder)
     root = divided.get(split, folder)
@@ -275,9 +273,9 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
 
 
 def name_likeliest(pictures: Pictures, unnamed: Collection[Path]) -> None:
-    """Give some files the class of their largest share, if nothing named another and it is alone.
+    """Label some files by their largest share, if nothing else labels them and there is no tie.
 
-    unnamed: files whose list has shares and no column for a label.
+    unnamed: files whose list has shares and no label column.
     """
     for row, file in enumerate(pictures.files):
         if pictures.shares is not None and file in unnamed and pictures.labels[row] < 0:
@@ -289,9 +287,9 @@ def name_likeliest(pictures: Pictures, unnamed: Collection[Path]) -> None:
 def pick_words(
     files: Sequence[Path], root: Path, listed: Mapping[Path, Sequence[str]], taxonomy: str
 ) -> tuple[list[str | None], dict[str, int], list[str]]:
-    """Each file's word, the `vocabulary` of all words that are about, and notes on doubtful ones.
+    """Return each file's word, the `vocabulary` of all words, and notes on doubtful words.
 
-    listed: what lists say of files.
+    listed: the labels of files in lists.
     """
     folders = [file.relative_to(root).parts[:-1] for file in files]
     texts = [listed.get(file, []) for file in files]
@@ -309,10 +307,10 @@ def pick_words(
 def pick_word(
     listed: Sequence[str], folders: Sequence[str], table: Mapping[str, int]
 ) -> tuple[str | None, str]:
-    """A picture's word and what is doubtful about it, "" if nothing is.
+    """Return a picture's word and what is doubtful about it, "" if nothing is.
 
-    listed: what lists say of the picture; folders: those above it, outermost first; table:
-    `vocabulary`. A list counts before folders, the nearest folder that names a class before others.
+    listed: its labels in lists; folders: those above it, outermost first; table: `vocabulary`.
+    Lists take precedence over folders, and the nearest folder that names a class over the others.
     """
 
     def label(word: str) -> int | None:
@@ -336,9 +334,9 @@ def pick_word(
 
 
 def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = "six") -> Pictures:
-    """One split of a real data set.
+    """Return one split of a real data set.
 
-    What it labels with no class of the taxonomy, such as SER30K's "neutral", is left out and
+    Pictures whose label is no class of the taxonomy, such as SER30K's "neutral", are left out and
     counted (a closed set). Raises KCDPError if nothing is left.
     """
     entries = listing(name, split, data_root)
@@ -374,11 +372,11 @@ def from_files(
     table: Mapping[str, int] | None = None,
     shares: Mapping[Path, Mapping[str, float]] = {},
 ) -> Pictures:
-    """N listed files with a word each (None: no label), in the order of their contents.
+    """Return N listed files with one word each (None: no label), in the order of their contents.
 
-    A word of no class is no label, and is counted. Files that are missing or no pictures are in
+    A word without a class is no label, and is counted. Missing and unreadable files are in
     `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words. shares:
-    {word: number from 0 on} of the files that have a distribution (`class_shares`).
+    {word: number, 0 or more} of the files that have a distribution (`class_shares`).
     """
     verdicts = inspect(files)
     table = table or vocabulary(taxonomy, {word for word in words if word})
@@ -415,7 +413,7 @@ def from_files(
 def count_words(
     words: Collection[str], table: Mapping[str, int], taxonomy: str
 ) -> tuple[dict[str, int], list[str]]:
-    """{word: pictures} of words that are no class, the commonest first, and what to say of them."""
+    """Return {word: pictures} of words without a class, commonest first, and notes on them."""
     kinds = {
         SEVERAL: f"could be several classes of taxonomy={taxonomy!r}",
         NO_CLASS: f"are no class of taxonomy={taxonomy!r}",
@@ -437,10 +435,10 @@ def count_words(
 
 
 def two_labels(pictures: Pictures) -> list[str]:
-    """A note on pictures that are there twice, under two classes; [] if none is.
+    """Return a note on pictures that occur twice, under two classes; [] if there are none.
 
-    Each copy keeps its label: published lists have such pairs, and which of the two is wrong,
-    nobody knows.
+    Each copy keeps its label: published lists have such pairs, and nobody knows which label is
+    wrong.
     """
     labels, files = defaultdict(set), defaultdict(list)
     for key, label, file in zip(pictures.keys, pictures.labels, pictures.files, strict=True):
@@ -452,7 +450,7 @@ def two_labels(pictures: Pictures) -> list[str]:
 
 
 def in_both(one: Pictures, other: Pictures) -> list[str]:
-    """A note on pictures that two sets share; [] if they share none."""
+    """Return a note on pictures that two sets share; [] if they share none."""
     count = len(set(one.keys) & set(other.keys))
     names = [printable(f"{pictures.name} ({pictures.split})") for pictures in (one, other)]
     return [f"pictures of {names[0]} that are also in {names[1]}: {count}"] if count else []
@@ -461,9 +459,9 @@ def in_both(one: Pictures, other: Pictures) -> list[str]:
 def overlaps(
     source: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures
 ) -> list[str]:
-    """Notes on the pictures that a run would have in two of its sets.
+    """Return notes on the pictures that occur in two of a run's sets.
 
-    All but those of a transductive target, whose test is meant to be among its training pictures.
+    The test pictures of a transductive target are training pictures by design, and cause no note.
     """
     pairs = [(source, target), (source, source_test), (source, target_test)]
     pairs += [] if target.transductive else [(target, target_test)]
@@ -471,12 +469,10 @@ def overlaps(
 
 
 def report(name: str | Path, data_root: str | Path | None = None, taxonomy: str = "six"):
-    """What there is of a data set, a folder or a domain.
+    """Summarise a data set, a folder or a domain: a pandas table, and notes.
 
-    A pandas table with a row for each split (pictures that are usable, what is left out by reason,
-    pictures of no class or unlabelled, then those of each class), and notes.
-
-    KCDPError as `load` raises it.
+    The table has a row for each split: usable pictures, those left out by reason, those of no class
+    or unlabelled, then those of each class, and copies. KCDPError as `load` raises it.
     """
     import pandas
 

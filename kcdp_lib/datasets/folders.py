@@ -1,6 +1,6 @@
-"""A folder of pictures: what lies in it, and the lists that label it (chapter 01).
+"""Folders of pictures: their contents, and the lists that label them (chapter 01).
 
-Nothing here looks at a picture. Whatever is left out is counted, by reason.
+No picture is opened here. Everything that is left out is counted, by reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..world import TAXONOMIES
 from .images import SUFFIXES
 from .words import NULLS, emotion_words, is_distribution, note, plain_word, some
 
-# What file managers, archivers and NAS boxes put beside pictures; names with a dot come on top.
+# Names that file managers, archivers and NAS boxes create; those with a dot are hidden, too.
 HIDDEN = {
     *("@eadir", "@recycle", "@tmp", "@__thumb", "#recycle", "$recycle.bin", "__macosx"),
     *("__pycache__", "desktop.ini", "lost+found", "system volume information"),
@@ -35,7 +35,7 @@ LISTS = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 LIST_ENDINGS = (".jsonl", ".csv", ".tsv")
 SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing")}
 SPLIT_WORDS = {"val", "valid", "validation", "dev"}.union(*SPLIT_FOLDERS.values())
-# Columns of a list, in the order in which they are asked, as `_column` writes them.
+# Columns of a list in order of precedence, as `_column` writes them.
 FILE_COLUMNS = tuple(
     "filename file imagename imagefile image imgname img imagepath filepath path picture".split()
 )
@@ -46,7 +46,7 @@ EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in emotion_word
 
 @dataclass
 class Tree:
-    """What a folder holds: pictures by their endings, lists of labels, and what is left out."""
+    """Contents of a folder: pictures by their endings, lists of labels, and what is left out."""
 
     files: list[Path] = field(default_factory=list)
     lists: list[Path] = field(default_factory=list)
@@ -55,16 +55,16 @@ class Tree:
 
 
 def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
-    """All that lies below `root`, except in the folders `apart`, in the order of names.
+    """Return everything below `root`, except in the folders `apart`, sorted by name.
 
-    Linked folders are followed, each once. Hidden files and folders are no part of a data set;
-    `root` itself may lie in a hidden one. A folder that cannot be opened is named in the notes.
+    Linked folders are followed, each once. Hidden files and folders are left out, but `root` itself
+    may lie in a hidden one. A folder that cannot be opened is named in the notes.
     """
     tree, unreadable, unread = Tree(), [], []
     entered = {_identity(parent) for parent in root.resolve().parents}
     folders = [root]
     links: list[Path] = []
-    while folders or links:  # links last: what can be reached without one keeps its own name
+    while folders or links:  # links last, so that files keep their paths without links
         folder = folders.pop() if folders else links.pop(0)
         try:
             identity = _identity(folder)
@@ -109,29 +109,29 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """The kind of an entry: "folder", "" for a file, or why it is neither."""
+    """Return the kind of an entry: "folder", "" for a file, or why it is neither."""
     try:
         if entry.is_dir():
             return "folder"
         if entry.is_file():
             return ""
         return "broken link" if entry.is_symlink() else "neither file nor folder"
-    except OSError:  # of a file that may not be looked at, reading will tell why
+    except OSError:  # reading the file will tell why
         return ""
 
 
 def is_hidden(name: str) -> bool:
-    """Is a file or folder of this name no part of a data set?"""
+    """Return whether a file or folder of this name is no part of a data set."""
     return name.startswith(".") or name.casefold() in HIDDEN
 
 
 def ending(path: PurePath) -> str:
-    """A file name's ending in lower case, ".jpg"; "" if it has none."""
+    """Return a file name's ending in lower case, such as ".jpg"; "" if it has none."""
     return path.suffix.strip().lower()
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """{"train": its folder, "test": its folder} of a divided folder, {} of one that is not."""
+    """Return {"train": its folder, "test": its folder} of a divided folder, else {}."""
     try:
         below = [name for name in os.listdir(folder) if os.path.isdir(folder / name)]
     except OSError:
@@ -145,7 +145,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def survey(folder: Path, divided: dict[str, Path], split: str) -> Tree:
-    """What a split of a folder holds, and what is left out beside its `split_folders`."""
+    """Return the contents of a split of a folder, without what lies beside its `split_folders`."""
     tree = walk(divided.get(split, folder))
     if divided:
         beside = walk(folder, apart=divided.values())
@@ -163,15 +163,15 @@ def survey(folder: Path, divided: dict[str, Path], split: str) -> Tree:
 
 
 def native(name: str) -> str:
-    """A name that was read as UTF-8, as this system's locale would have read it."""
+    """Convert a name read as UTF-8 to what this system's locale would have read."""
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def plain_path(name: str) -> str:
-    """A path without what differs from one system to another.
+    """Return a path without the differences between systems.
 
-    Case, Unicode form, slashes, "./", outer blanks, and how bytes that are not ASCII are read.
-    ValueError for what is no text.
+    These are case, Unicode form, slashes, "./", outer spaces, and how bytes that are not ASCII are
+    read. ValueError if the name is not text.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     text = unicodedata.normalize("NFKC", text).replace("\\", "/").casefold()
@@ -179,7 +179,7 @@ def plain_path(name: str) -> str:
 
 
 class Names:
-    """Files by their names: as they are written, else without what differs between systems."""
+    """Files by name: as written, else without the differences between systems."""
 
     def __init__(self, files: Iterable[Path]):
         self.exact: dict[str, Path] = {}
@@ -189,7 +189,7 @@ class Names:
             self.plain.setdefault(plain_path(file.as_posix()), []).append(file)
 
     def find(self, folder: Path, name: str) -> list[Path]:
-        """The files that `name`, as seen from `folder`, can mean: none, one, or several."""
+        """Return the files that `name`, relative to `folder`, can mean: none, one, or several."""
         path = posixpath.join(folder.as_posix(), name)
         return [self.exact[path]] if path in self.exact else self.plain.get(plain_path(path), [])
 
@@ -199,10 +199,10 @@ class Names:
 
 @dataclass
 class Labels:
-    """What lists say: each file's labels, files that are not there, rows that cannot be used.
+    """Contents of lists: each file's labels, missing files, and unusable rows.
 
-    shares: {file: {word: number}}, 0 or more, of files that have a number for every class;
-    unnamed: those of them whose list has no column for a label.
+    shares: {file: {word: number}}, 0 or more, of files with a number for every class; unnamed:
+    those of them whose list has no label column.
     """
 
     words: dict[Path, list[str]] = field(default_factory=dict)
@@ -214,17 +214,17 @@ class Labels:
 
 
 class Unusable(ValueError):
-    """Why a row of a list cannot be used, as a clause about it."""
+    """Reason why a row of a list cannot be used, as a clause about the row."""
 
 
 def read_labels(
     lists: Sequence[Path], files: Sequence[Path], elsewhere: Sequence[Path] = ()
 ) -> Labels:
-    """The labels of files, by lists in Hugging Face's convention.
+    """Return the labels of files, from lists in Hugging Face's convention.
 
-    `metadata.jsonl`, else `.csv` or `.tsv`, beside the pictures or in a folder above. Rows about
-    the folders `elsewhere` are passed over. KCDPError for a list that names no files or cannot be
-    read.
+    A list is `metadata.jsonl`, else `.csv` or `.tsv`, beside the pictures or in a folder above.
+    Rows about the folders `elsewhere` are skipped. KCDPError for a list that names no files or
+    cannot be read.
     """
     labels, names = Labels(), Names(files if lists else [])
     passed = tuple(f"{plain_path(folder.as_posix())}/" for folder in elsewhere)
@@ -250,7 +250,7 @@ def read_labels(
 
 
 def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels) -> None:
-    """Add what a list says to `labels`."""
+    """Add the contents of a list to `labels`."""
     rows, faults, unshared = read_rows(path), [], []
     is_json = path.suffix.lower() == ".jsonl"
     names_labels = any(column in LABEL_COLUMNS for _, row in rows for column, _ in row or [])
@@ -299,16 +299,16 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
 
 
 def _values(row: Row, columns: Sequence[str]) -> Iterator[Any]:
-    """What a row holds in some columns, in the columns' order, without what is empty."""
+    """Yield the values of a row in some columns, in the columns' order, without empty ones."""
     for column in columns:
         yield from (value for name, value in row if name == column and value not in (None, ""))
 
 
 def row_shares(row: Row) -> dict[str, float]:
-    """{column: number} of the columns named after emotions, such as "happy" or "Anger".
+    """Return {column: number} of the columns named after emotions, such as "happy" or "Anger".
 
-    {} where they do not hold a column for every class of a taxonomy, or all are empty. Unusable for
-    what is no number from 0 on. A text beside them, as in a column "content", is no share.
+    {} unless they cover every class of a taxonomy, or if all are empty. Unusable for a value that
+    is not a number of 0 or more. A text beside them, as in a column "content", is ignored.
     """
     told = {column: value for column, value in row if column in EMOTION_COLUMNS}
     numbers = {name: value for name, value in told.items() if name in CLASSES or is_share(value)}
@@ -319,7 +319,7 @@ def row_shares(row: Row) -> dict[str, float]:
 
 
 def is_share(value: Any) -> bool:
-    """Can a value be a probability, or how many people say so?"""
+    """Return whether a value can be a probability or a number of votes."""
     try:
         share_of(value)
     except Unusable:
@@ -328,7 +328,7 @@ def is_share(value: Any) -> bool:
 
 
 def share_of(value: Any) -> float:
-    """A probability, or how many people say so; Unusable if it is no number from 0 on."""
+    """Return a probability or a number of votes; Unusable if it is not a number of 0 or more."""
     try:
         share = math.nan if isinstance(value, bool) else float(value)
     except (ArithmeticError, TypeError, ValueError):
@@ -339,19 +339,20 @@ def share_of(value: Any) -> float:
 
 
 def label_text(value: Any) -> str:
-    """A label as text; "" for none."""
+    """Return a label as text; "" for none."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value != value or plain_word(str(value)) in NULLS:  # NaN is not itself
+    if value is None or value != value or plain_word(str(value)) in NULLS:  # NaN != NaN
         return ""
     return value.strip() if isinstance(value, str) else json.dumps(value)
 
 
 def read_rows(path: Path) -> list[tuple[int, Row | None]]:
-    """(Line, row) of all rows of a `.jsonl`, `.csv` or `.tsv` file.
+    """Return (line, row) of all rows of a `.jsonl`, `.csv` or `.tsv` file.
 
-    A row is (column, value) pairs, columns in lower case without blanks and marks; None if the line
-    is no object of JSON or has more fields than the header. KCDPError names what cannot be read.
+    A row is a list of (column, value), with columns in lower case without spaces and marks; None if
+    the line is no JSON object or has more fields than the header. KCDPError names what cannot be
+    read.
     """
     text = read_text(path)
     rows: list[tuple[int, Row | None]]
@@ -373,7 +374,7 @@ def _column(name: str) -> str:
 
 
 def _json_object(line: str) -> Row | None:
-    """The names and values of an object; None for a line that is no object of JSON."""
+    """Return the names and values of a JSON object; None for a line that is none."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -382,8 +383,8 @@ def _json_object(line: str) -> Row | None:
 
 
 def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
-    """The rows of a table whose delimiter is the one under which its header names files."""
-    text = re.sub(r"\A\s*(sep=.\s*\n)?", "", text)  # Excel may name its delimiter first
+    """Return the rows of a table; its delimiter is the one under which the header names files."""
+    text = re.sub(r"\A\s*(sep=.\s*\n)?", "", text)  # Excel may write the delimiter first
 
     def split(delimiter: str, strict: bool) -> Any:
         lines = StringIO(text, newline="")
@@ -411,10 +412,9 @@ def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or UTF-16 with its mark.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark.
 
-    Bytes that are neither stay what they are, as those of file names do. KCDPError if it cannot be
-    opened.
+    In UTF-8, undecodable bytes are kept, as in file names. KCDPError if it cannot be opened.
     """
     try:
         content = path.read_bytes()

@@ -1,7 +1,6 @@
-"""From files to tensors (chapter 01).
+"""From picture files to tensors (chapter 01).
 
-Apart from the rest of the data sets, because what is computed from pictures is cached under the
-code that reads them.
+A module of its own, because results are cached under the code that reads the pictures.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from PIL import Image, ImageOps
 
 from ..errors import KCDPError
 
-Image.init()  # else Pillow knows only the commonest formats until it meets another
-# Not read: what Pillow recognises but cannot decode by itself, and PostScript, which is a program.
+Image.init()  # without it, Pillow first knows only the most common formats
+# Not read: formats that Pillow cannot decode by itself, and PostScript, which is a program.
 UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 FORMATS = tuple(name for name in Image.ID if name not in UNREAD)
 SUFFIXES = frozenset(
@@ -28,7 +27,7 @@ SUFFIXES = frozenset(
     for ending, name in Image.registered_extensions().items()
     if name in (*FORMATS, "MPO")  # MPO: a JPEG with further pictures, opened as JPEG
 )
-TURNS = {  # EXIF's orientation: what has to be done to see the picture upright
+TURNS = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -39,17 +38,17 @@ TURNS = {  # EXIF's orientation: what has to be done to see the picture upright
 }
 ORIENTATION = 0x0112
 PHOTOMETRIC, WHITE_IS_ZERO = 0x0106, 0
-SIZES_OF_TYPES = {1: 1, 3: 2, 4: 4}  # of EXIF's whole numbers, in bytes
+SIZES_OF_TYPES = {1: 1, 3: 2, 4: 4}  # of EXIF's integer types, in bytes
 
 
 def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.Tensor:
-    """Pictures as uint8 [N, 3, size, size], see `square`.
+    """Read pictures as uint8 [N, 3, size, size] (see `square`).
 
     Raises KCDPError naming the first that cannot be read.
     """
     out = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's doubts about a file that it reads all the same
+        warnings.simplefilter("ignore")  # about files that Pillow reads all the same
         for i, file in enumerate(files):
             if not isinstance(file, (str, os.PathLike, Image.Image)):
                 raise KCDPError(
@@ -73,20 +72,20 @@ def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.T
 
 
 def decode(content: bytes, size: int) -> Image.Image:
-    """A picture's file as `square` makes it.
+    """Decode the content of a picture file and return it as `square` does.
 
-    All that is read passes here, and what is only inspected, too: nothing is accepted that cannot
-    be read later. Pillow's own errors pass through.
+    Inspection and reading both use it, so that every accepted file can be read later. Pillow's own
+    errors pass through.
     """
     with Image.open(BytesIO(content), formats=FORMATS) as picture:
         return square(picture, size)
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """One picture as RGB of `size` x `size` pixels: the middle of its first frame.
+    """Return one picture as RGB of `size` x `size` pixels: the middle of its first frame.
 
-    Turned as its EXIF says, on white where it is transparent, in 8 bits. Pillow's own errors pass
-    through.
+    It is turned as its EXIF says, on white where it is transparent, in 8 bits. Pillow's own errors
+    pass through.
     """
     if not all(picture.size):
         raise ValueError("it has no pixels")
@@ -100,18 +99,18 @@ def square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def plain_rgb(picture: Image.Image) -> Image.Image:
-    """A loaded picture in RGB, on white where it is transparent."""
+    """Convert a loaded picture to RGB, on white where it is transparent."""
     clear = picture.info.get("transparency")
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture)
         sixteen = "I;16" in picture.mode or (picture.mode == "I" and picture.format == "PPM")
         grey = eight_bits(values, sixteen)
         if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
-            grey = 255 - grey  # Pillow turns such a TIFF over in 8 bits, and in no others
+            grey = 255 - grey  # Pillow inverts such a TIFF in 8 bits, and in no others
         if isinstance(clear, int):
             grey[values == clear] = 255
         return Image.fromarray(grey).convert("RGB")
-    if isinstance(clear, tuple) and max(clear) > 255:  # from 16 bits, of which Pillow keeps 8
+    if isinstance(clear, tuple) and max(clear) > 255:  # from 16 bits; Pillow keeps 8
         picture = picture.copy()
         picture.info["transparency"] = tuple(value >> 8 for value in clear)
     if picture.has_transparency_data:
@@ -121,14 +120,15 @@ def plain_rgb(picture: Image.Image) -> Image.Image:
 
 
 def eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """Grey values [H, W] of 16 bits, 32 bits or floats as uint8 [H, W], as in their 8-bit twin.
+    """Convert grey values [H, W] of 16 bits, 32 bits or floats to uint8 [H, W].
 
-    The range is never stretched to a picture's own. `sixteen`: it is 0 to 65,535. Else it is the
-    smallest of 0 to 1 (floats), to 255 and to 65,535 that holds all values. NaN is black.
+    The result is that of an 8-bit copy of the picture. `sixteen`: the range is 0 to 65,535.
+    Otherwise it is the smallest of 0 to 1 (floats), 0 to 255 and 0 to 65,535 that holds all values.
+    Larger integers count as 31 bits; larger floats are scaled by their maximum. NaN is black.
     """
     largest = values[np.isfinite(values)].max(initial=0)
     floats = values.dtype.kind == "f"
-    slack = 1.1 if floats else 1.0  # floats that were resized go a little beyond their range
+    slack = 1.1 if floats else 1.0  # resized floats go a little beyond their range
     if floats and largest <= slack:
         values = np.rint(values * 255.0)
     elif largest <= 255 * slack and not sixteen:
@@ -142,10 +142,9 @@ def eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
 
 
 def orientation(picture: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; any other number, or none, means that it lies as it is.
+    """Return EXIF's orientation, 1 to 8; any other number or none leaves the picture as it is.
 
-    Pillow reads all of the EXIF and stops where an entry is broken: then this one is looked for
-    alone.
+    Pillow fails if any entry of the EXIF is broken; then the orientation is read alone.
     """
     try:
         value = picture.getexif().get(ORIENTATION)
@@ -155,7 +154,7 @@ def orientation(picture: Image.Image) -> int:
 
 
 def raw_orientation(exif: bytes | None) -> int:
-    """The orientation in the first directory of an EXIF block, whatever its other entries hold."""
+    """Return the orientation in an EXIF block's first directory, whatever else it holds."""
     tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     if tiff[:2] not in (b"II", b"MM"):
         return 1

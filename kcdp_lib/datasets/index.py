@@ -1,8 +1,8 @@
-"""Which files are pictures, and the hash of each (chapter 01).
+"""Index of the files that are pictures, with their hashes (chapter 01).
 
-A picture that was read is remembered in the cache until its file, Pillow or the code that reads it
-changes. What could not be read is not remembered: the next time there may be permission, memory or
-a better decoder. A killed first pass over 118,000 pictures goes on where it was.
+The cache remembers a readable picture until its file, Pillow or the code that reads it changes.
+Unreadable files are not remembered: next time there may be permission, memory or a better decoder.
+A first pass over 118,000 pictures resumes after being killed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from . import images
 
 NOT_THERE = "not there"
 READER = paths.sha(PIL.__version__, Path(images.__file__).read_bytes())
-BLOCK = 1000  # pictures that are read between two visits to the index
+BLOCK = 1000  # pictures read between two writes to the index
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 TABLE = """CREATE TABLE IF NOT EXISTS readable
     (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, reader TEXT NOT NULL, sha TEXT NOT NULL)"""
 
 
 def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
-    """{file: (SHA-256 of its bytes, None)}, or (None, why it is no picture).
+    """Return {file: (SHA-256 of its bytes, None)}, or (None, why it is no picture).
 
-    "not there" where it is missing. Decodes what it has not seen before, on all cores.
+    The reason is "not there" for a missing file. New files are decoded, on all cores.
     """
     stamps = {path: _stamp(path) for path in files}
     verdicts: dict[Path, tuple[str | None, str | None]]
@@ -43,7 +43,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
     new = [path for path in stamps if path not in verdicts]
     remembering = True
     with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for all threads: what Pillow finds odd, but reads
+        warnings.simplefilter("ignore")  # for all threads: about odd files that Pillow reads
         starts = range(0, len(new), BLOCK)
         for start in paths.progress(starts, "reading pictures, by the thousand"):
             block = new[start : start + BLOCK]
@@ -59,7 +59,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
 
 
 def _stamp(path: Path) -> tuple[str | None, str | None]:
-    """(Size and times of the last change, None), or (None, why there is no file to read)."""
+    """Return (size and times of the last change, None), or (None, why there is no file to read)."""
     try:
         about = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a name may hold a zero byte
@@ -72,7 +72,7 @@ def _stamp(path: Path) -> tuple[str | None, str | None]:
 
 
 def _look(path: Path) -> tuple[str | None, str | None]:
-    """(SHA-256 of a picture's bytes, None), or (None, why it cannot be read)."""
+    """Return (SHA-256 of a picture's bytes, None), or (None, why it cannot be read)."""
     try:
         content = path.read_bytes()
         images.decode(content, size=8)
@@ -82,7 +82,7 @@ def _look(path: Path) -> tuple[str | None, str | None]:
 
 
 def _remembered(stamps: dict[Path, tuple[str | None, str | None]]) -> dict[Path, str]:
-    """{file: SHA-256} of the files that were read before and have not changed since."""
+    """Return {file: SHA-256} of the files that were read before and have not changed since."""
 
     def find(table: sqlite3.Connection) -> dict[Path, str]:
         query = "SELECT sha FROM readable WHERE path = ? AND stamp = ? AND reader = ?"
@@ -97,16 +97,16 @@ def _remembered(stamps: dict[Path, tuple[str | None, str | None]]) -> dict[Path,
 
 
 def _remember(rows: list[tuple[bytes, str | None, str, str]]) -> bool:
-    """Write rows into the index; False if that cannot be done."""
+    """Write rows into the index; return False if that fails."""
     insert = "INSERT OR REPLACE INTO readable VALUES (?, ?, ?, ?)"
     return _with_index(lambda table: table.executemany(insert, rows)) is not None
 
 
 def _with_index(work: Callable[[sqlite3.Connection], Any]) -> Any:
-    """What `work` makes of the index; None where there is none to be had.
+    """Return what `work` returns for the index; None if there is no usable index.
 
-    The index only saves time. A damaged one is begun anew; one that is locked, read-only or on a
-    full disk is done without.
+    The index only saves time. A damaged one is created anew; one that is locked, read-only or on a
+    full disk is not used.
     """
     file = paths.CACHE / "pictures.sqlite"
     for _ in range(2):

@@ -1,9 +1,7 @@
-"""Where the real data sets keep their pictures and labels (chapter 01).
+"""Readers of the published data sets (chapter 01).
 
-One reader for each, from the folder as it is downloaded to a list of files and words.
-
-A reader looks at no picture. Words are translated to classes by `class_index`, as those of any
-folder are.
+Each returns the files and words of one data set, from the folder as it is downloaded, and opens no
+picture. `words.vocabulary` translates words to classes, as for any folder.
 """
 
 from __future__ import annotations
@@ -26,27 +24,26 @@ from .images import SUFFIXES
 from .words import is_number, note, plain_word, some
 
 SPLITS = ("train", "val", "test")
-# SER30K numbers its classes from one and does not say what the numbers mean: this is what the
-# paper's authors assume
+# SER30K numbers its classes from one without naming them; the paper's authors assume this order.
 SER30K_CLASSES = ("surprise", "happy", "disgust", "fear", "sadness", "anger", "neutral")
 FI_CLASSES = (
     *("amusement", "anger", "awe", "contentment"),
     *("disgust", "excitement", "fear", "sadness"),
 )
 EMOTION6_CLASSES = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
-CLASS_FILE = "classes.txt"  # beside SER30K's folders: its classes in their order, one a line
-EMOTION6_TEST = 5  # one picture in so many is for the test: the data set has no split of its own
-# What a reader meets where a file does not hold what it should.
+CLASS_FILE = "classes.txt"  # beside SER30K's folders: its classes in their order, one per line
+EMOTION6_TEST = 5  # one picture in five is for the test: the data set has no split of its own
+# Errors that malformed files cause in a reader.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
 @dataclass
 class Listing:
-    """What a data set says of one split.
+    """Contents of one split, as the data set lists them.
 
-    Files (which may be missing) and their words (None: no label), in the order of its own list;
-    rows and files that were left out, by reason; notes are facts a reader should know. shares:
-    {word: number from 0 on} of each file, [] where the data set has one word a picture.
+    Files (which may be missing) and their words (None: no label) are in the order of its own list.
+    left_out: rows and files left out, by reason; notes: facts a reader should know. shares:
+    {word: number, 0 or more} of each file, [] if the data set has one word per picture.
     """
 
     files: list[Path]
@@ -58,10 +55,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set: where it is usually unpacked to, what lies there, its splits, and its reader.
+    """A data set: its usual folders, what they contain, its splits, and its reader.
 
-    A reader makes a `Listing` of a folder and a split. Of what is expected, a part in brackets may
-    be missing: "Annotations/[image-level/]train.json".
+    A reader returns a `Listing` for a folder and a split. In `expected`, a part in brackets may be
+    missing: "Annotations/[image-level/]train.json".
     """
 
     title: str
@@ -78,11 +75,11 @@ def listed(
     read: Callable[[Any], tuple[Sequence[str], str] | None],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """The listing of a split, from the rows of its list `path`.
+    """Return the listing of a split, from the rows of its list `path`.
 
-    `read` makes of a row the names its picture may have below `root` and its word, or None for a
-    row of another split. A row it cannot read is left out, counted and named by its number.
-    KCDPError if there is no other row.
+    `read` returns for a row the possible names of its picture below `root` and its word, or None
+    for a row of another split. A row that it cannot read is left out, counted and named by its
+    number. KCDPError if no row can be read.
     """
     options: list[list[str]] = []
     words: list[str | None] = []
@@ -110,17 +107,17 @@ def listed(
 
 
 def relative(name: Any) -> str:
-    """A listed file's name with plain slashes. Unusable if it is none."""
+    """Return a listed file's name with plain slashes; Unusable if it is none."""
     if not isinstance(name, str) or not name.strip():
         raise Unusable("has no file name")
-    native(name)  # a UnicodeEncodeError is a ValueError, and makes the row unusable
+    native(name)  # its UnicodeEncodeError is a ValueError, and makes the row unusable
     return posixpath.normpath(name.strip().replace("\\", "/")).lstrip("/")
 
 
 def locate(root: Path, options: Sequence[Sequence[str]]) -> list[Path]:
-    """The file of each row: the first of its possible names that is there.
+    """Return the file of each row: the first of its possible names that exists.
 
-    Where none is, one that differs in case or Unicode form, else the last name as it is written.
+    If none does, a file that differs in case or Unicode form, else the last name as written.
     """
     places = [[root / native(name) for name in names] for names in options]
     there = [next(filter(os.path.exists, some_places), None) for some_places in places]
@@ -134,7 +131,7 @@ def locate(root: Path, options: Sequence[Sequence[str]]) -> list[Path]:
 
 
 def place(root: Path, name: str) -> Path:
-    """`name` below `root`, in whatever case it is written there."""
+    """Return the path of `name` below `root`, whatever its case there."""
     for part in PurePath(name).parts:
         alike = []
         if not os.path.exists(root / part):
@@ -145,7 +142,7 @@ def place(root: Path, name: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; KCDPError if it is none."""
+    """Return the content of a JSON file; KCDPError if it is none."""
     text = read_text(path)
     try:
         return json.loads(text)
@@ -154,10 +151,10 @@ def read_json(path: Path) -> Any:
 
 
 def word_of(label: Any, names: dict[int, str]) -> str:
-    """A label's word: itself, or the name with that number. Unusable if there is none."""
+    """Return a label's word: itself, or the name with that number. Unusable if there is none."""
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
-    if label is None or label == "" or label != label:  # NaN is not itself
+    if label is None or label == "" or label != label:  # NaN != NaN
         raise Unusable("has no label")
     if isinstance(label, bool) or not isinstance(label, (int, float, str)):
         raise Unusable(f"has {json.dumps(label)} for a label")
@@ -171,7 +168,7 @@ def word_of(label: Any, names: dict[int, str]) -> str:
 
 
 def emoset(root: Path, split: str) -> Listing:
-    """EmoSet-118K: `<split>.json` of [label, id, image, annotation] or [label, image, annotation].
+    """Read EmoSet-118K: `<split>.json` of [label, id, image, annotation], or without the id.
 
     `info.json` numbers the classes, nested under "emotion" or not. KCDPError for broken files.
     """
@@ -191,10 +188,10 @@ def emoset(root: Path, split: str) -> Listing:
 
 
 def ser30k(root: Path, split: str) -> Listing:
-    """SER30K: `Annotations/<split>.json`, or `Annotations/image-level/<split>.json`.
+    """Read SER30K: `Annotations/image-level/<split>.json`, or `Annotations/<split>.json`.
 
     `anno` counts from 1. The order of the classes is `classes.txt`, else the file's `categories`,
-    else the one that is assumed. KCDPError if `classes.txt` is not an order of them.
+    else `SER30K_CLASSES`. KCDPError if `classes.txt` does not hold each class once.
     """
     path = next(
         filter(os.path.exists, places(root, f"Annotations/[image-level/]{split}.json")),
@@ -231,9 +228,9 @@ def ser30k(root: Path, split: str) -> Listing:
 
 
 def fi(root: Path, split: str) -> Listing:
-    """FI: `<split>.json` of [picture, number], with slashes of either kind.
+    """Read FI: `<split>.json` of [picture, number], with slashes of either kind.
 
-    The pictures lie in the root or under the split's name.
+    The pictures lie in the root or in a folder named after the split.
     """
     path, names = place(root, f"{split}.json"), dict(enumerate(FI_CLASSES))
 
@@ -247,7 +244,7 @@ def fi(root: Path, split: str) -> Listing:
 
 
 def emo8(root: Path, split: str) -> Listing:
-    """Emo8: `<split>/<class>/<file>`."""
+    """Read Emo8: `<split>/<class>/<file>`."""
     folder = place(root, split)
     tree = walk(folder)
     parents = [file.relative_to(folder).parts[:-1] for file in tree.files]
@@ -256,7 +253,7 @@ def emo8(root: Path, split: str) -> Listing:
 
 
 def emotionroi(root: Path, split: str) -> Listing:
-    """EmotionROI: `training_testing_split/{training,testing}.txt` of lines `<class>/<file>`.
+    """Read EmotionROI: `training_testing_split/{training,testing}.txt` of lines `<class>/<file>`.
 
     The pictures lie below `images`.
     """
@@ -275,13 +272,13 @@ def emotionroi(root: Path, split: str) -> Listing:
 
 
 def emotion6(root: Path, split: str) -> Listing:
-    """Emotion6: `ground_truth.txt`, tab-separated, with or without a header.
+    """Read Emotion6: `ground_truth.txt`, tab-separated, with or without a header.
 
-    Columns 3 to 8 (from 0) are probabilities of six emotions, and are kept as the shares; that of
-    "neutral", in column 9, is dropped. The likeliest is the label; of equals the first, and a note
-    names them.
+    Columns 3 to 8 (from 0) are probabilities of six emotions and become the shares; column 9,
+    "neutral", is dropped. The most probable emotion is the label; in a tie it is the first, and a
+    note names the picture.
 
-    It has no split of its own: by a hash of its name, one picture in five is for the test.
+    The data set has no split: a hash of the name puts one picture in five into the test.
     """
     path, tied = place(root, "ground_truth.txt"), []
     told: list[dict[str, float]] = []
@@ -347,15 +344,15 @@ REAL = {
 
 
 def places(root: Path, part: str) -> list[Path]:
-    """Where an expected part of a data set may lie: with what is in brackets, or without."""
+    """Return the possible paths of an expected part, with and without what is in brackets."""
     names = dict.fromkeys((part.replace("[", "").replace("]", ""), re.sub(r"\[.*?\]", "", part)))
     return [place(root, name) for name in names]
 
 
 def find_root(name: str, data_root: Path | None) -> Path:
-    """The data set's own folder: one of its usual names inside `data_root`, or `data_root` itself.
+    """Return the data set's folder: one of its usual names in `data_root`, or `data_root` itself.
 
-    KCDPError says what was expected, and what of it is not there.
+    KCDPError says what was expected and what is missing.
     """
     layout, own = REAL[name], paths.resolve(name)
     aside = f" (a folder of your own is written ./{name})" if os.path.isdir(own) else ""
@@ -366,7 +363,7 @@ def find_root(name: str, data_root: Path | None) -> Path:
         )
     names = dict.fromkeys((*layout.folders, name))
     below = [place(data_root, folder) for folder in names]
-    below += [place(folder, inner) for folder in below for inner in names]  # unpacked twice over
+    below += [place(folder, inner) for folder in below for inner in names]  # unpacked twice
     roots = {
         root: [part for part in layout.expected if not any(map(os.path.exists, places(root, part)))]
         for root in (*filter(os.path.isdir, below), data_root)
@@ -382,9 +379,9 @@ def find_root(name: str, data_root: Path | None) -> Path:
 
 
 def listing(name: str, split: str, data_root: Path | None) -> Listing:
-    """One split's files and words as the data set lists them.
+    """Return one split's files and words as the data set lists them.
 
-    KCDPError for a split that it has not, for a folder that does not hold it, and for lists that
+    KCDPError for an unknown split, for a folder that does not hold the data set, and for lists that
     are not of the published form.
     """
     layout = REAL[name]

@@ -1,6 +1,6 @@
-"""Words for emotions, as folders and lists of public data sets write them (chapter 01).
+"""Words for emotions in folders and lists of public data sets (chapter 01).
 
-Captions and prompts have words of their own: these are for labels alone.
+They are for labels only; captions and prompts use words of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from .. import world
 from ..errors import printable
 
-# EmoSet's eight emotions and the two classes of six that are unions of them, each with what else it
-# is called. A word of several rows is a class only where all of them are the same class.
+# EmoSet's eight emotions and the two of the six classes that are unions of them, each with its
+# synonyms. A word in several rows is a class only if all of them are the same class.
 WORDS = {
     "amusement": "amused amusing",
     "awe": "awed awestruck amazed amazement",
@@ -29,45 +29,45 @@ WORDS = {
     "surprise": "surprised suprise suprised astonished astonishment amazed amazement shock shocked",
     "happy": "happiness joy joyful joyous glad delight delighted cheerful cheerfulness",
 }
-# What data sets call pictures that have no emotion, or one that is no class here.
+# Labels of pictures without an emotion, or with one that is no class here.
 OTHERS = {
     *("neutral", "neutrality", "no emotion", "contempt", "contemptuous"),
     *("other", "others", "something else", "uncertain", "unknown", "unlabeled", "unlabelled"),
     *("none", "no face", "non face"),
 }
-NULLS = {"none", "null", "nan", "na", "n a"}  # how tables write that there is no label
-# KDEF's, JAFFE's and CREMA-D's codes. "sa" may be many things, so they count only together.
+NULLS = {"none", "null", "nan", "na", "n a"}  # how tables write a missing label
+# KDEF's, JAFFE's and CREMA-D's codes. "sa" alone is ambiguous, so they count only together.
 CODES = {
     **{"an": "anger", "ang": "anger", "di": "disgust", "dis": "disgust"},
     **{"af": "fear", "fe": "fear", "fea": "fear", "ha": "happy", "hap": "happy"},
     **{"sa": "sadness", "su": "surprise", "sur": "surprise", "ne": "neutral", "neu": "neutral"},
 }
-ENOUGH_CODES = 3  # of different meaning, for any of them to be believed
+ENOUGH_CODES = 3  # codes of different meaning, before any of them counts
 NO_CLASS, SEVERAL = -1, -2
 
 
 @lru_cache(100_000)
 def plain_word(text: str) -> str:
-    """A label without its dress: case, Unicode form, numbering ("01-Happy"), marks, double blanks.
+    """Return a label without case, Unicode form, numbering ("01-Happy"), marks and double spaces.
 
-    "" for what has no letter, such as a number.
+    "" for a text without a letter, such as a number.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
-    text = re.sub("[\u00ad\u200b-\u200f\u2060\ufeff]", "", text)  # marks that nobody sees
+    text = re.sub("[\u00ad\u200b-\u200f\u2060\ufeff]", "", text)  # invisible characters
     return re.sub(r"[\W_]+", " ", text).strip(" 0123456789")
 
 
 def is_number(text: str) -> bool:
-    """Is a label a number, whose meaning only its data set knows?"""
+    """Return whether a label is a number, whose meaning only its data set knows."""
     return not plain_word(text) and any(character.isdigit() for character in text)
 
 
 def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
-    """{plain word: class} in a taxonomy, "six" or "eight".
+    """Return {plain word: class} of a taxonomy, "six" or "eight".
 
     NO_CLASS (-1) for known words that are no class, SEVERAL (-2) for those that could be more than
-    one. `used` are the words of a data set: codes of two or three letters are known only where it
-    has several of them.
+    one. `used` are the words of a data set: codes of two or three letters count only if it has
+    several of them.
     """
     classes = world.TAXONOMIES[taxonomy]
     meanings: dict[str, set[str]] = {}
@@ -85,12 +85,12 @@ def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
 
 @cache
 def emotion_words(taxonomy: str) -> dict[str, int]:
-    """{plain word: class} of the words that are one class of a taxonomy."""
+    """Return {plain word: class} of the words that mean one class of a taxonomy."""
     return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
 
 def is_distribution(words: Collection[str]) -> bool:
-    """Do words, as columns of a list have them, name every class of some taxonomy?"""
+    """Return whether words, as names of columns, cover every class of some taxonomy."""
     indices = map(emotion_words, world.TAXONOMIES)
     return any(
         set(index.values()) == {index.get(word) for word in words} - {None} for index in indices
@@ -98,10 +98,10 @@ def is_distribution(words: Collection[str]) -> bool:
 
 
 def class_shares(numbers: Mapping[str, float], taxonomy: str) -> np.ndarray:
-    """Shares [C] of a taxonomy's classes, their sum 1, from {word: number from 0 on}.
+    """Return shares [C] of a taxonomy's classes, with sum 1, from {word: number, 0 or more}.
 
-    Words of one class are added up; those of no class, such as "neutral", are dropped, and the rest
-    is brought to the sum of 1. NaN where a class has no word, or nothing is left.
+    Words of one class are added up, words without a class, such as "neutral", are dropped, and the
+    rest is scaled to the sum of 1. NaN if a class has no word, or nothing is left.
     """
     index, sums = emotion_words(taxonomy), np.full(len(world.TAXONOMIES[taxonomy]), np.nan)
     for word, number in numbers.items():
@@ -112,12 +112,12 @@ def class_shares(numbers: Mapping[str, float], taxonomy: str) -> np.ndarray:
 
 
 def some(names: Iterable[object], most: int = 3) -> str:
-    """The first few of many names, for a sentence: "a, b, c and 4 more"."""
+    """Join the first few of many names, for a sentence: "a, b, c and 4 more"."""
     texts = list(map(str, names))
     more = [f"{len(texts) - most} more"] if len(texts) > most else []
     return " and ".join([", ".join(texts[:most]), *more])
 
 
 def note(what: str, names: Sequence[object], most: int = 3) -> list[str]:
-    """A note on what is counted, "pictures that ... (7): a, b, c and 4 more"; [] if nothing is."""
+    """Return a note with a count, "pictures that ... (7): a, b, c and 4 more"; [] for no names."""
     return [printable(f"{what} ({len(names)}): {some(names, most)}")] if names else []
