@@ -1,6 +1,6 @@
 """Unsupervised cross-domain visual emotion recognition by KCDP.
 
-Knowledge-aligned counterfactual-enhanced diffusion perception, chapter by chapter.
+KCDP is knowledge-aligned counterfactual-enhancement diffusion perception, chapter by chapter.
 """
 
 import importlib
@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 
 share()  # before torch is imported, where possible
 
-# tqdm's plea for ipywidgets would stay in every saved notebook.
+# tqdm's warning about ipywidgets would be saved in every notebook.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
@@ -26,7 +26,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str):
-    """Import on first use (PEP 562).
+    """Import a name on first use (PEP 562).
 
     Drawing pictures should not wait for torch, diffusers and open_clip.
     """
@@ -35,4 +35,4 @@ def __getattr__(name: str):
     home = importlib.import_module(_HOMES[name])
     return (
         home if name == "adapt" else getattr(home, name)
-    )  # the package kcdp_lib.adapt can itself be called
+    )  # the package kcdp_lib.adapt is callable

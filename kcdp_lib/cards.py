@@ -1,6 +1,6 @@
-"""The card of a run's model, in the Hugging Face hub's form (chapter "Cards").
+"""Card of a run's model, in the Hugging Face hub's form (chapter "Cards").
 
-Texts are Jinja templates, beside the code that fills them.
+The texts are Jinja templates beside the code that fills them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kcdp_lib.config import PRESETS, Config, of_hub
 from kcdp_lib.errors import printable
 from kcdp_lib.paths import PACKAGE
 
-LONGEST_NAME = 80  # letters of a user's name in a card
+LONGEST_NAME = 80  # characters of a user-given name in a card
 TAGS = ["emotion-recognition", "domain-adaptation", "stickers", "kcdp"]
 SHOWN = {
     "macro_f1": ("f1", "macro-F1"),
     "balanced_accuracy": ("balanced_accuracy", "balanced accuracy"),
     "accuracy": ("accuracy", "accuracy"),
-}  # of metrics.json: the hub's name, and ours
+}  # name in metrics.json: the hub's name, and ours
 PAPER = (
     "[Knowledge-Aligned Counterfactual-Enhancement Diffusion "
     "Perception](https://arxiv.org/abs/2505.19694) (CVPR 2025)"
@@ -36,9 +36,9 @@ NOT_FOR_PEOPLE = (
 
 
 def rendered(template: Path, data: CardData, **values: Any) -> str:
-    """A card: its fields as YAML between two rules, then the template's text with the values.
+    """Return a card: its fields as YAML front matter, then the template filled with the values.
 
-    The mark between them is where the book's page begins to include it.
+    The book's page includes the card from the mark between them onwards.
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True)
     environment.globals |= {"table": table, "PAPER": PAPER, "NOT_FOR_PEOPLE": NOT_FOR_PEOPLE}
@@ -47,23 +47,23 @@ def rendered(template: Path, data: CardData, **values: Any) -> str:
 
 
 def table(head: Sequence, rows: Sequence[Sequence]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join(
         "| " + " | ".join(map(str, row)) + " |" for row in [head, ("---",) * len(head), *rows]
     )
 
 
 def plain_markdown(text: str) -> str:
-    """Any text on one line of Markdown that shows it as it is, also within a table."""
+    """Return any text as one line of Markdown that shows it literally, also inside a table."""
     text = " ".join(printable(text).split())
     text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
     return re.sub(r"[]\\`*_{}\[<>#|~&$^]", r"\\\g<0>", text)
 
 
 def of_run(config: Config, found: dict, commit: str | None) -> str:
-    """The card of a run's saved model, from what metrics.json will hold (chapter 05).
+    """Return the card of a run's saved model, from the content of metrics.json (chapter 05).
 
-    Names of folders are cut to their last part: a card is made to be shown.
+    Paths of folders are cut to their last part, because a card is made to be shown.
     """
     source, target = map(printable, config.names)
     scores = found["target"].get("test")
@@ -90,7 +90,7 @@ def of_run(config: Config, found: dict, commit: str | None) -> str:
 
 
 def eval_results(target: str, scores: dict) -> list[EvalResult]:
-    """The scores on the target as the hub lists them."""
+    """Return the scores on the target in the hub's form."""
     return [
         EvalResult(
             *("image-classification", target, target, kind, round(scores[name], 6)),
@@ -102,7 +102,7 @@ def eval_results(target: str, scores: dict) -> list[EvalResult]:
 
 
 def score_rows(scores: dict) -> list[tuple[str, str, str]]:
-    """Name, value and 95% interval of the scores that a card shows."""
+    """Return name, value and 95% interval of the scores that a card shows."""
     rows = []
     for name, (_, ours) in SHOWN.items():
         low, high = scores[f"{name}_interval"]

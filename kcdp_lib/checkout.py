@@ -1,17 +1,17 @@
-"""The checkout that this code lies in."""
+"""Git commit of the checkout that this code lies in."""
 
 import subprocess
 
 from kcdp_lib.paths import PACKAGE
 
-# What numbers are computed by. Results and notebooks are written by runs and change without it.
+# Code that computes numbers. Results and notebooks are left out, because runs write them.
 CODE = ("kcdp_lib", "kcdp_book", "benchmarks", ":(exclude)*.md")
 
 
 def commit() -> str | None:
-    """The checkout's commit, with "+changes" where code differs from it.
+    """Return the checkout's commit, with "+changes" if its code differs from it.
 
-    None outside a checkout, also where some other one holds the installed package.
+    None outside a checkout, even if the package is installed inside some other one.
     """
     root = PACKAGE.parent
     if not (root / ".git").exists():

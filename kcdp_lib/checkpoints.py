@@ -1,6 +1,6 @@
-"""Checkpoints of a training: one safetensors file, tensors and numbers together, replaced whole.
+"""Checkpoints of a training, each one safetensors file with tensors and numbers together.
 
-A killed training finds the last checkpoint or the one before, never half of one.
+Each replaces the last as a whole: a killed training finds one or the other, never a part.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ State = dict[str, torch.Tensor]
 def save(
     path: Path, about: dict[str, str], optimizer: torch.optim.Optimizer, **states: State
 ) -> None:
-    """Write named states, the optimizer's, and `about`. OSError where the disk is full."""
+    """Write named states, the optimizer's, and `about`. Raises OSError if the disk is full."""
     for i, state in optimizer.state_dict()["state"].items():
         states[f"optimizer.{i}"] = state
     tensors = {
@@ -28,7 +28,7 @@ def save(
 
 
 def read(path: Path) -> tuple[dict[str, str], State]:
-    """What `save` wrote, `about` and all tensors, on the CPU; empty without a whole file."""
+    """Return `about` and all tensors of a checkpoint, on the CPU; empty without a whole file."""
     try:
         with safe_open(path, "pt") as file:
             return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[dict[str, str], State]:
 
 
 def part_of(tensors: State, part: str) -> State:
-    """The state that was saved under this name."""
+    """Return the state that was saved under this name."""
     start = f"{part}."
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
@@ -45,9 +45,9 @@ def part_of(tensors: State, part: str) -> State:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: State) -> None:
-    """Give an optimizer back what it remembered, laid out in memory as its parameters are.
+    """Restore an optimizer's state, laid out in memory as its parameters are.
 
-    A file knows no channels-last, and a fused step reads moments and weights number by number.
+    A file does not store channels-last, and a fused step reads moments and weights in memory order.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, State] = {}

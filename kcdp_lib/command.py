@@ -1,4 +1,4 @@
-"""How `python -m kcdp_lib...` ends: with a sentence and a status, never with a traceback."""
+"""How `python -m kcdp_lib...` ends on a user's mistake: with a sentence and an exit status."""
 
 import io
 import os
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from kcdp_lib.errors import KCDPError, printable
 
-INTERRUPTED = 130  # the status by which shells know Ctrl-C
+INTERRUPTED = 130  # exit status of shells after Ctrl-C
 
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Run a command inside: what its user can cause becomes a sentence and an exit status.
+    """Run a command inside: errors that its user can cause become a sentence and an exit status.
 
-    Other errors are faults of ours and keep their traceback.
+    Other errors are bugs and keep their traceback.
     """
     try:
-        # a console that cannot show a letter still gets the line
+        # a console that cannot show a character still gets the line
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
@@ -29,7 +29,7 @@ def command() -> Iterator[None]:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader, such as `head`, has gone
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

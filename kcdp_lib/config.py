@@ -1,10 +1,7 @@
-"""Everything a run can be told.
+"""Settings of a run: its preset, its recipe and its parameters.
 
-A preset (names and sizes of the models), a recipe (switches of the method) and the parameters of
-one run.
-
-A preset is nothing but names and numbers, a recipe nothing but switches: `tiny` and `sd15`, `paper`
-and `released` run through the same lines.
+A preset holds only names and sizes of the models, a recipe only switches of the method: `tiny` and
+`sd15`, `paper` and `released` run through the same code.
 """
 
 from __future__ import annotations
@@ -34,30 +31,30 @@ LONGEST_NAME = 120  # bytes of a run's folder, after "05_adapt-": file systems t
 
 
 def of_stage(*stages: str, model: bool = False, default: Any = MISSING) -> Any:
-    """A field and the stages that read it (`keys.STAGES`): their results are kept under its value.
+    """Return a field that records the stages reading it (`keys.STAGES`), whose keys hold its value.
 
-    model: the field names a model, which enters a key by its content. No stage: the field changes
+    model: the field names a model, whose content enters the key. Without a stage, the field changes
     no number.
     """
     return field(default=default, metadata={"stages": stages, "model": model})
 
 
 class Backbone(NamedTuple):
-    """What KADAP has to know of a UNet beside its own configuration (chapter "Full size").
+    """What KADAP needs to know of a UNet beside its own configuration (chapter "Full size").
 
     Module names are those of diffusers' UNet2DConditionModel. Channels, heads and the width H of
     the context are read from the UNet, the scale of the latents from the VAE.
     """
 
-    # the modules behind which the four maps are taken, finest first
+    # modules whose outputs are the four maps, finest first
     maps: tuple[str, str, str, str]
-    # the blocks whose cross-attention is appended to the second and to the third map
+    # blocks whose cross-attention is appended to the second and to the third map
     grids: tuple[tuple[str, ...], tuple[str, ...]]
-    # folders of the pipeline; the tokens of several text encoders are put side by side
+    # folders of the pipeline; tokens of several text encoders are concatenated along H
     text_encoders: tuple[str, ...] = ("text_encoder",)
-    # which of the text encoder's hidden states are the tokens; None: the last, normalised
+    # index of the hidden state that gives the tokens; None: the last one, normalised
     text_layer: int | None = None
-    # is the UNet also told the whole text, as the last encoder pools it, and the picture's size
+    # whether the UNet also reads the pooled text of the last encoder, and the picture's size
     pooled_text: bool = False
 
 
@@ -74,8 +71,8 @@ BACKBONES = {
     ),
     # Stable Diffusion XL: three levels, the finest without attention. The fourth map is the middle
     # block's, so that v keeps its 4 F numbers and the pyramid starts from the deepest features, as
-    # with the others. It shares the grid of the third; the first convolution's features, the other
-    # choice, have met neither text nor context.
+    # with the others. It shares the grid of the third. The alternative was the first convolution,
+    # whose features contain neither text nor context.
     "sdxl": Backbone(
         maps=(
             "up_blocks.2.resnets.2",
@@ -93,10 +90,10 @@ BACKBONES = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Where the frozen models lie and how large everything is (chapters 02 and 03).
+    """Locations and sizes of the frozen models, and what depends on size (chapters 02 and 03).
 
     `sd15` takes F and the experts' width from the released code. LoRA's rank, batches, epochs and
-    rates are ours: we do not know the paper's.
+    rates are ours, because we do not know the paper's.
     """
 
     name: str = of_stage()
@@ -104,15 +101,15 @@ class Preset:
     diffusion: str = of_stage("latents", "tokens", "maps", "training", model=True)
     # open_clip: "local-dir:FOLDER" or an architecture's name
     vlm: str = of_stage("captions", model=True)
-    # the weights where `vlm` is an architecture's name: a folder, or a hub id at a commit
+    # the weights if `vlm` is an architecture's name: a folder, or a hub id at a commit
     vlm_pretrained: str | None = of_stage("captions", model=True)
-    # an InstructBLIP that writes the captions (a folder, or a hub id at a commit); None: `vlm` does
+    # an InstructBLIP that captions (a folder, or a hub id at a commit); None: `vlm` captions
     writer: str | None = of_stage("captions", model=True)
-    # of captions into triplets: "rules", or a spaCy model
+    # parser of captions into triplets: "rules", or a spaCy model
     parser: str = of_stage("tokens")
     # diffusers' variant of the stored weights ("fp16"); None: the plain files
     variant: str | None = of_stage("latents", "tokens", "maps", "training")
-    # pixels, side of the square that the VAE sees
+    # side in pixels of the square that the VAE encodes
     image_size: int = of_stage("captions", "latents")
     # pictures of each domain in one optimizer step
     batch_size: int = of_stage("training")
@@ -123,9 +120,9 @@ class Preset:
     # hidden width of one expert
     expert_channels: int = of_stage("training")
     lora_rank: int = of_stage("training")
-    # peak, of all that is trained
+    # peak rate of everything that is trained
     learning_rate: float = of_stage("training")
-    # where in the UNet the maps are, and what it is told
+    # where the UNet's maps are, and what conditions it
     backbone: Backbone = of_stage("tokens", "maps", "training", default=BACKBONES["sd"])
 
 
@@ -163,14 +160,14 @@ PRESETS = {
         learning_rate=1e-4,
     ),
 }
-# captions as in the paper: free English, which the rules read badly (`benchmarks/triplets.py`)
+# captions as in the paper: free English, which the rules parse badly (`benchmarks/triplets.py`)
 PRESETS["sd15-instructblip"] = replace(
     PRESETS["sd15"],
     name="sd15-instructblip",
     writer="Salesforce/instructblip-flan-t5-xl@bf9bd58cb3bb06e88c03b80f9cc346b90094bc6d",
     parser="en_core_web_sm",
 )
-# other backbones; the pictures have the size that each was trained on
+# other backbones, each with pictures of the size that it was trained on
 PRESETS["sd21"] = replace(
     PRESETS["sd15"],
     name="sd21",
@@ -186,8 +183,8 @@ PRESETS["sdxl"] = replace(
     batch_size=4,
     backbone=BACKBONES["sdxl"],
 )
-# of a repository, what the loaders read, as options of `hf download`: most hold the same weights
-# several times over, Stable Diffusion's more than forty gigabytes
+# options of `hf download` for the files that the loaders read: most repositories hold the same
+# weights several times over, Stable Diffusion's more than forty gigabytes
 FILES = {
     "diffusion": (
         '--include "*/config.json" --include "*/*.fp16.safetensors" --include "tokenizer*/*" '
@@ -199,15 +196,15 @@ FILES = {
 
 
 def of_hub(preset: Preset) -> dict[str, tuple[str, str]]:
-    """{field of the preset: (hub id, commit)} of the models that it takes from the hub."""
+    """Return {field of the preset: (hub id, commit)} of the models that come from the hub."""
     named = {part: at_revision(getattr(preset, part) or "") for part in FILES}
     return {part: (hub, commit) for part, (hub, commit) in named.items() if commit}
 
 
 def in_folder(preset: Preset, models: str | Path | None) -> Preset:
-    """The preset with the hub's models replaced by folders below `models`, each under its hub id.
+    """Return the preset with its hub models replaced by folders below `models`, named by hub id.
 
-    What `hf download ORG/NAME --local-dir MODELS/ORG/NAME` leaves. None: the preset itself.
+    `hf download ORG/NAME --local-dir MODELS/ORG/NAME` makes them. None: the preset itself.
     """
     if models is None:
         return preset
@@ -218,9 +215,9 @@ def in_folder(preset: Preset, models: str | Path | None) -> Preset:
 
 
 def how_to_get(name: str) -> str:
-    """What to do where the weights called `name` are missing, a folder or a hub id at its commit.
+    """Return how to get the missing weights `name`, a folder or a hub id at its commit.
 
-    Half a sentence, with the command.
+    This is half a sentence, with the command.
     """
     folder = Path(name.removeprefix("local-dir:"))
     if folder.is_relative_to(TINY):
@@ -234,7 +231,7 @@ def how_to_get(name: str) -> str:
         for part, (hub, commit) in of_hub(preset).items()
     }
     (hub, commit), where = at_revision(name), ""
-    if not commit:  # one of `in_folder` has the hub id at its end
+    if not commit:  # a folder from `in_folder` ends in the hub id
         hub, where = "/".join(folder.parts[-2:]), f" --local-dir {shlex.quote(str(folder))}"
         commit, _ = known.get(hub, (None, ""))
     if commit:
@@ -247,14 +244,14 @@ def how_to_get(name: str) -> str:
 
 
 def switch_values() -> dict[str, tuple]:
-    """Every switch of a recipe, and the values that its type allows."""
+    """Return every switch of a recipe with the values that its type allows."""
     types = get_type_hints(Recipe)
     names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
     return {name: _values(types[name]) for name in names}
 
 
 def _values(kind: Any) -> tuple:
-    """The values of a type that has few: a bool, a Literal, or one of these with None."""
+    """Return the values of a type that has few: a bool, a Literal, or one of these with None."""
     if kind is bool:
         return True, False
     if get_origin(kind) is Literal:
@@ -273,84 +270,84 @@ class Recipe:
     The chapter "Paper, released code and this book" measures each.
     """
 
-    # as the user wrote it, see `read_recipe`
+    # as the user wrote it (`read_recipe`)
     name: str = of_stage()
-    # [-1, 1], the VAE's own (ours) | ImageNet's mean and deviation, applied twice
+    # [-1, 1], the VAE's own range (ours) | ImageNet's mean and deviation, applied twice
     image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
     # multiply latents by the VAE's scaling factor (ours)
     latent_scaling: bool = of_stage("latents")
-    # adapters on attn2, the UNet frozen (figure) | on all attention, feed-forward layers and the
-    # residual blocks' convolutions | the whole UNet | none of it: maps computed once
+    # LoRA on attn2, the UNet frozen (figure) | LoRA on all attention, feed-forward layers and the
+    # residual blocks' convolutions | the whole UNet | nothing of it: maps computed once
     trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training")
-    # do the cross-attention maps carry gradient (ours)
+    # whether the cross-attention maps carry gradient (ours)
     attention_gradient: bool = of_stage("training")
-    # does the predictor see k as well as v (figure)
+    # whether the predictor reads k as well as v (figure)
     knowledge_in_moe: bool = of_stage("training")
-    # the two chosen gate values sum to one (ours)
+    # whether the two chosen gate values sum to one (ours)
     gate_renormalised: bool = of_stage("training")
-    # experts get equal shares (ours) | standard deviation of rank sums
+    # equal load of the experts (ours) | standard deviation of rank sums
     balance: Literal["load", "rank_std"] = of_stage("training")
     # how often the source cross-entropy enters the sum (figure: once)
     source_loss_count: Literal[1, 2] = of_stage("training")
-    # alone, mask-aware mean, padding hidden everywhere (ours) | without spaces, summed, padding
-    # is text like any other
+    # with spaces, mask-aware mean, padding hidden everywhere (ours) | without spaces, summed,
+    # padding treated as text
     triplet_text: Literal["spaced", "glued"] = of_stage("tokens")
-    # is padding hidden from CLIEA's attention and mean (ours)
+    # whether padding is hidden from CLIEA's attention and mean (ours)
     cliea_masked: bool = of_stage("training")
-    # CLIEA begins at random | with the answer of the text encoder asked directly (ours)
+    # CLIEA starts at random | at the text encoder's zero-shot prediction (ours)
     cliea_start: Literal["random", "text_encoder"] = of_stage("training")
-    # is what experts and CLIEA read standardised, each domain by its own averages (ours)
+    # whether v and the experts' part of k are standardised, by each domain's averages (ours)
     domain_norm: bool = of_stage("training")
     # warm-up, then confident and class-balanced (ours) | argmax from the first step |
-    # curriculum with estimated class shares, see `PseudoLabeller`
+    # curriculum with estimated class shares (`PseudoLabeller`)
     pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage("training")
     # warm-up to the preset's rate, then cosine by step (ours) | 1e-5 throughout
     learning_rate: Literal["cosine", "constant"] = of_stage("training")
     # shuffle all pictures (ours) | stored order, first half only
     shuffled: bool = of_stage("training")
 
-    # Beyond the paper, in "best" alone (the chapter "A fair comparison"):
-    # are the VLM's embeddings of picture and caption part of what is seen, beside v
+    # Beyond the paper, only in "best" (chapter "A fair comparison"):
+    # whether v also holds the VLM's embeddings of picture and caption
     embeddings: bool = of_stage("training", default=False)
-    # who labels the target: CLIEA's similarities (figure) | all of `KCDP.answer` | the experts |
-    # the VLM asked directly
+    # what labels the target: CLIEA's similarities (figure) | all of `KCDP.answer` | the experts |
+    # the VLM, zero-shot
     labelled_by: Literal["similarities", "answer", "experts", "vlm"] = of_stage(
         "training", default="similarities"
     )
-    # of a source whose pictures have shares of the classes: the class alone | the shares
+    # if the source's pictures have class shares, train on: the class alone | the shares
     labels: Literal["hard", "soft"] = of_stage("training", default="hard")
 
-    # What can be taken away or exchanged, and is nobody's recipe (the same chapter measures it):
+    # Ablations, part of no recipe (the same chapter measures them):
     # caption and triplets (figure) | one of them | nothing | the knowledge of another picture
     knowledge: Literal["both", "caption", "triplets", "none", "another"] = of_stage(
         "tokens", default="both"
     )
-    # does a CoCa's caption begin with the feelings that it sees: the authors ask their VLM for the
+    # whether a CoCa's caption begins with words for feelings: the authors ask their VLM for the
     # emotional meaning
     feelings: bool = of_stage("tokens", default=True)
-    # the pre-trained UNet (figure) | without its attention maps | with random weights | no map
+    # the pre-trained UNet (figure) | without its attention maps | with random weights | no maps
     eye: Literal["diffusion", "no_attention", "untrained", "blind"] = of_stage(
         "maps", "training", default="diffusion"
     )
-    # t at which the UNet looks (1: released); at later ones the latents get their noise
+    # timestep t of the UNet's pass (1: released); at later ones the latents are noised
     timestep: Literal[1, 50, 250, 500] = of_stage("maps", "training", default=1)
     # None: the preset's
     lora_rank: Literal[1, 2, 32] | None = of_stage("training", default=None)
     # what L_ccl compares a picture with: its knowledge under each prompt (figure) | the prompts
-    # alone, from a random start | nothing: there is no L_ccl
+    # alone, from a random start | nothing, without L_ccl
     alignment: Literal["counterfactual", "prompts", "none"] = of_stage(
         "training", default="counterfactual"
     )
 
     def __post_init__(self) -> None:
-        """KCDPError for a value that a switch does not have: none may fall into an `else`."""
+        """Raise KCDPError for a value that a switch does not have: none may fall into an `else`."""
         for name, values in switch_values().items():
             if getattr(self, name) not in values:
                 raise KCDPError(_not_known(name, getattr(self, name), values))
 
     @property
     def looks_once(self) -> bool:
-        """Is nothing trained before the four maps, so that they are computed once a picture?"""
+        """Whether nothing before the four maps is trained, so that they are computed only once."""
         return self.trained == "heads" and self.eye != "blind"
 
 
@@ -398,12 +395,12 @@ RECIPES["best"] = replace(
     name="best",
     embeddings=True,
     labelled_by="answer",
-    labels="soft",  # not chosen by it: its pictures have no shares, and nothing changes there
+    labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
 )
 
 
 def _differing(one: str, other: str) -> tuple[str, ...]:
-    """The switches in which two recipes differ."""
+    """Return the switches in which two recipes differ."""
     return tuple(
         name
         for name in switch_values()
@@ -416,11 +413,10 @@ BEYOND = _differing("paper", "best")
 
 
 def read_recipe(text: str) -> Recipe:
-    """A recipe by name, with single switches set otherwise where wanted.
+    """Return a recipe by name, with single switches changed if given.
 
-    "paper", or "paper, balance=rank_std, shuffled=False".
-
-    Raises KCDPError naming what is not known and what it may be.
+    Such as "paper", or "paper, balance=rank_std, shuffled=False". Raises KCDPError that names what
+    is not known and what is allowed.
     """
     name, *changes = (part.strip() for part in str(text).split(","))
     _one_of("recipe", name, RECIPES)
@@ -440,7 +436,7 @@ def read_recipe(text: str) -> Recipe:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number of any kind (NumPy's, 3.0) as an int; everything else as it is."""
+    """Convert a whole number of any kind (NumPy's, 3.0) to int; return anything else as it is."""
     if isinstance(value, bool | np.bool_ | str):
         return value
     try:
@@ -450,7 +446,7 @@ def _whole(value: Any) -> Any:
 
 
 def _place(value: Any) -> str:
-    """A path as a text; a name alone becomes "./name", since a `Path` is never a domain's name."""
+    """Return a path as text; a bare `Path` becomes "./name", because it never names a domain."""
     if isinstance(value, os.PathLike) and isinstance(value := os.fspath(value), str):
         value = os.path.join(os.curdir, value) if os.path.basename(value) == value else value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -458,7 +454,7 @@ def _place(value: Any) -> str:
     return str(value)
 
 
-# What a parameter may be, and how a sentence calls it.
+# Types of the parameters, each with its description in error messages.
 Seed = Annotated[
     int,
     BeforeValidator(_whole),
@@ -493,33 +489,32 @@ Device = Annotated[str, BeforeValidator(str), "a device"]  # torch.device, too
 class Config:
     """Parameters of one run, the same ones as in the tagged cell of `05_adapt.ipynb`.
 
-    A value of a wrong kind is refused at once, by a KCDPError of one sentence. `check()` before
-    use: it looks at what is there.
+    A value of a wrong kind raises a KCDPError of one sentence at once. Call `check()` before use:
+    it checks that names, folders and the device exist.
     """
 
-    # a domain by name, or a folder of pictures; pictures enter a key by their content
+    # a domain's name, or a folder of pictures; pictures enter a key by their content
     source: Domain = of_stage(default="photos")
     target: Domain = of_stage(default="stickers")
-    # "da": unlabelled target pictures are seen in training | "uc": universal cross-domain, without
+    # "da": training sees unlabelled target pictures | "uc": universal cross-domain, source only
     setting: Literal["da", "uc"] = of_stage(default="da")
     preset: Text = of_stage(default="tiny")
-    # or "released" or "best", or one of them with switches set: "paper, balance=rank_std"
+    # "paper", "released" or "best", also with switches set: "paper, balance=rank_std"
     recipe: Text = of_stage(default="paper")
-    # "eight": EmoSet's
+    # "six": the paper's classes | "eight": EmoSet's
     taxonomy: Literal["six", "eight"] = of_stage("training", default="six")
-    # of the built-in world, "style_gap=0.5, spurious=1"; those not named stay at their defaults
+    # of the built-in world, "style_gap=0.5, spurious=1"; the others keep their defaults
     dials: Text = of_stage(default="")
     seed: Seed = of_stage("training", default=0)
     # None: the preset's
     epochs: Count | None = of_stage("training", default=None)
-    # of the networks, "no" is float32; None: bf16 on a GPU that has it, else float32
+    # of the networks, "no" is float32; None: bf16 on a GPU that supports it, else float32
     precision: Precision | None = of_stage("training", default=None)
-    # pieces in which a process takes its share of a batch: more need less memory
+    # pieces into which a process splits its share of a batch: more need less memory
     accumulation: Count = of_stage("training", default=1)
-    # both domains in one pass of the UNet: less time on a GPU that a batch does not fill, more
-    # memory
+    # both domains in one pass of the UNet: faster on a GPU that a batch does not fill, more memory
     one_pass: Switch = of_stage(default=False)
-    # compute the UNet's activations twice in place of keeping them: less memory, more time
+    # recompute the UNet's activations instead of keeping them: less memory, more time
     checkpointing: Switch = of_stage(default=False)
     # folder of downloaded data sets
     data_root: Folder | None = of_stage(default=None)
@@ -531,9 +526,9 @@ class Config:
     device: Device | None = of_stage(default=None)
 
     def __post_init__(self):
-        """Bring every value into its plain form: a str, int, bool or None.
+        """Convert every value to its plain form: a str, int, bool or None.
 
-        KCDPError for one that has none.
+        Raises KCDPError for a value of a wrong kind.
         """
         for name, (kind, adapter) in _kinds().items():
             value = getattr(self, name)
@@ -545,9 +540,9 @@ class Config:
     def check(self) -> Config:
         """Return self, or raise a KCDPError that names the parameter and what it may be.
 
-        Looks whether names are known, folders are there and the device can be used (chapter 05).
+        Checks that names are known, folders exist and the device can be used (chapter 05).
         """
-        self.__post_init__()  # a value may have been set since
+        self.__post_init__()  # a value may have been set since creation
         _one_of("preset", self.preset, PRESETS)
         read_recipe(self.recipe)
         read_dials(self.dials)
@@ -565,17 +560,17 @@ class Config:
 
     @property
     def sizes(self) -> Preset:
-        """The preset itself, its models below `models` where that is given."""
+        """The preset itself, with its models below `models` if that is given."""
         return in_folder(PRESETS[self.preset], self.models)
 
     @property
     def switches(self) -> Recipe:
-        """The recipe itself; KCDPError if its text cannot be read."""
+        """The recipe itself; raises KCDPError if its text cannot be read."""
         return read_recipe(self.recipe)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in their order."""
+        """The names of the classes, in order."""
         return TAXONOMIES[self.taxonomy]
 
     @property
@@ -591,10 +586,10 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        """Where the run writes.
+        """Folder that the run writes to.
 
-        `out_dir`, or a folder of runs/ named by the target and by what else is not at its default.
-        A name too long for a file system is cut, and ends in its hash.
+        `out_dir`, or a folder of runs/ named by the target and by other parameters not at their
+        defaults. A name too long for a file system is cut, and ends in its hash.
         """
         if self.out_dir is not None:
             return resolve(self.out_dir)
@@ -609,12 +604,12 @@ class Config:
         return resolve(f"runs/05_adapt-{_cut('-'.join(parts))}")
 
     def as_dict(self) -> dict:
-        """Plain values, in the order of the parameters."""
+        """Return plain values, in the order of the parameters."""
         return asdict(self)
 
 
 def _cut(name: str) -> str:
-    """A name no longer than `LONGEST_NAME`: what is longer ends in a hash of the whole."""
+    """Cut a name to `LONGEST_NAME` bytes; what is longer ends in a hash of the whole."""
     encoded = os.fsencode(name)
     if len(encoded) <= LONGEST_NAME:
         return name
@@ -622,7 +617,7 @@ def _cut(name: str) -> str:
 
 
 def with_parameters(config: Config, parameters: Mapping[str, Any], where: str = "") -> Config:
-    """The Config with some parameters set; KCDPError for a name that is none.
+    """Return the config with some parameters set; raises KCDPError for an unknown name.
 
     where: half a sentence on where the names were found, such as " in run.yaml".
     """
@@ -638,10 +633,10 @@ def with_parameters(config: Config, parameters: Mapping[str, Any], where: str = 
 
 
 def pick_device(name: str | None = None) -> str:
-    """The device a run uses, as torch writes it.
+    """Return the device that a run uses, as torch writes it.
 
-    The one asked for (not checked here), under `accelerate launch` the process's own, else "cuda"
-    if present, else "cpu".
+    Under `accelerate launch` this is the process's own, else the given one (not checked here), else
+    "cuda" if present, else "cpu".
     """
     import torch
 
@@ -649,15 +644,15 @@ def pick_device(name: str | None = None) -> str:
         from accelerate import PartialState
 
         on_cpu = name == "cpu" or not torch.cuda.is_available()
-        # one of them may caption for hours while the others wait
+        # one process may caption for hours while the others wait
         return str(PartialState(cpu=on_cpu, timeout=timedelta(days=2)).device)
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_precision(name: str | None, device: str) -> str:
-    """The precision asked for ("no", "bf16" or "fp16"), else "bf16" on a GPU that computes in it.
+    """Return the given precision ("no", "bf16", "fp16"), else "bf16" on a GPU that supports it.
 
-    On a CPU it gains little at the miniature's size.
+    Otherwise "no": on a CPU, bf16 gains little at the miniature's size.
     """
     import torch
 
@@ -669,24 +664,24 @@ def pick_precision(name: str | None, device: str) -> str:
 
 @cache
 def _kinds() -> dict[str, tuple[Any, TypeAdapter]]:
-    """What each parameter may be, by its name: the annotation, and what holds a value to it."""
+    """Return each parameter's annotation and the adapter that validates its values, by name."""
     kinds = get_type_hints(Config, include_extras=True)
     return {name: (kind, TypeAdapter(kind)) for name, kind in kinds.items()}
 
 
 def takes_text(name: str) -> bool:
-    """Is a parameter a text, of whatever kind, and no number or switch?"""
+    """Return whether a parameter is a text of any kind, not a number or switch."""
     return name in _kinds() and _parts(_kinds()[name][0])[0] not in (int, bool)
 
 
 def _parts(kind: Any) -> tuple:
-    """What an annotation is made of, apart from a None that it allows."""
+    """Return the parts of an annotation, apart from a None that it allows."""
     optional = type(None) in get_args(kind)
     return get_args(get_args(kind)[0] if optional else kind)
 
 
 def _refusal(name: str, value: Any, kind: Any) -> str:
-    """A sentence about a value that is not of its kind."""
+    """Return a sentence about a value of a wrong kind."""
     if known := [one for one in _values(kind) if one is not None]:
         return _not_known(name, value, known)
     base, *_, expected = _parts(kind)
@@ -700,29 +695,29 @@ def _refusal(name: str, value: Any, kind: Any) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """A value as Python writes it, short enough to be quoted in a sentence."""
+    """Return a value as Python writes it, short enough to be quoted in a sentence."""
     written = repr(value).replace("\n", " ")
     return written if len(written) <= 100 else f"{written[:96]} ..."
 
 
 def _one_of(parameter: str, value: Any, known: Collection) -> None:
-    """KCDPError where a word is not among those that are known."""
+    """Raise KCDPError if a word is not among the known ones."""
     if not isinstance(value, str) or value not in tuple(known):
         raise KCDPError(_not_known(parameter, value, known))
 
 
 def _not_known(parameter: str, value: Any, known: Collection) -> str:
-    """A sentence about a word that is not known, with the one that was probably meant."""
+    """Return a sentence about an unknown word, with the one that was probably meant."""
     choice = ", ".join(map(str, known))
     meant = f", perhaps {near!r} was meant" if (near := nearest(value, known)) else ""
     return f"{parameter}={_quoted(value)} is not known{meant}; choose one of {choice}."
 
 
-ALIKE = 0.6  # of `SequenceMatcher`'s ratio, from which on one word may be meant by another
+ALIKE = 0.6  # `SequenceMatcher` ratio from which one word may stand for another
 
 
 def nearest(value: Any, known: Collection) -> str | None:
-    """The known word that was probably meant: of equally close ones the first; None if none is."""
+    """Return the known word that was probably meant, the first of equally close ones, or None."""
     words = {str(word).casefold(): str(word) for word in known}
     given = str(value).strip().casefold()
     likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words}
@@ -731,7 +726,7 @@ def nearest(value: Any, known: Collection) -> str | None:
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:
-    """KCDPError where a folder is named that is not there."""
+    """Raise KCDPError if a folder is given that does not exist."""
     if value is not None and not os.path.isdir(resolve(value)):
         raise KCDPError(
             f"{parameter}={_quoted(value)} is not a folder; give the folder that holds the "
@@ -740,8 +735,8 @@ def _folder(parameter: str, value: str | None, holds: str) -> None:
 
 
 def _domain(parameter: str, value: str, data_root: str | None) -> None:
-    """KCDPError where a name is neither a domain's nor that of a folder that is there."""
-    # here, because the data sets need torch and a Config should not
+    """Raise KCDPError if a name is neither a domain nor an existing folder."""
+    # imported here because the data sets need torch, and a Config should not
     from kcdp_lib.datasets import DOMAINS
     from kcdp_lib.datasets.layouts import REAL, find_root
 
@@ -760,7 +755,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
 
 
 def check_device(name: str) -> None:
-    """KCDPError where a device, as torch writes it, cannot be used on this machine."""
+    """Raise KCDPError if a device, as torch writes it, cannot be used on this machine."""
     import torch
 
     try:

@@ -1,9 +1,9 @@
-"""CLIEA: counterfactual-enhanced language-image emotional alignment (chapter 04).
+"""CLIEA, counterfactual-enhanced language-image emotional alignment, and its pseudo-labels.
 
-And the pseudo-labels it gives. Causal graph of the paper (method chapter, eq-graph): X -> K -> E ->
-Y, P -> E, X -> V -> Y. The knowledge K of a picture is read once under the prompt P of every
-emotion; the prompt of the true emotion is the factual one, the others are interventions P*.
-Contrastive learning tells them apart.
+See chapter 04. Causal graph of the paper (method chapter, eq-graph): X -> K -> E -> Y, P -> E,
+X -> V -> Y. The knowledge K of a picture is read once under the prompt P of every emotion; the
+prompt of the true emotion is the factual one, the others are interventions P*. Contrastive learning
+tells them apart.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from kcdp_lib.tokens import attention_mask, caption_end, last_token, masked_mean
 PROMPT = "A {} photo of"
 TEMPERATURE = 0.07
 HEADS = 8
-# No class is believed to be rarer, in either domain.
+# Smallest class share assumed in either domain.
 LEAST = 0.02
 
 
 def prompts(classes: Sequence[str]) -> list[str]:
-    """The emotion prompts P of the causal graph, one for each class.
+    """Return the emotion prompts P of the causal graph, one for each class.
 
     Method chapter, eq-graph; paper, section CLIEA.
     """
@@ -34,10 +34,10 @@ def prompts(classes: Sequence[str]) -> list[str]:
 
 
 class CLIEA(nn.Module):
-    """Compares a picture with the six counterfactual readings of its own knowledge.
+    """Similarity of a picture to its own knowledge, read under the prompt of each class.
 
-    Method chapter, eq-cliea; paper, section CLIEA. visual_width: numbers in v (4 F); text_width: H
-    of the text encoder, a multiple of the 8 heads.
+    Method chapter, eq-cliea; paper, section CLIEA. visual_width: numbers in v (4 F, with the VLM's
+    embeddings 4 F + 4 D); text_width: H of the text encoder, a multiple of the 8 heads.
     """
 
     def __init__(self, visual_width: int, text_width: int, recipe: Recipe):
@@ -49,10 +49,10 @@ class CLIEA(nn.Module):
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
-        # Prompts alone are to say nothing of a picture's knowledge.
+        # With prompts alone, the picture's knowledge must not enter.
         self.knows = recipe.cliea_start == "text_encoder" and recipe.alignment != "prompts"
         if self.knows:
-            # What is learnt is added to what the text encoder knows, and at first is nothing.
+            # What is learnt is added to what the text encoder knows, and starts at zero.
             nn.init.zeros_(self.out_proj.weight)
             nn.init.zeros_(self.align.weight)
             nn.init.zeros_(self.align.bias)
@@ -65,19 +65,19 @@ class CLIEA(nn.Module):
         prompt_mask: torch.Tensor,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The texts s [B, C, H] of eq-cliea (method chapter).
+        """Return the texts s [B, C, H] of eq-cliea (method chapter).
 
-        For each class c, self-attention over [prompt_c ; k] and then the mean over tokens. tokens
-        [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
-        prompt_mask [C, L]; used as in `Batch`. Prompt and knowledge are projected once each and
-        only then paired, and the mean is taken before the (linear) output projection: the same
+        For each class c, this is self-attention over [prompt_c ; k] and then the mean over tokens.
+        tokens [B, T, H] with bool mask [B, T] (True = a real token); prompt_tokens [C, L, H] with
+        prompt_mask [C, L]; used as in `Batch`. Prompt and knowledge are projected once each before
+        they are paired, and the mean is taken before the (linear) output projection: the same
         numbers for a sixth of the work.
         """
         if not self.recipe.cliea_masked:
             mask, prompt_mask = torch.ones_like(mask), torch.ones_like(prompt_mask)
             used = None
         if self.recipe.alignment == "prompts":
-            # Without the knowledge: the same six texts for every picture.
+            # Without the knowledge, every picture has the same texts.
             used = torch.arange(0, device=mask.device)
         used = used_positions(mask) if used is None else used
         prompt_used = used_positions(prompt_mask)
@@ -112,11 +112,11 @@ class CLIEA(nn.Module):
         prompt_mask: torch.Tensor,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Cosines [B, C] of the picture's v [B, 4 F] and its counterfactual texts.
+        """Return the cosines [B, C] of the picture's v [B, 4 F] and its counterfactual texts.
 
-        Before the division by the temperature. The second half of eq-cliea; tokens, masks,
+        This is the second half of eq-cliea, before the division by the temperature; tokens, masks,
         prompts and used as in `read`. A recipe that starts from the text encoder adds the end
-        tokens of caption and prompts, and so begins with the answer of `ask_directly`.
+        tokens of caption and prompts, and so starts at the similarities of `ask_directly`.
         """
         texts = self.read(tokens, mask, prompt_tokens, prompt_mask, used)
         seen = self.align(v)
@@ -132,18 +132,18 @@ def ask_directly(
     prompt_tokens: torch.Tensor,
     prompt_mask: torch.Tensor,
 ) -> torch.Tensor:
-    """Cosines [B, C] of the end tokens of captions and prompts: what the text encoder knows.
+    """Return the cosines [B, C] of the end tokens of captions and prompts, zero-shot.
 
-    Without any training. tokens [B, 2 L, H] with bool mask [B, 2 L]; prompt_tokens [C, L, H] with
-    prompt_mask [C, L]. A baseline of chapter 05, and where CLIEA may start (chapter 04). Where the
-    recipe takes padding for text, the last position stands in for the caption's end token.
+    They are a baseline of chapter 05, and where CLIEA may start (chapter 04). tokens [B, 2 L, H]
+    with bool mask [B, 2 L]; prompt_tokens [C, L, H] with prompt_mask [C, L]. If the recipe treats
+    padding as text, the last position replaces the caption's end token.
     """
     prompted = last_token(prompt_tokens, prompt_mask)
     return F.cosine_similarity(caption_end(tokens, mask)[:, None], prompted, dim=-1)
 
 
 def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """L_ccl of eq-ccl: cross-entropy over the counterfactual texts (method chapter).
+    """Return L_ccl of eq-ccl, cross-entropy over the counterfactual texts (method chapter).
 
     The temperature is 0.07. similarities [B, C] (cosines), int64 labels [B] or shares [B, C] ->
     mean loss [] in nats.
@@ -152,33 +152,33 @@ def counterfactual_loss(similarities: torch.Tensor, labels: torch.Tensor) -> tor
 
 
 def similarity_probs(similarities: torch.Tensor) -> torch.Tensor:
-    """Cosines [B, C] as probabilities [B, C] (method chapter, eq-ccl)."""
+    """Convert cosines [B, C] to probabilities [B, C] (method chapter, eq-ccl)."""
     return (similarities.float() / TEMPERATURE).softmax(-1)
 
 
 class Pseudo(NamedTuple):
     """Pseudo-labels of some target pictures (method chapter, eq-pseudo)."""
 
-    labels: torch.Tensor  # [B] int64, the most similar emotion
+    labels: torch.Tensor  # [B] int64, the most probable emotion
     kept: torch.Tensor  # [B] bool, whether the label is trusted at this point of the training
     confidence: torch.Tensor  # [B] probability of that emotion
 
 
 class PseudoLabeller(nn.Module):
-    """Labels for the target from its own similarities (method chapter, eq-pseudo; chapter 04).
+    """Pseudo-labels for the target by its own similarities (method chapter, eq-pseudo; chapter 04).
 
     Every target picture has a row in a memory of probabilities, an exponential moving average over
-    the epochs (no extra pass over the data). Nothing is kept during the warm-up; then the surest
-    fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`: one common
-    threshold might let the classes that are easy to see crowd out the others (chapter 04 measures
-    it). Target labels are never seen here. Recipe `raw`: the argmax of the moment, all of it, from
-    the first step. Recipe `priors`: as the curriculum, but the target's class shares are estimated
-    (`estimate_prior`) and take the place of source_prior [C], the source's. warm_up is a share of
-    the training, keep are shares of each class.
+    the epochs (no extra pass over the data). Nothing is kept during the warm-up. Then the most
+    confident fraction *of each predicted class* is kept, growing from `keep[0]` to `keep[1]`: with
+    one common threshold, easy classes might crowd out the others (chapter 04 measures it). Target
+    labels are never read. Recipe `raw` keeps every current argmax from the first step. Recipe
+    `priors` is the curriculum with the target's class shares estimated (`estimate_prior`), in place
+    of source_prior [C], the source's. warm_up is a share of the training, keep are shares of each
+    class.
     """
 
     memory: torch.Tensor  # [N, C]
-    seen: torch.Tensor  # [N] bool, is there anything in the memory
+    seen: torch.Tensor  # [N] bool, whether the memory holds the picture
     source_prior: torch.Tensor  # [C]
 
     def __init__(
@@ -207,7 +207,7 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def note(self, rows: torch.Tensor, now: torch.Tensor, progress: float) -> Pseudo:
-        """`update` with probabilities [B, C] of any origin."""
+        """Do the same as `update`, with probabilities [B, C] of any origin."""
         before = torch.where(self.seen[rows, None], self.memory[rows], now)
         self.memory[rows] = self.momentum * before + (1 - self.momentum) * now
         self.seen[rows] = True
@@ -218,7 +218,7 @@ class PseudoLabeller(nn.Module):
         return Pseudo(labels, confidence >= self.thresholds(progress)[labels], confidence)
 
     def probabilities(self) -> torch.Tensor:
-        """The memory [N, C], for `priors` with the target's own class shares, not the source's."""
+        """Return the memory [N, C]; for `priors`, under the target's estimated class shares."""
         if self.recipe.pseudo_labels != "priors" or not self.seen.any():
             return self.memory
         prior = estimate_prior(self.memory[self.seen], self.source_prior)
@@ -226,10 +226,10 @@ class PseudoLabeller(nn.Module):
 
     @torch.no_grad()
     def thresholds(self, progress: float) -> torch.Tensor:
-        """Confidence [C], a probability, from which a picture of each predicted class is kept.
+        """Return the confidence [C] from which a picture of each predicted class is kept.
 
-        Infinite during the warm-up and for a class never predicted. progress: fraction of the
-        training done, 0 to 1.
+        Infinite during the warm-up, and for a class that is never predicted. progress: fraction of
+        the training done, 0 to 1.
         """
         classes = torch.arange(self.memory.shape[1], device=self.memory.device)
         if self.waits(progress):
@@ -242,14 +242,14 @@ class PseudoLabeller(nn.Module):
         return limits.nan_to_num(torch.inf)
 
     def waits(self, progress: float) -> bool:
-        """Is no label trusted yet? progress: fraction of the training done, 0 to 1."""
+        """Return whether no label is trusted yet; progress: share of the training done, 0 to 1."""
         return self.recipe.pseudo_labels != "raw" and progress < self.warm_up
 
     @torch.no_grad()
     def all(self, progress: float = 1.0) -> Pseudo:
-        """The labels of every target picture [N], from the memory.
+        """Return the labels of all target pictures [N], from the memory.
 
-        A picture never seen is not kept.
+        A picture that was never seen is not kept.
         """
         confidence, labels = self.probabilities().max(-1)
         kept = self.seen
@@ -259,9 +259,9 @@ class PseudoLabeller(nn.Module):
 
 
 def together(*voices: torch.Tensor) -> torch.Tensor:
-    """Several opinions on the same pictures, probabilities [B, C] each, as one.
+    """Combine several probabilities [B, C] of the same pictures by their geometric mean.
 
-    Their geometric mean, so that whoever is sure counts for more (chapter "A fair comparison").
+    A confident prediction counts for more than an unsure one (chapter "A fair comparison").
     """
     return torch.stack([voice.clamp(min=1e-6).log() for voice in voices]).mean(0).softmax(-1)
 
@@ -269,11 +269,11 @@ def together(*voices: torch.Tensor) -> torch.Tensor:
 def with_prior(
     probs: torch.Tensor, prior: torch.Tensor, source_prior: torch.Tensor
 ) -> torch.Tensor:
-    """Probabilities [N, C] learnt under source_prior [C], as they are under prior [C].
+    """Convert probabilities [N, C] learnt under source_prior [C] to those under prior [C].
 
-    Priors are class shares: Bayes' rule with another prior (Saerens et al. 2002). Source shares
-    below `LEAST` count as that: of a class that the source never shows, any doubt would otherwise
-    become a certainty.
+    Priors are class shares; this is Bayes' rule with another prior (Saerens et al. 2002). Source
+    shares below `LEAST` count as `LEAST`: for a class that the source never shows, any doubt would
+    otherwise become a certainty.
     """
     weighted = probs * prior / source_prior.clamp(min=LEAST)
     return weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-12)
@@ -282,12 +282,12 @@ def with_prior(
 def estimate_prior(
     probs: torch.Tensor, source_prior: torch.Tensor, steps: int = 50, least: float = LEAST
 ) -> torch.Tensor:
-    """Class shares [C] of unlabelled pictures from a classifier's probabilities [N, C] for them.
+    """Estimate the class shares [C] of unlabelled pictures from probabilities [N, C] for them.
 
     By EM (Saerens, Latinne and Decaestecker 2002; chapter "A fair comparison"). source_prior [C]:
-    the shares where the classifier was taught. Right if the classes look alike in both domains and
-    differ in frequency alone, and the classifier is calibrated. In the end every class is given
-    `least` and the rest is shared as estimated, so that none is ruled out.
+    the shares on which the classifier was trained. Right if the classes look alike in both domains
+    and differ only in frequency, and if the classifier is calibrated. Finally every class gets
+    `least`, and the rest is shared as estimated, so that no class is ruled out.
     """
     prior = torch.full_like(source_prior, 1 / len(source_prior))
     for _ in range(steps):

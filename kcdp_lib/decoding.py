@@ -1,7 +1,7 @@
-"""CoCa's next word, with what the words before it gave kept (chapter 02).
+"""CoCa's next word, computed with a cache of keys and values (chapter 02).
 
-open_clip computes a text anew for each of its words. Here every layer keeps the keys and values of
-the words that are written, and those of the picture, which never change.
+open_clip recomputes the whole text for each of its words. Here every layer keeps the keys and
+values of the words already written, and those of the picture, which never change.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 
 class Layer:
-    """One of open_clip's residual attention blocks, and the keys and values that it knows.
+    """One of open_clip's residual attention blocks, with its cache of keys and values.
 
-    block: a layer among words, or, with image_tokens [N, P, W], one that looks at a picture.
+    block: a layer of attention among words, or, with image_tokens [N, P, W], to a picture.
     """
 
     def __init__(self, block: Any, image_tokens: torch.Tensor | None = None):
@@ -26,7 +26,7 @@ class Layer:
             self.memory = self.projected(block.ln_1_kv(image_tokens), 1, 3)
 
     def projected(self, x: torch.Tensor, first: int, last: int) -> list[torch.Tensor]:
-        """Of query, key and value those from `first` to before `last`.
+        """Return the projections `first` to `last` - 1 of (query, key, value).
 
         x [N, T, W] -> [N, heads, T, W / heads] each.
         """
@@ -39,7 +39,7 @@ class Layer:
         ]
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
-        """What the block makes of the newest word of each text, x [N, 1, W]."""
+        """Return the block's output for the newest word of each text, x [N, 1, W]."""
         normed = self.block.ln_1(x)
         if self.looks:
             (query,) = self.projected(normed, 0, 1)
@@ -55,7 +55,7 @@ class Layer:
 
 
 class Decoder:
-    """The text side of an open_clip CoCa, writing about N pictures, image_tokens [N, P, W]."""
+    """The text decoder of an open_clip CoCa, writing about N pictures, image_tokens [N, P, W]."""
 
     def __init__(self, model: Any, image_tokens: torch.Tensor):
         self.text, self.decoder = model.text, model.text_decoder
@@ -65,7 +65,7 @@ class Decoder:
         self.written = 0
 
     def scores(self, ids: torch.Tensor) -> torch.Tensor:
-        """Take note of the newest word of each text, int64 ids [N]; logits [N, V] of the next."""
+        """Add the newest word of each text, int64 ids [N]; return logits [N, V] of the next one."""
         x = self.text.token_embedding(ids)[:, None] + self.text.positional_embedding[self.written]
         self.written += 1
         for layer in self.layers:
@@ -73,6 +73,6 @@ class Decoder:
         return (self.decoder.ln_final(x) @ self.decoder.text_projection)[:, 0]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Forget all texts but some, bool rows [N]."""
+        """Keep only some of the texts, bool rows [N]."""
         for layer in self.layers:
             layer.memory = [part[rows] for part in layer.memory]

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read, and how to quote others inside it."""
+"""The one exception that is written for users, and how to quote other errors inside it."""
 
 import re
 from textwrap import shorten
@@ -12,7 +12,7 @@ class KCDPError(ValueError):
 
 
 def printable(text: object) -> str:
-    """A text that any stream takes, in one line.
+    """Return a text that any stream can print, on one line.
 
     Control characters, and the bytes of file names that are not UTF-8, are escaped.
     """
@@ -20,10 +20,9 @@ def printable(text: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, short enough to be quoted inside a sentence.
+    """Return the first line of an error's message, short enough to be quoted inside a sentence.
 
-    The second line is added where the first ends in a colon; an empty message gives the error's
-    name.
+    The second line is added if the first ends in a colon; an empty message gives the error's name.
     """
     lines = (str(error).strip() or type(error).__name__).splitlines()
     quoted = lines[:2] if lines[0].endswith(":") else lines[:1]

@@ -1,7 +1,7 @@
-"""How familiar a picture is: was the vision-language model trained on anything like it?
+"""Familiarity of a picture: whether the vision-language model was trained on anything like it.
 
-Beside its weights may lie `familiar.safetensors`, in which `kcdp_lib.pretrain.familiar` writes down
-how the image features of known pictures lie. A model without that file has no such measure.
+`kcdp_lib.pretrain.familiar` writes the distribution of known pictures' image features to
+`familiar.safetensors`, beside the model's weights. A model without that file has no such measure.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from kcdp_lib.config import Preset
 from kcdp_lib.loading import FAMILIAR, loading, model_key, place
 from kcdp_lib.precompute import Frozen
 
-# One known picture in a hundred is called unfamiliar, too. A smaller share would let more strange
-# pictures pass, and would rest on a handful of the held-out ones.
+# One known picture in a hundred counts as unfamiliar, too. A smaller share would let more pictures
+# of other kinds pass, and would rest on a handful of the held-out ones.
 UNFAMILIAR = 0.01
 
 
 class Known(NamedTuple):
-    """How the F image features of known pictures lie: a Gaussian, flat in its small directions."""
+    """Gaussian over the F image features of known pictures, isotropic outside its main axes."""
 
     mean: torch.Tensor  # [F]
     scale: torch.Tensor  # [F], standard deviations
     axes: torch.Tensor  # [K, F], the leading principal directions of standardised features
     spread: torch.Tensor  # [K], standard deviations along them
     rest: torch.Tensor  # [], the standard deviation along every other direction
-    distances: torch.Tensor  # [Q], rising: quantiles over known pictures that are not in the fit
+    distances: torch.Tensor  # [Q], ascending: quantiles over known pictures outside the fit
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis distances [N], 0 or more, of pictures with image features [N, F]."""
+        """Return Mahalanobis distances [N], 0 or more, of pictures with image features [N, F]."""
         centred = (features - self.mean) / self.scale
         along = centred @ self.axes.T
         beside = (centred - along @ self.axes) / self.rest
         return ((along / self.spread).square().sum(1) + beside.square().sum(1)).sqrt()
 
     def familiarity(self, features: torch.Tensor) -> torch.Tensor:
-        """The share of known pictures that are at least as far off as each of N, [N], 0 to 1."""
+        """Return the share of known pictures at least as far off as each of N, [N], 0 to 1."""
         nearer = torch.searchsorted(self.distances, self.distance(features))
         return (len(self.distances) - nearer) / len(self.distances)
 
 
 def load_known(preset: Preset) -> Known | None:
-    """What is known of the pictures that the preset's VLM was trained on; None where nothing is.
+    """Load what is known of the training pictures of the preset's VLM; None without a file.
 
-    KCDPError if the file is broken; one that belongs to other weights costs a warning.
+    Raises KCDPError if the file is broken. A file for other weights gives a warning and None.
     """
     home = preset.vlm_pretrained or preset.vlm
     with loading(f"What the vision-language model {home} has seen", home):
@@ -71,12 +71,12 @@ def load_known(preset: Preset) -> Known | None:
 
 
 def familiarity(known: Known | None, frozen: Frozen) -> np.ndarray | None:
-    """For each of N pictures the share of known pictures that are at least as far off, [N], 0 to 1.
+    """Return the share of known pictures at least as far off as each of N pictures, [N], 0 to 1.
 
-    Below `UNFAMILIAR` a picture is unlike anything that the VLM was trained on. None where that is
+    Below `UNFAMILIAR`, a picture is unlike anything that the VLM was trained on. None if this is
     not known.
     """
     if known is None or frozen.embeddings is None:
         return None
-    # They begin with the image features; what follows is of the caption.
+    # They begin with the image features (`vision_language.image_features`).
     return known.familiarity(frozen.embeddings[:][:, : len(known.mean)]).numpy()

@@ -1,7 +1,7 @@
 """Figures of a run and of the chapters.
 
-Every function returns a matplotlib figure; `png` turns one into bytes. PNG only: nbval compares SVG
-and PDF text.
+Every function returns a matplotlib figure; `png` turns one into bytes. Only PNG, because nbval
+compares the text of SVG and PDF.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import seaborn as sns
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import PercentFormatter
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so that figures are alike on all machines
-NAME_LENGTH, CAPTION_LENGTH = 32, 240  # letters of users' names and of captions in figures
+FONT = "DejaVu Sans"  # comes with matplotlib, so figures look the same on all machines
+NAME_LENGTH, CAPTION_LENGTH = 32, 240  # characters of names and captions in figures
 
 STYLE = {
     **sns.axes_style("whitegrid"),
@@ -63,7 +63,7 @@ NAMES = {
 class Figure(matplotlib.figure.Figure):
     """A figure that a notebook shows as PNG.
 
-    Without pyplot, and so without its list of open figures.
+    It does not use pyplot, and so is not in its list of open figures.
     """
 
     def _repr_png_(self) -> bytes:
@@ -71,9 +71,9 @@ class Figure(matplotlib.figure.Figure):
 
 
 def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
-    """The figure as PNG bytes.
+    """Return the figure as PNG bytes.
 
-    Without a date or version inside, so that equal figures are equal files.
+    They contain no date or version, so that equal figures are equal files.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -88,9 +88,9 @@ def png(figure: matplotlib.figure.Figure, dpi: int = 130) -> bytes:
 
 
 def learning_curves(history: Sequence[Mapping]) -> Figure:
-    """Losses, source accuracy and pseudo-label coverage by optimizer step.
+    """Plot losses, source accuracy and pseudo-label coverage by optimizer step.
 
-    `history`: one mapping of numbers a step.
+    history: a mapping of numbers for each step.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.2), layout="constrained")
@@ -113,9 +113,9 @@ def learning_curves(history: Sequence[Mapping]) -> Figure:
 
 
 def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Figure:
-    """One matrix for each title in `counts`.
+    """Plot one confusion matrix for each title in `counts`.
 
-    Colour is the share of the true class, numbers are pictures.
+    Colours are shares of the true class, numbers are pictures.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
@@ -128,9 +128,9 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
 
 
 def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: float) -> None:
-    """Counts [C, C] as numbers on the colour of their share of the row.
+    """Plot counts [C, C] as numbers, with colours by their share of the row.
 
-    The names below are turned by `rotation` degrees.
+    The labels below are rotated by `rotation` degrees.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     sns.heatmap(
@@ -154,9 +154,9 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
 
 
 def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """A horizontal bar with its 95% interval for each entry of `scores`, the longest first.
+    """Plot a horizontal bar with its 95% interval for each entry of `scores`, the longest first.
 
-    Name -> what `metrics.scores` returned.
+    scores: name -> result of `metrics.scores`.
     """
     scores = dict(sorted(scores.items(), key=lambda entry: -entry[1][metric]))
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
@@ -167,7 +167,7 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
         low, high = np.array([entry[f"{metric}_interval"] for entry in scores.values()]).T
         colours = [TARGET if name == "kcdp" else GREY for name in scores]
         axes.barh(names, values, color=colours, height=0.62)
-        # a resampled interval need not hold the observed value
+        # a bootstrap interval may not contain the observed value
         axes.errorbar(
             values,
             names,
@@ -188,9 +188,9 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
 def contact_sheet(
     images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5
 ) -> Figure:
-    """Pictures [N, 3, H, W] (uint8) in rows, with a title each where given.
+    """Show pictures [N, 3, H, W] (uint8) in rows, with a title each if given.
 
-    `size` is inches a picture.
+    size: inches per picture.
     """
     with matplotlib.rc_context(
         {**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}
@@ -212,7 +212,7 @@ def contact_sheet(
 
 
 def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
-    """One card a picture: what is seen, said and predicted, and where one word attends.
+    """Show a card for each picture: picture, attention to one word, prediction and caption.
 
     A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if
     unknown), `word` and `attention` [H, W] in [0, 1].
@@ -240,10 +240,10 @@ def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
 
 
 def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
-    """The whole method on single pictures, a row for each name.
+    """Show the whole method on single pictures, a row for each name.
 
-    The picture, what is said of it, where a word is seen, how well it fits its own knowledge under
-    each emotion's prompt, and the answer.
+    A row has the picture, its caption and triplets, the attention to one word, the similarity to
+    its knowledge under each emotion's prompt, and the prediction.
 
     A card is `prediction_sheet`'s with `triplets`, `similarities` [C], cosines, and `probs` [C], in
     the order of the C classes.
@@ -279,9 +279,9 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
 
 
 def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -> None:
-    """A dot on a stem for each class, the highest coloured."""
+    """Plot a dot on a stem for each class, the highest in colour."""
     colours = [TARGET if value == max(values) else GREY for value in values]
-    # from beyond the left edge: cosines have no zero to start from
+    # stems start beyond the left edge, because the axis of cosines shows no zero
     axes.hlines(range(len(classes)), -2, values, color=colours, linewidth=3)
     axes.scatter(values, range(len(classes)), color=colours, s=45, zorder=3)
     axes.set(
@@ -294,13 +294,13 @@ def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis with some room on both sides."""
+    """Return the limits of an axis with some room on both sides."""
     low, high = float(np.min(values)), float(np.max(values))
     return low - 0.2 * (high - low), high + 0.1 * (high - low)
 
 
 def _attended(picture, map_, card: Mapping) -> None:
-    """A card's picture, and its attention to the word over a grey copy."""
+    """Show a card's picture, and its attention to the word over a grey copy."""
     image = np.asarray(card["image"]).transpose(1, 2, 0)
     picture.imshow(image)
     map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
@@ -318,7 +318,7 @@ def _attended(picture, map_, card: Mapping) -> None:
 def _curve(
     axes, steps: Sequence[int], history: Sequence[Mapping], key: str, colour, label: str
 ) -> None:
-    """A faint line of raw values under a centred running mean.
+    """Plot raw values as a faint line, and their centred running mean over it.
 
     Steps without a value (None) are skipped.
     """
@@ -339,7 +339,7 @@ def _curve(
 
 
 def _describe(axes, card: Mapping) -> None:
-    """Predicted and true emotion, then the caption, beside a picture."""
+    """Write the predicted and the true emotion, then the caption, beside a picture."""
     right = card["label"] is None or card["label"] == card["predicted"]
     caption = plain_caption(card["caption"])
     colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
@@ -357,28 +357,28 @@ def _describe(axes, card: Mapping) -> None:
         (0.58, textwrap.fill(caption, 28), {"fontsize": 8, "linespacing": 1.3}),
     ]
     for height, line, look in lines:
-        # not in the layout: long text must not shrink the pictures
+        # outside the layout, so that long text does not shrink the pictures
         axes.text(0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look)
 
 
 def side_titles(source: str, target: str) -> tuple[str, str]:
-    """What source and target are called in a figure: by their names, or by their roles as well.
+    """Return the titles of source and target in a figure: their names.
 
-    The roles stand there where the names are alike.
+    If the names are the same, the roles are added.
     """
     source, target = plain_text(source, NAME_LENGTH), plain_text(target, NAME_LENGTH)
     return (f"source: {source}", f"target: {target}") if source == target else (source, target)
 
 
 def plain_caption(caption: str) -> str:
-    """A caption as `plain_text`, without the tokenizer's spaces before punctuation."""
+    """Return a caption as `plain_text`, without the tokenizer's spaces before punctuation."""
     return plain_text(caption.removesuffix(".").strip().replace(" ,", ","), CAPTION_LENGTH)
 
 
 def plain_text(text: str, length: int = CAPTION_LENGTH) -> str:
-    """Any text as letters of the figures' font on one line, safe from matplotlib's mathematics.
+    """Return any text on one line in the figures' font, safe from matplotlib's mathematics.
 
-    What the font does not have becomes a box; a long text is cut.
+    Characters that the font lacks become boxes; a long text is cut.
     """
     text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
     text = "".join(letter if ord(letter) in _letters() else "\N{WHITE SQUARE}" for letter in text)
@@ -388,5 +388,5 @@ def plain_text(text: str, length: int = CAPTION_LENGTH) -> str:
 
 @cache
 def _letters() -> frozenset[int]:
-    """The code points that the figures' font has."""
+    """Return the code points that the figures' font has."""
     return frozenset(get_font(findfont(FONT)).get_charmap())

@@ -1,9 +1,9 @@
-"""The keys of all that is kept: captions, latents, tokens, maps, trainings, results (chapter 02).
+"""Cache keys of all that is kept: captions, latents, tokens, maps, trainings, results (chapter 02).
 
 A run computes in stages. The result of a stage is kept under a key made of three things: the
-settings that the stage reads, the code that computes it, and the keys of the stages before it.
-Settings say themselves which stages read them (`config.of_stage`). The code of a stage is found by
-following the imports of the modules that compute it.
+settings that the stage reads, the code that computes it, and the keys of the stages before it. Each
+setting declares which stages read it (`config.of_stage`). The code of a stage is found by following
+the imports of the modules that compute it.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ STAGES = {
     "scores": Stage(("metrics",), ("training",)),
 }
 
-# Modules at which following imports ends, because what they hold enters a key by its value: the
-# settings, the contents of the pictures, the version of the world. `precompute` only hands pictures
-# to the stages; its own code counts, and what it imports belongs to the other stages.
+# Imports are not followed into these modules: their content enters a key by its value, such as the
+# settings, the pictures and the version of the world. `precompute` only passes pictures to the
+# stages; its own code counts, and what it imports belongs to the other stages.
 BY_VALUE = ("config", "datasets", "errors", "keys", "paths", "world")
 FOLLOWED_NO_FURTHER = ("precompute",)
 
 
 def stage_key(stage: str, preset: Preset, recipe: Recipe, *further: Any) -> str:
-    """SHA of all that a stage's result depends on, pictures aside.
+    """Return the SHA of all that a stage's result depends on, except the pictures.
 
-    further: dataclasses with more settings, as the run's `Config`.
+    further: dataclasses with more settings, such as the run's `Config`.
     """
     settings = [_settings(stage, part) for part in (preset, recipe, *further)]
     before = [stage_key(name, preset, recipe, *further) for name in STAGES[stage].after]
@@ -55,7 +55,7 @@ def stage_key(stage: str, preset: Preset, recipe: Recipe, *further: Any) -> str:
 
 
 def _settings(stage: str, record: Any) -> dict[str, Any]:
-    """The fields of a dataclass that a stage reads; a model is replaced by the SHA of its files."""
+    """Return the fields that a stage reads; a model is replaced by the SHA of its files."""
     settings = {}
     for setting in fields(record):
         value = getattr(record, setting.name)
@@ -67,17 +67,17 @@ def _settings(stage: str, record: Any) -> dict[str, Any]:
 
 @cache
 def stage_code(stage: str) -> str:
-    """SHA over what the modules of a stage compute."""
+    """Return the SHA of what the modules of a stage compute."""
     return code_key(*modules_of(*STAGES[stage].homes))
 
 
 def results_code() -> str:
-    """SHA over the code of all stages: what a committed result was computed by."""
+    """Return the SHA of the code of all stages, which every committed result records."""
     return sha(*map(stage_code, STAGES))
 
 
 def modules_of(*homes: str) -> list[Path]:
-    """Files of modules such as "adapt.training", and of all in the package that they import."""
+    """Return files of modules such as "adapt.training" and of all package modules they import."""
     waiting, reached = list(homes), set()
     while waiting:
         module = waiting.pop()
@@ -90,7 +90,7 @@ def modules_of(*homes: str) -> list[Path]:
 
 
 def _imported(module: str) -> Iterator[str]:
-    """The modules of the package that a module imports, but for those of `BY_VALUE`."""
+    """Yield the modules of the package that a module imports, except those of `BY_VALUE`."""
     for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -104,7 +104,7 @@ def _imported(module: str) -> Iterator[str]:
 
 
 def _module(name: str) -> str | None:
-    """The module that a dotted name of the package lies in; None for other packages' names."""
+    """Return the module that a dotted name lies in; None for other packages and `BY_VALUE`."""
     package, *parts = name.split(".")
     if package != "kcdp_lib" or not parts or parts[0] in BY_VALUE:
         return None
@@ -114,13 +114,13 @@ def _module(name: str) -> str | None:
 
 
 def _file(module: str) -> Path:
-    """Where a module of the package lies."""
+    """Return the file of a module of the package."""
     path = PACKAGE.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def code_key(*files: Path) -> str:
-    """SHA over what Python files compute: their syntax trees without docstrings.
+    """Return the SHA of what Python files compute: their syntax trees without docstrings.
 
     Prose and layout do not matter.
     """
@@ -128,7 +128,7 @@ def code_key(*files: Path) -> str:
 
 
 def without_docstrings(source: str) -> str:
-    """The syntax tree of a source as text, without docstrings; comments are not in it anyway."""
+    """Return the syntax tree of a source as text, without docstrings (and comments)."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):

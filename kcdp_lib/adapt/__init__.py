@@ -1,7 +1,7 @@
-"""Adaptation (chapter 05): the model, its training, what it is compared with, and one whole run.
+"""Adaptation (chapter 05): the model, its training, the baselines and one whole run.
 
-`model` is KCDP itself, `training` the joint loss, `baselines` what KCDP is compared with, `record`
-what a run leaves behind, `folder` where, `run` the call that does all of it.
+`model` is KCDP itself, `training` the joint loss, `baselines` and `peers` what KCDP is compared
+with, `record` what a run writes, `folder` its folder, `run` the function that does all of it.
 """
 
 import importlib
@@ -13,13 +13,13 @@ __all__ = ["KCDP", "Prediction", "adapt", "load_all"]
 
 
 class _CallablePackage(types.ModuleType):
-    """Python binds the name `kcdp_lib.adapt` to this package; users call it like the function."""
+    """Package that is called like a function, because Python binds `kcdp_lib.adapt` to it."""
 
     def __call__(self, *args, **parameters) -> dict:
         return self.adapt(*args, **parameters)
 
     def __getattr__(self, name: str):
-        """Import on first use: printing a finished run should not wait for torch."""
+        """Import a name on first use, so that printing a finished run does not wait for torch."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

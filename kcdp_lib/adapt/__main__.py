@@ -1,14 +1,14 @@
-"""Print or make a run.
+"""Print a finished run, or make a run.
 
 `python -m kcdp_lib.adapt RUN_DIR` prints the scores of a finished run, as `make adapt` does at its
 end.
 
-`python -m kcdp_lib.adapt --config FILE` makes the run that notebook 05 makes; FILE is YAML, the
-notebook's parameters by name (papermill takes it as `-f FILE`). Under `accelerate launch` it is
-made in as many processes as there are.
+`python -m kcdp_lib.adapt --config FILE` makes the run that notebook 05 makes. FILE is YAML with the
+notebook's parameters by name (papermill takes it as `-f FILE`). Under `accelerate launch`, all
+processes share the run.
 
-With `--check` it is not made: what is missing is named, or what it will cost is measured in some
-minutes and printed.
+With `--check`, nothing is run: the command names what is missing or, after measuring for some
+minutes, prints what the run will cost.
 """
 
 import argparse
@@ -28,9 +28,9 @@ FEW = 100  # target pictures: fewer deserve a warning
 
 
 def table(metrics: dict) -> str:
-    """The target's scores beside the baselines', one line each, and what they mean.
+    """Return a run's report: scores and what they mean, pseudo-labels, data, time, memory.
 
-    A sentence where the target has no labels.
+    A sentence takes the place of the scores if the target has no labels.
     """
     pseudo, provenance = metrics["pseudo_labels"], metrics["provenance"]
     lines = score_lines(metrics) + verdict_lines(metrics) + few_lines(metrics)
@@ -47,7 +47,7 @@ def table(metrics: dict) -> str:
 
 
 def score_lines(metrics: dict) -> list[str]:
-    """KCDP's scores on the target and, below them, those of its baselines."""
+    """Return KCDP's scores on the target and, below them, those of its baselines, a line each."""
     scores = metrics["target"].get("test")
     if not scores:
         return [
@@ -66,7 +66,7 @@ def score_lines(metrics: dict) -> list[str]:
 
 
 def verdict_lines(metrics: dict) -> list[str]:
-    """What the table means, and whether KCDP and the best of its baselines can be told apart."""
+    """Return what the table means, and how KCDP compares with the best of its baselines."""
     if not metrics["baselines"]:
         return []
     best = max(metrics["baselines"], key=lambda name: metrics["baselines"][name]["macro_f1"])
@@ -85,7 +85,7 @@ def verdict_lines(metrics: dict) -> list[str]:
 
 
 def few_lines(metrics: dict) -> list[str]:
-    """A warning where the target has few pictures to adapt to or to be scored on."""
+    """Return a warning if the target has few pictures to adapt to or to be scored on."""
     scored = metrics["target"].get("test", {}).get("n", FEW)
     warnings = {
         "to adapt to: their averages, and what is learned from them, are uncertain": (
@@ -97,7 +97,7 @@ def few_lines(metrics: dict) -> list[str]:
 
 
 def shares_lines(target: dict) -> list[str]:
-    """How near the answers are to what people see; nothing where the pictures have no shares."""
+    """Return a line on how close the predictions are to the pictures' shares, [] without shares."""
     if not (scores := target.get("distribution")):
         return []
     return [
@@ -108,7 +108,7 @@ def shares_lines(target: dict) -> list[str]:
 
 
 def unfamiliar_lines(target: dict) -> list[str]:
-    """How many target pictures are strange to the frozen models; nothing where it is not known."""
+    """Return a line that counts target pictures the frozen models do not know, [] if unknown."""
     if not (counts := target.get("unfamiliar")):
         return []
     mistrust = "; mistrust their answers (familiarity in predictions.jsonl)" * bool(counts["n"])
@@ -119,7 +119,7 @@ def unfamiliar_lines(target: dict) -> list[str]:
 
 
 def data_lines(data: dict) -> list[str]:
-    """What was left out of source and target, by reason, and what a reader should know of them."""
+    """Return what was left out of source and target, by reason, and the notes on the data."""
     lines = []
     for side, splits in data.items():
         for split, counts in splits.items():
@@ -131,9 +131,9 @@ def data_lines(data: dict) -> list[str]:
 
 
 def finished_table(folder: Path) -> str:
-    """The table of a finished run.
+    """Return the table of a finished run.
 
-    KCDPError where the folder holds none, or one of another version.
+    Raises KCDPError if the folder holds no finished run, or one of another version.
     """
     try:
         return table(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
@@ -148,11 +148,11 @@ def finished_table(folder: Path) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """The parameters in a YAML file.
+    """Read a run's parameters from a YAML file.
 
-    A text is taken as it is written: YAML would read `precision: no` as False and
-    `out_dir: 2024-05-01` as a date. KCDPError for a file that cannot be read, and for a name that
-    is no parameter or comes twice.
+    Parameters that are texts keep their spelling: YAML would read `precision: no` as False and
+    `out_dir: 2024-05-01` as a date. Raises KCDPError if the file cannot be read, or if a name is
+    not a parameter or occurs twice.
     """
     try:
         entries = list(yaml_entries(path.read_bytes()))
@@ -170,9 +170,9 @@ def read_config(path: Path) -> Config:
 
 
 def yaml_entries(content: bytes) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value as it is written, and value as YAML reads it, of every entry of a mapping.
+    """Yield name, value as written and value as YAML reads it, for each entry of a mapping.
 
-    ValueError where it is none; an empty file has no entries.
+    An empty file has no entries. Raises ValueError if the document is not a mapping.
     """
     loader = yaml.SafeLoader(content)
     document = loader.get_single_node()
@@ -187,9 +187,9 @@ def yaml_entries(content: bytes) -> Iterator[tuple[str, Any, Any]]:
         yield str(key.value), value if written is None else written, value
 
 
-# torch is imported in `main`, and only to make a run: printing one takes no time.
+# `main` imports torch only to make a run, so that printing one is quick.
 def main() -> None:
-    """Print a run, or make it and then print it."""
+    """Print a run, check it beforehand, or make it and then print it."""
     parser = argparse.ArgumentParser(
         prog="python -m kcdp_lib.adapt",
         description=__doc__,

@@ -1,7 +1,7 @@
-"""What KCDP is compared with, on the same test pictures.
+"""Baselines that KCDP is compared with on the same test pictures (chapter 05).
 
-The same model without the target or without knowledge, and answers that need no training (chapter
-05).
+They are the same model without the target or without knowledge, and predictors that train no
+network.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def learn(
 ) -> Trained:
     """Freeze the pictures and train one variant by eq-total (method chapter), or one of `PEERS`.
 
-    "full" and the peers use the target's pictures, the others only the source.
-    "source_only_no_knowledge" sees empty captions and no triplets; L_ccl stays, so that only the
-    knowledge is gone. target_weight and after_epoch are `train`'s. KCDPError as `freeze` raises it.
+    "full" and the peers also use the target's pictures, the other variants only the source.
+    "source_only_no_knowledge" gets empty captions and no triplets; L_ccl stays, so that only the
+    knowledge is missing. target_weight and after_epoch as in `train`, KCDPError as in `freeze`.
     """
     if variant not in ("full", *PEERS):
         target = None
@@ -85,10 +85,10 @@ def learn(
 
 
 def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
-    """What a source of N pictures teaches, by the recipe's `labels` (chapter "Mixed feelings").
+    """Return the labels on which a source of N pictures trains, by the recipe's `labels`.
 
-    int64 classes [N] (-1: nothing). Under "soft", where some pictures have shares, float32 shares
-    [N, C] in which the class of a picture without is 1 (all 0: nothing).
+    int64 classes [N] (-1: none). With "soft", if some pictures have shares, float32 shares [N, C],
+    one-hot for the others and zeros for no label (chapter "Mixed feelings").
     """
     if recipe.labels == "hard" or source.shares is None:
         return source.labels
@@ -97,18 +97,18 @@ def taught_labels(source: Pictures, recipe: Recipe) -> np.ndarray:
 
 
 def teaching(labels: np.ndarray) -> np.ndarray:
-    """The rows, int64 [K], of `taught_labels` that teach anything (chapter 05)."""
+    """Return the rows, int64 [K], of `taught_labels` that hold a label (chapter 05)."""
     return np.flatnonzero(labels >= 0 if labels.ndim == 1 else labels.any(1))
 
 
 def baseline(config: Config, variant: str, source: Pictures, device: str) -> Trained:
-    """A source-only variant, trained once.
+    """Train a source-only variant, or read it from the cache.
 
-    It does not depend on the target, so every further target finds it in the cache.
+    It does not depend on the target, so it is trained once for all targets.
     """
     folder = paths.CACHE / "baselines" / training_key(config, variant, source, None, device)
     state = PartialState()
-    state.wait_for_everyone()  # so that all see the same: there, or not there
+    state.wait_for_everyone()  # so that all processes see the same files
     if os.path.exists(folder / "history.json"):
         try:
             history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
@@ -125,9 +125,9 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
 
 
 def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) -> Frozen:
-    """The pictures as this variant sees them.
+    """Freeze the pictures as a variant sees them, with knowledge or `without_knowledge`.
 
-    With knowledge, or as `without_knowledge` leaves them. KCDPError for a set without pictures.
+    With the maps, if the recipe computes them once. Raises KCDPError for a set without pictures.
     """
     frozen = freeze(pictures, config.sizes, config.switches, device)
     if variant == WITHOUT_KNOWLEDGE:
@@ -140,9 +140,9 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
 def with_maps(
     frozen: Frozen, pictures: Pictures, variant: str, config: Config, device: str
 ) -> Frozen:
-    """The pictures with the four maps that a UNet without adapters gives, computed once.
+    """Add the four maps of a UNet without adapters to the pictures, computed once.
 
-    Method chapter, eq-maps. For the recipe that trains nothing before them.
+    For a recipe that trains nothing before the maps (method chapter, eq-maps).
     """
     blocks = torch.arange(len(pictures)).split(shards.SHARD)
     knows = variant if variant == WITHOUT_KNOWLEDGE else ""
@@ -174,9 +174,9 @@ def with_maps(
 
 
 def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
-    """Some rows of a set that `freeze` gave.
+    """Select rows of a frozen set, int64 [n] in any order.
 
-    int64 rows [n], any order (chapter "A fair comparison", which holds pictures out).
+    The chapter "A fair comparison" holds pictures out with it.
     """
     tensors = {name: getattr(frozen, name) for name in (*TENSORS, "pooled")}
     picked = {name: tensor and tensor.select(rows) for name, tensor in tensors.items()}
@@ -189,9 +189,9 @@ def select(frozen: Frozen, rows: torch.Tensor) -> Frozen:
 
 
 def majority(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
-    """Probabilities [N, C], 0 or 1, that always answer the source's most frequent class.
+    """Return probabilities [N, C] that always predict the source's most frequent class.
 
-    Labels [M] are the source's (-1: none), `pictures` is N, `classes` C (chapter 05).
+    All 0 or 1. labels [M] are the source's (-1: none); `pictures` is N, `classes` C (chapter 05).
     """
     commonest = np.bincount(labels[labels >= 0], minlength=classes).argmax()
     return np.eye(classes)[np.full(pictures, commonest)]
@@ -200,11 +200,11 @@ def majority(labels: np.ndarray, pictures: int, classes: int) -> np.ndarray:
 def caption_classifier(
     captions: Sequence[str], labels: np.ndarray, asked: Sequence[str], classes: int
 ) -> np.ndarray:
-    """Probabilities [N, C] for N `asked` captions by a logistic regression (chapter 05).
+    """Predict probabilities [N, C] from N `asked` captions by a logistic regression (chapter 05).
 
-    On the source's M captions and labels [M] (-1: left out); no picture is looked at. TF-IDF of
-    words and word pairs. No class weights: every model here fits the source's own class shares with
-    a plain cross-entropy.
+    It is trained on the source's M captions and labels [M] (-1: left out), without pictures, on
+    TF-IDF of words and word pairs. No class weights: every model here fits the source's own class
+    shares with a plain cross-entropy.
     """
     known = np.flatnonzero(labels >= 0)
     model = make_pipeline(
@@ -220,9 +220,9 @@ def caption_classifier(
 def in_blocks(
     frozen: Frozen, read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> np.ndarray:
-    """What `read` makes of the tokens and mask of N pictures, [N, ...], a shard at a time.
+    """Apply `read` to the tokens and mask of N pictures, a shard at a time -> [N, ...].
 
-    For chapter 05. The tokens of a large data set would not fit into memory.
+    The tokens of a large data set would not fit into memory (chapter 05).
     """
     starts = range(0, len(frozen), shards.SHARD)
     blocks = (frozen[start : start + shards.SHARD] for start in starts)
@@ -230,12 +230,12 @@ def in_blocks(
 
 
 def knowledge_of(frozen: Frozen) -> np.ndarray:
-    """What the experts read of k, [N, 3 H] (method chapter, eq-experts)."""
+    """Return the parts of k that the experts read, [N, 3 H] (method chapter, eq-experts)."""
     return in_blocks(frozen, knowledge_parts)
 
 
 def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarray:
-    """Probabilities [N, C] by the text encoder asked directly, without training (chapter 05)."""
+    """Predict probabilities [N, C] with the text encoder, zero-shot (chapter 05)."""
     text_encoder = load_text_encoder(config.sizes, device)
     prompted = encode_texts(prompts(config.classes), text_encoder)
     return in_blocks(
@@ -245,10 +245,9 @@ def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarra
 
 
 def image_and_text(frozen: Frozen) -> np.ndarray:
-    """What the VLM sees in each picture beside what its own caption says, [N, 2 D].
+    """Return the VLM's embeddings of each picture and its caption, unit vectors, [N, 2 D].
 
-    Both as unit vectors; the features of a classifier in the role of TGCA-PVT (paper, table of
-    results).
+    They are the features of a classifier that stands in for TGCA-PVT (paper, table of results).
     """
     images = frozen.image_embeddings[:].numpy()
     captions = vlm_embeddings(frozen)[:, -images.shape[1] :]
@@ -256,7 +255,7 @@ def image_and_text(frozen: Frozen) -> np.ndarray:
 
 
 def vlm_embeddings(frozen: Frozen) -> np.ndarray:
-    """All that the VLM knows of N pictures, [N, 4 D] (chapter "A fair comparison")."""
+    """Return all that the VLM knows of N pictures, [N, 4 D] (chapter "A fair comparison")."""
     assert frozen.embeddings is not None, "`freeze` and `describe` give them"
     return frozen.embeddings[:].numpy()
 
@@ -270,12 +269,12 @@ def standardised_probe(
     seed: int,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Probabilities [N, C] for the N pictures `asked` by a linear classifier.
+    """Predict probabilities [N, C] for the N pictures `asked` with a linear probe.
 
-    On all that the VLM knows of a picture (`vision_language.see_and_say`), each domain standardised
-    by its own unlabelled training pictures; labels [M] are the source's. Adaptation without a
-    network, and hard to beat (chapter "A fair comparison"). weights, one for each picture of
-    `target`, say how much it counts in the averages; `share_weights` makes some.
+    The features are all that the VLM knows of a picture (`vision_language.see_and_say`), each
+    domain standardised by its own unlabelled training pictures. labels [M] are the source's. This
+    is adaptation without a network, and hard to beat (chapter "A fair comparison"). weights, one
+    for each picture of `target`, weight its averages; `share_weights` returns such weights.
     """
     of_source, of_target, of_asked = map(vlm_embeddings, (source, target, asked))
     features = StandardScaler().fit_transform(of_source)
@@ -285,10 +284,10 @@ def standardised_probe(
 
 
 def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Weights [N], 0 or more, under which N pictures have the class shares [C].
+    """Return weights [N], 0 or more, under which N pictures have the class shares [C].
 
-    probs: their class probabilities [N, C]. Averages under these weights are what they would be if
-    the classes were as frequent as those (chapter "Results between all domains").
+    probs are the pictures' class probabilities [N, C]. Averages under these weights are what they
+    would be if the classes had these shares (chapter "Results between all domains").
     """
     return (probs * shares / probs.mean(0).clip(1e-3)).sum(1)
 
@@ -296,19 +295,19 @@ def share_weights(probs: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def baseline_probs(
     config: Config, source: Pictures, test: Pictures, device: str
 ) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of every baseline on the target's N test pictures, by its name.
+    """Predict probabilities [N, C] with every baseline on the target's N test pictures, by name.
 
-    Rows in the pictures' order (chapter 05). Of several processes the main one has them all, the
-    others those that were trained together.
+    Rows are in the pictures' order (chapter 05). With several processes, the main one returns all
+    baselines, the others only those that were trained together.
     """
-    # By all processes: they wait for each other in it.
+    # All processes call `freeze`, because they wait for each other in it.
     taught = freeze(source, config.sizes, config.switches, device)
     asked = freeze(test, config.sizes, config.switches, device)
     trained = {}
     for variant in VARIANTS[1:]:
         model = baseline(config, variant, source, device).model
         trained[variant] = evaluate(model, frozen_for(variant, test, config, device))
-        # A model's hooks point back at it: without this, memory would hold every model so far.
+        # A model's hooks refer back to it: without this, memory would hold every model so far.
         del model
         gc.collect()
     if not PartialState().is_main_process:
@@ -320,9 +319,9 @@ def baseline_probs(
 def untrained_probs(
     config: Config, taught: Frozen, labels: np.ndarray, asked: Frozen, device: str
 ) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of the baselines in which no network is trained, by their names.
+    """Predict probabilities [N, C] with the baselines that train no network, by name.
 
-    Taught by the source's pictures and labels [M], for the N pictures `asked` (chapter 05).
+    Trained on the source `taught` and its labels [M], for the N pictures `asked` (chapter 05).
     """
     classes, seed = len(config.classes), config.seed
 
@@ -349,10 +348,10 @@ def training_key(
     device: str,
     target_weight: float = 1.0,
 ) -> str:
-    """SHA over everything a training depends on.
+    """Return the SHA of everything that a training depends on.
 
-    Sizes, switches, seed, pictures, what the source teaches, frozen models, device, code and
-    torch's version.
+    That is variant, sizes, switches, seed, pictures, the source's labels, target_weight, frozen
+    models, device, code and torch's version.
     """
     settings = replace(config, epochs=config.run_epochs)
     stages = stage_key("training", config.sizes, config.switches, settings)

@@ -1,4 +1,4 @@
-"""A run's own folder: nobody else writes there meanwhile, and nothing of an earlier run stays."""
+"""A run's own folder: only one run writes to it, and nothing of an earlier run stays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from kcdp_lib.errors import KCDPError
 
 LOCK = ".lock"
-# What a run leaves, metrics.json first: without it, no folder looks finished.
+# Files of a run. metrics.json is removed first: without it, no folder looks finished.
 OWN_FILES = {
     "": ("metrics.json", "predictions.jsonl"),
     "model": ("model.safetensors", "config.json", "history.json", "README.md"),
@@ -25,9 +25,9 @@ OWN_FILES = {
 
 @contextmanager
 def owned(out: Path) -> Iterator[None]:
-    """Hold a run's folder; the lock goes with the process, however that ends.
+    """Lock a run's folder; the lock ends with the process, however that ends.
 
-    KCDPError where another run holds it.
+    Raises KCDPError if another run holds the lock.
     """
     lock = FileLock(out / LOCK, blocking=False)
     try:
@@ -39,13 +39,13 @@ def owned(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no file that is open
+        with suppress(OSError):  # Windows does not remove open files
             (out / LOCK).unlink()
         lock.release()
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier run left, but for its checkpoint and for files of other names."""
+    """Remove the files of an earlier run, except its checkpoint and files of other names."""
     for folder, names in OWN_FILES.items():
         for name in names:
             (out / folder / name).unlink(missing_ok=True)
@@ -54,5 +54,5 @@ def clear(out: Path) -> None:
             if half_written.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         if folder:
-            with suppress(OSError):  # it is not there, or holds other files
+            with suppress(OSError):  # it does not exist, or holds other files
                 (out / folder).rmdir()

@@ -1,6 +1,6 @@
-"""KCDP: KADAP and CLIEA together on one preset's frozen models (chapter 05).
+"""KCDP: KADAP and CLIEA together on the frozen models of one preset (chapter 05).
 
-Saved and loaded without pickle.
+Models are saved and loaded without pickle.
 """
 
 from __future__ import annotations
@@ -48,55 +48,55 @@ from kcdp_lib.vision_language import class_embeddings, embedding_width
 
 @dataclass
 class Prediction:
-    """What `KCDP.predict` returns (chapter 05); rows in the order of the pictures."""
+    """Result of `KCDP.predict` (chapter 05), with rows in the order of the pictures."""
 
-    probs: np.ndarray  # [N, C] float32, classes in the order of the model's `classes`
+    probs: np.ndarray  # [N, C] float32, columns in the order of the model's `classes`
     labels: list[str]  # the most probable emotion of each picture
     captions: list[str]
     triplets: list[list[Triplet]]
-    # [N], 0 to 1: the share of known pictures that are at least as far from what the VLM was
-    # trained on; None where that is not known
+    # [N], 0 to 1: share of known pictures that are at least as far from the VLM's training data;
+    # None if unknown
     familiarity: np.ndarray | None = None
 
     @property
     def unfamiliar(self) -> np.ndarray | None:
-        """Is a picture unlike anything that the VLM was trained on? Bool [N], or None.
+        """Whether each picture is unlike anything that the VLM was trained on, bool [N], or None.
 
-        By `familiar.UNFAMILIAR` (chapter 05).
+        A picture is unfamiliar below `familiar.UNFAMILIAR` (chapter 05).
         """
         return None if self.familiarity is None else self.familiarity < UNFAMILIAR
 
 
 class Batch(NamedTuple):
-    """What is known of B pictures before training: what eq-attention to eq-cliea start from."""
+    """What is known of B pictures before training: the inputs of eq-attention to eq-cliea."""
 
-    latents: torch.Tensor | None  # [B, Z, h, w]; None where the maps were computed before
+    latents: torch.Tensor | None  # [B, Z, h, w]; None if the maps were precomputed
     tokens: torch.Tensor  # [B, T, H]
     mask: torch.Tensor  # [B, T] bool, True = a real token
     embeddings: torch.Tensor | None = None  # [B, 4 D], the VLM's
     maps: list[torch.Tensor] | None = None  # four [B, channels, h, w], see `KADAP.look`
-    pooled: torch.Tensor | None = None  # [B, P], the captions, for a backbone that asks for them
-    # int64 [n], the positions with a real token in some row; None: found from the mask
+    pooled: torch.Tensor | None = None  # [B, P], captions as vectors, for some backbones
+    # int64 [n], positions with a real token in some row; None: derived from the mask
     used: torch.Tensor | None = None
 
     @property
     def for_unet(self) -> tuple[Any, ...]:
-        """What `KADAP.look` takes: latents [B, Z, h, w], tokens [B, T, H], mask, pooled, used."""
+        """Arguments of `KADAP.look`: latents [B, Z, h, w], tokens [B, T, H], mask, pooled, used."""
         return self.latents, self.tokens, self.mask, self.pooled, self.used
 
 
 class KCDP(nn.Module):
     """KADAP and CLIEA on one preset's frozen models (paper, figure 2).
 
-    Seed torch before: LoRA, pyramid, experts and parts of CLIEA start at random.
+    Seed torch first: LoRA, pyramid, experts and parts of CLIEA start at random.
 
-    classes: the names of the C emotions, which are also what the prompts say. knowledge: whether it
-    is told of a picture's caption and triplets; aligned: whether CLIEA is trained, which the peers
-    do not do. KCDPError if a frozen model cannot be loaded whole.
+    classes: names of the C emotions, as the prompts say them. knowledge: whether the model gets
+    captions and triplets; aligned: whether CLIEA is trained, which it is not for peer methods.
+    Raises KCDPError if a frozen model cannot be loaded whole.
     """
 
-    class_embeddings: torch.Tensor  # [C, D], the names of the classes as the VLM embeds them
-    prompt_tokens: torch.Tensor  # [C, n, H], n <= L positions where CLIEA hides padding
+    class_embeddings: torch.Tensor  # [C, D], class names as the VLM embeds them, scaled
+    prompt_tokens: torch.Tensor  # [C, n, H], n <= L: no padding if CLIEA hides it
     prompt_mask: torch.Tensor  # [C, n]
 
     def __init__(
@@ -126,8 +126,8 @@ class KCDP(nn.Module):
             embedding_width(preset) if recipe.embeddings else 0,
         )
         if recipe.embeddings or recipe.labelled_by == "vlm":
-            # The first call loads the VLM, which draws weights before it reads them: a model's own
-            # start must not depend on that.
+            # The first call loads the VLM, which draws random weights before it reads them; the
+            # model's own initialisation must not depend on that.
             with torch.random.fork_rng(devices=[]):
                 names = class_embeddings(preset, self.classes, device)
             self.register_buffer("class_embeddings", names, persistent=False)
@@ -150,11 +150,11 @@ class KCDP(nn.Module):
         used: torch.Tensor | None = None,
         domain: str = "target",
     ) -> tuple[Perception, torch.Tensor]:
-        """Perception and similarities [B, C] (cosines, eq-cliea) of a `Batch`, unpacked.
+        """Return perception and similarities [B, C] (cosines, eq-cliea) of an unpacked `Batch`.
 
         latents [B, Z, h, w] and knowledge tokens [B, T, H] with bool mask [B, T]; embeddings
         [B, 4 D], maps, pooled [B, P], used [n] and domain ("source" or "target") as in
-        `KADAP.forward`. KCDPError if T is not the preset's 2 L.
+        `KADAP.forward`. Raises KCDPError if T is not the preset's 2 L.
         """
         perception = self.kadap(latents, tokens, mask, embeddings, maps, pooled, used, domain)
         return perception, self.align(perception, tokens, mask, used)
@@ -166,7 +166,7 @@ class KCDP(nn.Module):
         mask: torch.Tensor,
         used: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """CLIEA's similarities [B, C] (cosines, eq-cliea) of what was perceived and knowledge.
+        """Return CLIEA's similarities [B, C] (cosines, eq-cliea) of a perception and the knowledge.
 
         tokens [B, T, H] with bool mask [B, T]; used as in `Batch`.
         """
@@ -175,15 +175,15 @@ class KCDP(nn.Module):
     def look_at_both(
         self, source: Batch, target: Batch, used: torch.Tensor | None = None
     ) -> tuple[Batch, Batch]:
-        """The same batches with their maps, for which the UNet is run once on both together.
+        """Add the maps to two batches, in one pass of the UNet over both.
 
-        used: int64 [n], the positions with a real token in some row of either.
+        used: int64 [n], positions with a real token in some row of either batch.
         """
         if source.maps or self.recipe.eye == "blind":
             return source, target
         pairs = zip(source.for_unet[:4], target.for_unet[:4], strict=True)
         both: list[Any] = [None if one is None else torch.cat([one, other]) for one, other in pairs]
-        maps, _ = self.kadap.look(*both, used)  # type: ignore[call-arg]  # both are four
+        maps, _ = self.kadap.look(*both, used)  # type: ignore[call-arg]  # `both` has four entries
         count = len(source.tokens)
         return (
             source._replace(maps=[map_[:count] for map_ in maps]),
@@ -192,7 +192,7 @@ class KCDP(nn.Module):
 
     @property
     def asks_cliea(self) -> bool:
-        """Has CLIEA a voice in the answer?"""
+        """Whether the prediction takes CLIEA's similarities into account."""
         return self.recipe.embeddings and self.aligned
 
     def answer(
@@ -201,10 +201,10 @@ class KCDP(nn.Module):
         similarities: torch.Tensor | None,
         embeddings: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Probabilities [B, C]: the experts' (method chapter, eq-experts).
+        """Return probabilities [B, C], those of the experts (method chapter, eq-experts).
 
-        A recipe that looks at the VLM's embeddings [B, 4 D] also hears the VLM asked directly, and
-        CLIEA's similarities [B, C] where it was trained (chapter "A fair comparison").
+        A recipe with the VLM's embeddings [B, 4 D] adds the VLM's zero-shot probabilities and, if
+        CLIEA was trained, those of its similarities [B, C] (chapter "A fair comparison").
         """
         voices = [perception.logits.float().softmax(-1)]
         if not self.recipe.embeddings:
@@ -216,9 +216,9 @@ class KCDP(nn.Module):
         return together(*voices)
 
     def ask_vlm(self, embeddings: torch.Tensor | None) -> torch.Tensor:
-        """Probabilities [B, C] by the VLM alone, as in `vision_language.zero_shot`.
+        """Return the VLM's own probabilities [B, C], zero-shot as in `vision_language.zero_shot`.
 
-        embeddings [B, 4 D] are the VLM's.
+        embeddings [B, 4 D] are the VLM's, of which the first D combine picture and mirror image.
         """
         assert embeddings is not None, "pictures are frozen with what the VLM knows of them"
         width = self.class_embeddings.shape[1]
@@ -230,9 +230,9 @@ class KCDP(nn.Module):
         similarities: torch.Tensor,
         embeddings: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Probabilities [B, C] from which the target's pseudo-labels are taken.
+        """Return the probabilities [B, C] from which the target's pseudo-labels are taken.
 
-        CLIEA's similarities [B, C] (method chapter, eq-pseudo), or whoever the recipe says.
+        By CLIEA's similarities [B, C] (method chapter, eq-pseudo), or as `labelled_by` says.
         """
         match self.recipe.labelled_by:
             case "similarities":
@@ -247,11 +247,11 @@ class KCDP(nn.Module):
                 assert_never(unknown)
 
     def predict(self, images: Iterable[Image.Image | str | os.PathLike]) -> Prediction:
-        """Emotions, captions and triplets of PIL images or paths, in any iterable.
+        """Predict emotions, captions and triplets of PIL images or paths, in any iterable.
 
-        Needs nothing but the pictures, of any size and mode (chapter 05).
+        Needs only the pictures, of any size and mode (chapter 05).
 
-        KCDPError where there is no picture or a single one that is no list, and naming the first
+        Raises KCDPError if there is no picture, if a single one is not in a list, and for the first
         that cannot be read.
         """
         pictures, size = as_list(images), self.preset.batch_size
@@ -269,11 +269,11 @@ class KCDP(nn.Module):
         )
 
     def _named(self, probs: np.ndarray) -> list[str]:
-        """The most probable emotion of each picture, of probabilities [N, C]."""
+        """Return the most probable emotion of each picture, from probabilities [N, C]."""
         return [self.classes[i] for i in probs.argmax(1)]
 
     def _predict(self, images: list, seen: Known | None) -> Prediction:
-        """What `predict` says of one batch; `seen` is what the VLM was trained on."""
+        """Predict one batch; `seen` describes what the VLM was trained on."""
         pixels = datasets.read_images(images, self.preset.image_size)
         if self.foundations is None:
             self.foundations = load_foundations(self.preset, self.device)
@@ -285,7 +285,7 @@ class KCDP(nn.Module):
         return Prediction(probs, self._named(probs), frozen.captions, frozen.triplets, known)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write what was trained, `model.safetensors`, and what it stands on, `config.json`."""
+        """Write the trained weights, `model.safetensors`, and their settings, `config.json`."""
         atomic_save(Path(folder) / "model.safetensors", trainable_state_dict(self))
         about = {
             "preset": self.preset.name,
@@ -301,9 +301,9 @@ class KCDP(nn.Module):
     def from_pretrained(
         cls, folder: str | Path, device: str | None = None, models: str | Path | None = None
     ) -> KCDP:
-        """The model of a finished run, ready to predict; `models` as the run had it.
+        """Load the model of a finished run, ready to predict; give `models` as in that run.
 
-        KCDPError if the folder does not hold one, and for other frozen models than the run's.
+        Raises KCDPError if the folder does not hold one, or if the run had other frozen models.
         """
         if device is not None:
             check_device(str(device))
@@ -313,7 +313,7 @@ class KCDP(nn.Module):
             state = load_file(folder / "model.safetensors")
             preset, recipe = PRESETS[about["preset"]], read_recipe(about["recipe"])
             classes, stack = [*about["classes"]], about["stack"]
-            # The first models were saved without "aligned": they are KCDP's own.
+            # The first models were saved without "aligned"; all of them are aligned.
             knowledge, aligned = about["knowledge"], about.get("aligned", True)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise KCDPError(
@@ -334,14 +334,14 @@ class KCDP(nn.Module):
 
 
 def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
-    """The pictures given to `predict`, of any iterable; KCDPError for anything else.
+    """Return the pictures given to `predict` as a list; raises KCDPError for anything else.
 
-    Looked at one by one, so that an endless iterable of something else ends, too.
+    Pictures are checked one by one, so that an endless iterable of something else also ends.
     """
-    # a text would be read letter by letter, a file line by line
+    # iterating would yield the letters of a text, the lines of a file
     is_alone = isinstance(images, str | bytes | os.PathLike | Image.Image)
     try:
-        # A tensor of one number is an Iterable by type, and yet cannot be gone through.
+        # A tensor of one number is an Iterable by type, but iterating over it fails.
         iter(images)
     except TypeError:
         is_alone = True
@@ -366,9 +366,9 @@ def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
-    """Some pictures, int64 rows [B], on the device (chapter 05).
+    """Load some pictures, int64 rows [B], onto the device (chapter 05).
 
-    Where the maps were computed before, the latents stay on the disk.
+    The latents stay on disk if the maps were precomputed.
     """
 
     def some(rows_of: torch.Tensor | Rows) -> torch.Tensor:
@@ -387,16 +387,16 @@ def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
 
 
 def sent(values: torch.Tensor, device: str) -> torch.Tensor:
-    """Put values [B, ...] on the device, without waiting for a GPU to have them (chapter 05)."""
+    """Move values [B, ...] to the device, without waiting for a GPU's copy (chapter 05)."""
     if torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 def autocast(device: str, precision: str | None = None):
-    """The context in which the networks run, losses excepted.
+    """Return the context in which the networks run; losses stay outside.
 
-    "no" is float32, None what `pick_precision` finds best.
+    "no" is float32; None takes what `pick_precision` chooses.
     """
     chosen = pick_precision(precision, device)
     return torch.autocast(
@@ -408,11 +408,11 @@ def autocast(device: str, precision: str | None = None):
 
 @torch.no_grad()
 def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
-    """Probabilities [N, C] float32 of every picture, as `KCDP.answer` gives them.
+    """Predict probabilities [N, C] float32 of every picture, as `KCDP.answer` computes them.
 
-    Method chapter, eq-experts. Leaves the model in eval mode. domain: "source" or "target", for a
-    recipe that standardises by domain. Several processes share the batches, and each gets the whole
-    answer.
+    See eq-experts in the method chapter. Leaves the model in eval mode. domain: "source" or
+    "target", for a recipe that standardises by domain. Several processes share the batches, and
+    each returns all probabilities.
     """
     model.eval()
     state = PartialState()
@@ -431,11 +431,11 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
 
 @torch.no_grad()
 def settle(model: KCDP, frozen: Frozen) -> None:
-    """Test-time adaptation: standardise the target by the pictures that are asked about.
+    """Adapt at test time: standardise the target by the averages of the pictures to predict.
 
-    By their averages, whatever the model was trained on (chapter "A fair comparison"). For a recipe
-    with `domain_norm`, in a universal setting; no label is read and no weight changes. Leaves the
-    model in eval mode. KCDPError for another recipe.
+    They replace those that the model has from training (chapter "A fair comparison"). For a recipe
+    with `domain_norm`, in the universal setting; reads no label and changes no weight. Leaves the
+    model in eval mode. Raises KCDPError for a recipe without `domain_norm`.
     """
     norm = model.eval().kadap.norm
     if norm is None:

@@ -1,9 +1,9 @@
-"""Other methods of domain adaptation, on KCDP's own eye and knowledge.
+"""Other methods of domain adaptation, on KCDP's own perception and knowledge.
 
-Chapter "A fair comparison". Each sees what KCDP's experts see: z, their hidden layer, and the
-logits, which are linear in z. It adds one loss to the source's cross-entropy, and perhaps a few
-weights of its own; batches, steps, optimizer and rates are KCDP's. A new one is a class with a
-`forward`, entered in `PEERS`.
+See chapter "A fair comparison". Each method reads what KCDP's experts compute: their hidden layer z
+and the logits, which are linear in z. It adds one loss to the source's cross-entropy, and perhaps a
+few weights; batches, steps, optimizer and learning rates are KCDP's. To add a method, write a class
+with a `forward` and enter it in `PEERS`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kcdp_lib.perception import Experts, Perception
 
 
 class Peer(nn.Module):
-    """A method (chapter "A fair comparison").
+    """Base class of the peer methods (chapter "A fair comparison").
 
-    experts: those it adapts; pictures: the number N of the target's.
+    experts: the experts to adapt; pictures: number N of target pictures.
     """
 
     source_until = 1.0  # share of the training in which the source's loss counts
@@ -39,31 +39,31 @@ class Peer(nn.Module):
         rows: torch.Tensor,
         done: float,
     ) -> torch.Tensor:
-        """The method's own loss [], to minimise beside the source's cross-entropy.
+        """Return the method's own loss [], to minimise beside the source's cross-entropy.
 
-        On a source batch with int64 labels [B], or shares [B, C], and a target batch without; rows,
-        int64 [B], say which of the N target pictures it shows. done: the share of the training that
-        has gone by, 0 to 1.
+        The source batch has int64 labels [B] or shares [B, C], the target batch has none; rows,
+        int64 [B], are its rows among the N target pictures. done: share of the training done, 0 to
+        1.
         """
         raise NotImplementedError
 
 
 class AdaBN(Peer):
-    """Nothing but a standardisation by each domain's own averages (Li et al. 2018).
+    """Standardisation of each domain by its own averages, and no loss (Li et al. 2018).
 
-    The target has to be met for it. Recipes without it make this *source only*.
+    It needs target pictures in training. In a recipe without `domain_norm`, it is *source only*.
     """
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Zero []."""
+        """Return zero []."""
         return target.logits.sum() * 0
 
 
 class DANN(Peer):
     """Domain-adversarial training (Ganin et al. 2016).
 
-    What is seen is to leave a domain classifier guessing, whose gradient is turned round on its way
-    back.
+    A domain classifier learns to tell the domains apart, and its reversed gradient trains the
+    features to confuse it.
     """
 
     def __init__(self, experts: Experts, pictures: int):
@@ -71,9 +71,9 @@ class DANN(Peer):
         self.judge = perceptron(self.width, 1)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of telling source from target by z.
+        """Return the cross-entropy [] of classifying the domain by z.
 
-        As strong as the paper's schedule says.
+        The reversed gradient grows by the paper's schedule.
         """
         return domain_loss(self.judge, source.z, target.z, done)
 
@@ -81,7 +81,7 @@ class DANN(Peer):
 class CDAN(Peer):
     """Conditional adversarial training (Long et al. 2018).
 
-    The domain classifier sees z together with the answer, as their outer product.
+    The domain classifier reads the outer product of z and the predicted probabilities.
     """
 
     def __init__(self, experts: Experts, pictures: int):
@@ -89,9 +89,9 @@ class CDAN(Peer):
         self.judge = perceptron(self.width * self.classes, 1)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of telling source from target by z and the predicted probabilities.
+        """Return the cross-entropy [] of classifying the domain by z and the probabilities.
 
-        These are not to be bent by it.
+        The probabilities are the predicted ones, and get no gradient from it.
         """
 
         def conditioned(perception: Perception) -> torch.Tensor:
@@ -104,15 +104,15 @@ class CDAN(Peer):
 class MCC(Peer):
     """Minimum class confusion (Jin et al. 2020).
 
-    A target batch's answers are to mix no two classes up.
+    The predictions on a target batch are trained not to confuse any two classes.
     """
 
     temperature = 2.5
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Share [] of the class correlation that is off the diagonal.
+        """Return the share [] of the class correlation that lies off the diagonal.
 
-        Pictures are weighted by how sure their answers are.
+        Pictures are weighted by the confidence of their predictions.
         """
         probs = (target.logits / self.temperature).softmax(-1)
         weight = 1 + (-entropy(probs)).exp()
@@ -124,9 +124,9 @@ class MCC(Peer):
 class MCD(Peer):
     """Maximum classifier discrepancy (Saito et al. 2018).
 
-    Two classifiers look for target pictures on which they differ, the features are to leave none.
-    With the gradient turned round between them, in place of the paper's three steps in turn, so
-    that it takes one optimizer step like everyone.
+    Two classifiers maximise their discrepancy on target pictures, and the features minimise it. A
+    reversed gradient between them replaces the paper's three alternating steps, so that this takes
+    one optimizer step like every other method.
     """
 
     def __init__(self, experts: Experts, pictures: int):
@@ -134,9 +134,9 @@ class MCD(Peer):
         self.other = nn.Linear(self.width, self.classes)
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of the second classifier on the source, less both's discrepancy.
+        """Return the second classifier's cross-entropy [] on the source minus the discrepancy.
 
-        The discrepancy is on the target.
+        The discrepancy is that of both classifiers on the target.
         """
         z = Reversed.apply(target.z, 1.0)
         first = experts.classify(z, target.gates.detach()).softmax(-1)
@@ -148,9 +148,9 @@ class MCD(Peer):
 class SHOT(Peer):
     """Source hypothesis transfer (Liang et al. 2020).
 
-    First the source alone, then the target alone, its last layer as the source left it. Answers are
-    to be sure one by one and varied together; pseudo-labels come from the nearest of the classes'
-    centres among all target pictures.
+    Training sees first the source alone, then the target alone with the last layer frozen. The loss
+    asks for confident predictions that vary between pictures; pseudo-labels come from the nearest
+    class centre among all target pictures.
     """
 
     source_until = 0.5
@@ -164,7 +164,7 @@ class SHOT(Peer):
         self.register_buffer("probs", torch.zeros(pictures, self.classes))
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Information maximisation and cross-entropy on pseudo-labels [].
+        """Return information maximisation plus cross-entropy on pseudo-labels [].
 
         Zero while the source is learnt.
         """
@@ -187,14 +187,14 @@ class SHOT(Peer):
 class FixMatch(Peer):
     """Thresholded self-training (Sohn et al. 2020).
 
-    A sure answer is the label of the same picture seen through strong noise. The noise is dropout
-    on z: pictures are encoded once here, so there is nothing to crop.
+    A confident prediction is the label of the same picture under strong noise. The noise is dropout
+    on z: pictures are encoded only once here, so cropping is impossible.
     """
 
     threshold, dropped = 0.95, 0.5
 
     def forward(self, experts, source, labels, target, rows, done):
-        """Cross-entropy [] of the noisy answers where the clear ones are sure, mean over all."""
+        """Return the cross-entropy [] of noisy predictions on confident labels, mean over all."""
         confidence, pseudo_labels = target.logits.detach().softmax(-1).max(-1)
         noisy = experts.classify(F.dropout(target.z, self.dropped), target.gates)
         losses = F.cross_entropy(noisy, pseudo_labels, reduction="none")
@@ -213,30 +213,30 @@ PEERS = {
 
 
 class Reversed(Function):
-    """Nothing on the way forward; on the way back the gradient, turned round and scaled.
+    """Identity in the forward pass; the backward pass reverses and scales the gradient.
 
-    Ganin et al. 2016.
+    See Ganin et al. 2016.
     """
 
     @staticmethod
     def forward(ctx, x, strength):
-        """Hand x [B, W] on as it is."""
+        """Return x [B, W] unchanged."""
         ctx.strength = strength
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, gradient):
-        """The gradient [B, W], times minus the strength."""
+        """Return the gradient [B, W] times minus the strength."""
         return -ctx.strength * gradient, None
 
 
 def domain_loss(
     judge: nn.Module, source: torch.Tensor, target: torch.Tensor, done: float
 ) -> torch.Tensor:
-    """Cross-entropy [] of telling source [B, W] from target [M, W], behind reversed gradients.
+    """Return the domain classifier's cross-entropy [] on source [B, W] and target [M, W].
 
-    Both domains are weighted alike (Ganin et al. 2016). The gradients' strength grows from 0 to 1
-    as 2 / (1 + exp(-10 done)) - 1.
+    Gradients are reversed on their way back, and both domains weigh the same (Ganin et al. 2016).
+    The strength of the gradients grows from 0 to 1 as 2 / (1 + exp(-10 done)) - 1.
     """
     strength = float(2 / (1 + torch.tensor(-10 * done).exp()) - 1)
     of_source, of_target = (judge(Reversed.apply(x, strength)).squeeze(1) for x in (source, target))
@@ -246,13 +246,13 @@ def domain_loss(
 
 
 def entropy(probs: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of probabilities [..., C] -> [...].
+    """Return the entropy in nats of probabilities [..., C] -> [...].
 
-    As MCC (Jin et al. 2020) and SHOT (Liang et al. 2020) use it.
+    MCC (Jin et al. 2020) and SHOT (Liang et al. 2020) use it.
     """
     return -(probs * probs.clamp(min=1e-9).log()).sum(-1)
 
 
 def perceptron(width: int, out: int, hidden: int = 128) -> nn.Module:
-    """Two layers [B, width] -> [B, out]."""
+    """Return a perceptron with two layers, [B, width] -> [B, out]."""
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))

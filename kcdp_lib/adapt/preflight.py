@@ -1,6 +1,6 @@
-"""Before a long run: what is missing, and what the run will cost, by a short measurement.
+"""Check before a long run: what is missing, or what the run will cost, by a short measurement.
 
-Chapter "Full size". `python -m kcdp_lib.adapt --config FILE --check` prints it.
+`python -m kcdp_lib.adapt --config FILE --check` prints the result (chapter "Full size").
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from kcdp_lib.triplets import load_parser
 from kcdp_lib.vision_language import load_vlm
 from kcdp_lib.writer import load_writer
 
-STEPS = 20  # measured steps of training
+STEPS = 20  # training steps to measure
 
 
 def preflight(config: Config) -> tuple[list[str], bool]:
-    """What there is to say before the run, one line each, and whether it can be started.
+    """Return the lines to print before a run, and whether the run can start.
 
-    Weights and data that are missing, else pictures, disk, memory and hours.
+    They name missing weights and data, or else give pictures, disk, memory and hours.
 
-    Nothing is trained that is kept, nothing written but the index of pictures. Hours are those of
-    one process on this machine: several share them.
+    No training result is kept, and only the index of pictures is written. Hours are those of one
+    process on this machine; several share them.
     """
-    # a parameter, or the folder of a data set: the weights are looked for all the same
+    # even with a wrong parameter or data folder, the weights are checked
     wrong = _sentence(config.check)
     if config.preset not in PRESETS:
         return [str(wrong)], False
@@ -63,7 +63,7 @@ def preflight(config: Config) -> tuple[list[str], bool]:
 
 
 def missing_weights(preset: Preset) -> list[str]:
-    """A line for each model of the preset that cannot be loaded."""
+    """Return a line for each model of the preset that cannot be loaded."""
     loaders: dict[str, Callable] = {
         "UNet": partial(load_unet, preset),
         "VAE": partial(load_vae, preset),
@@ -78,7 +78,7 @@ def missing_weights(preset: Preset) -> list[str]:
 
 
 def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], bool]:
-    """Lines on disk, memory and hours, and whether the disk has room enough."""
+    """Return lines on disk, memory and hours, and whether the disk has enough room."""
     pictures = sum(map(len, sets))
     once, (first, second) = freeze_some(config, sets, device)
     needed = pictures * statistics.mean(map(bytes_a_picture, (first, second)))
@@ -90,7 +90,7 @@ def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], 
         of_gpu = f" of the GPU's {total / 1e9:.1f} GB"
     taught = teaching(taught_labels(sets[0], config.switches))
     steps = steps_per_epoch(len(taught), config) * config.run_epochs
-    trainings = 1 + 2 * 0.5  # KCDP, and two baselines that see one domain of the two
+    trainings = 1 + 2 * 0.5  # KCDP, and two baselines that train on one of the two domains
     lines = [
         f"disk: {needed / 1e9:.1f} GB below {paths.CACHE}, of which {free / 1e9:.1f} GB are free",
         f"memory: {peak / 1e9:.1f} GB{of_gpu}",
@@ -107,16 +107,16 @@ def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], 
 
 
 def _about(pictures: Pictures) -> str:
-    """A set of pictures in half a line."""
+    """Describe a set of pictures in half a line."""
     unread = f", {len(pictures.skipped)} not readable" if pictures.skipped else ""
     return f"{pictures.name} {pictures.split} {len(pictures)}{unread}"
 
 
 def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Frozen]]:
-    """Seconds a picture of `describe`, and what it says of the first pictures of all sets in turn.
+    """Return the seconds per picture of `describe`, and its results for two batches.
 
-    Two batches, of which the first is not timed. With the maps, where a recipe trains nothing
-    before them.
+    The pictures are the first of all sets in turn; the first batch is not timed. Includes the maps
+    if the recipe trains nothing before them.
     """
     preset, foundations = config.sizes, load_foundations(config.sizes, device)
     eye = (
@@ -126,7 +126,7 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
         if config.switches.looks_once
         else None
     )
-    # as many as the smallest set has of each
+    # as many of each set as the smallest one has
     in_turn = zip(*(some.files for some in sets if len(some)), strict=False)
     files = [file for several in in_turn for file in several]
     files = (files * (2 * preset.batch_size))[: 2 * preset.batch_size]
@@ -145,9 +145,9 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
 
 
 def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> tuple[float, int]:
-    """Median seconds of a step, and the peak of memory in bytes.
+    """Return the median seconds of a training step, and the peak memory in bytes.
 
-    On a source and a target batch of one size, with all pseudo-labels kept.
+    Each step takes a source and a target batch of the same size and keeps all pseudo-labels.
     """
     rows = torch.arange(len(source))
     model, optimizer, accelerator = set_up(config, device)
@@ -166,7 +166,7 @@ def train_some(config: Config, source: Frozen, target: Frozen, device: str) -> t
 
 
 def _sentence(load: Callable) -> str | None:
-    """What a KCDPError says; None if there is none."""
+    """Return the message of the KCDPError that `load` raises, or None."""
     try:
         load()
     except KCDPError as error:
@@ -175,7 +175,7 @@ def _sentence(load: Callable) -> str | None:
 
 
 def bytes_a_picture(frozen: Frozen) -> float:
-    """Bytes that the cache will hold of a picture; of tokens those in use by some picture."""
+    """Return the bytes that the cache holds per picture, counting only tokens in use."""
     tensors: dict[str, torch.Tensor] = {name: getattr(frozen, name)[:] for name in TENSORS}
     tensors["tokens"] = tensors["tokens"][:, tensors["mask"].any(0)]
     maps = [part for map_ in frozen.maps or [] for part in map_.parts]
@@ -183,5 +183,5 @@ def bytes_a_picture(frozen: Frozen) -> float:
 
 
 def _existing(path):
-    """The folder itself, or the nearest above that is there."""
+    """Return the folder, or the nearest one above it that exists."""
     return path if path.exists() else _existing(path.parent)

@@ -1,8 +1,8 @@
-"""What a run leaves behind (chapter 05).
+"""Files that a run writes (chapter 05).
 
-metrics.json, predictions.jsonl, model/ with its card, and figures/.
+They are metrics.json, predictions.jsonl, model/ with its card, and figures/.
 
-Here, when everything is trained, the target's labels are read for the first time.
+The target's labels are first read here, after all training.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained, resolve
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import Frozen, freeze
 
-# their versions stand beside the numbers
+# packages whose versions are recorded
 PACKAGES = (
     *("torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch"),
     *("scikit-learn", "numpy"),
@@ -49,7 +49,7 @@ PACKAGES = (
 
 @dataclass
 class Answers:
-    """What a trained KCDP says of one set of pictures."""
+    """Predictions of a trained KCDP for one set of pictures."""
 
     pictures: Pictures
     frozen: Frozen
@@ -60,14 +60,14 @@ class Answers:
 def answer(
     model: KCDP, pictures: Pictures, config: Config, device: str, domain: str = "target"
 ) -> Answers:
-    """Freeze and evaluate pictures of a domain, "source" or "target"."""
+    """Freeze the pictures of a domain, "source" or "target", and predict them."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
     known = familiarity(load_known(config.sizes), frozen)
     return Answers(pictures, frozen, evaluate(model, frozen, domain), known)
 
 
 def is_labelled(said: Answers | None) -> TypeGuard[Answers]:
-    """Is there anything to score?"""
+    """Return whether any picture has a label, so that there is something to score."""
     return said is not None and bool((said.pictures.labels >= 0).any())
 
 
@@ -78,9 +78,9 @@ def summarise(
     others: dict[str, np.ndarray],
     source: Pictures,
 ) -> dict:
-    """metrics.json without its provenance.
+    """Return the content of metrics.json without its provenance.
 
-    Where the run wrote is no part of what it computed, so `out_dir` stands there too.
+    `out_dir` is in the provenance, too, because the results do not depend on it.
 
     pseudo [N]: the target's pseudo-labels in training (-1: none); others: probabilities [N, C] of
     each baseline on the target's test pictures.
@@ -124,16 +124,16 @@ def summarise(
 
 
 def shares_score(pictures: Pictures, probs: np.ndarray, seed: int) -> dict[str, dict]:
-    """How near probabilities [N, C] are to the pictures' shares; nothing where they have none."""
+    """Score probabilities [N, C] against the pictures' shares; {} if they have none."""
     if pictures.shares is None:
         return {}
     return {"distribution": metrics.distribution(pictures.shares, probs, seed)}
 
 
 def unfamiliar(answers: dict[str, Answers]) -> dict[str, dict[str, int]]:
-    """How many of the target's pictures are unlike anything that the VLM was trained on.
+    """Count the target's pictures that are unlike anything that the VLM was trained on.
 
-    One that is in both splits counts once. Nothing where that is not known.
+    A picture in both splits counts once. {} if unknown.
     """
     known, target = answers["train"].familiarity, answers.get("target")
     if known is None:
@@ -155,14 +155,14 @@ def write_run(
 ) -> None:
     """Write model/ and predictions.jsonl into `out`.
 
-    Pseudo [N] are the pseudo-labels of the target's training pictures (-1: none).
+    pseudo [N] are the pseudo-labels of the target's training pictures (-1: none).
     """
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
     atomic_write(out / "model" / "README.md", hub_cards.of_run(config, results, commit()))
     of_pictures = prediction_rows(answers, pseudo, homes_of(config))
     rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in of_pictures]
-    # a file name that is not UTF-8 is escaped as JSON has it, and can be opened when read back
+    # a file name that is not UTF-8 is escaped as in JSON, so that a reader can open the file
     atomic_write(out / "predictions.jsonl", "".join(rows).encode("utf-8", "backslashreplace"))
 
 
@@ -171,13 +171,13 @@ def write_figures(
 ) -> None:
     """Draw the run's figures into figures/.
 
-    One that cannot be drawn or written costs a warning: all numbers are on disk before.
+    If one cannot be drawn or written, this only warns, since all numbers are on disk by then.
     """
     for name, draw in drawings(config, trained, answers, results).items():
         try:
             with explained(out):
                 atomic_write(out / "figures" / f"{name}.png", figures.png(draw()))
-        except Exception as error:  # matplotlib, fonts, a disk that is full by now
+        except Exception as error:  # matplotlib, fonts, a full disk
             warnings.warn(
                 f"The figure {name}.png is left out ({first_line(error)}); all numbers are in "
                 f"{out / 'metrics.json'}.",
@@ -188,9 +188,9 @@ def write_figures(
 def drawings(
     config: Config, trained: Trained, answers: dict[str, Answers], results: dict
 ) -> dict[str, Callable[[], figures.Figure]]:
-    """What draws each of the run's figures, by its file name.
+    """Return the functions that draw the run's figures, by file name.
 
-    Those that need labels only where there are labels.
+    Figures that need labels are left out if there are none.
     """
     titles = dict(zip(("source", "target"), figures.side_titles(*config.names), strict=True))
     sides = {"target": answers.get("target", answers["train"])}
@@ -232,11 +232,11 @@ def drawings(
 def prediction_rows(
     answers: dict[str, Answers], pseudo: np.ndarray, homes: Sequence[Path] = (ROOT,)
 ) -> Iterator[dict]:
-    """One row for each target picture, training pictures first.
+    """Yield one row for each target picture, training pictures first.
 
     A file's path is relative to the first of the `homes` that holds it.
 
-    One that is in both splits (a transductive target) comes once.
+    A picture in both splits (a transductive target) comes once.
 
     pseudo [N] (-1: none) belongs to the N training pictures.
     """
@@ -255,16 +255,16 @@ def prediction_rows(
 
 
 def in_both_splits(answers: dict[str, Answers]) -> set[str]:
-    """Keys of the target pictures that are trained on and tested on.
+    """Return the keys of the target pictures that are both trained on and tested on.
 
-    With any, the target is called transductive.
+    If there are any, the target is transductive.
     """
     tested = answers["target"].pictures.keys if "target" in answers else ()
     return set(answers["train"].pictures.keys) & set(tested)
 
 
 def _rows(said: Answers, homes: Sequence[Path]) -> Iterator[dict]:
-    """What is known of each picture of a set, in their order."""
+    """Yield what is known of each picture of a set, in their order."""
     classes, labels, known = said.pictures.classes, said.pictures.labels, said.familiarity
     for i, (file, probs) in enumerate(zip(said.pictures.files, said.probs, strict=True)):
         by_class = zip(classes, probs, strict=True)
@@ -280,16 +280,16 @@ def _rows(said: Answers, homes: Sequence[Path]) -> Iterator[dict]:
 
 
 def homes_of(config: Config) -> tuple[Path, ...]:
-    """Folders to which paths of target pictures are relative: the target's own, if it is a folder.
+    """Return the folders to which paths of target pictures are relative, in order.
 
-    Failing that, the data sets' root; failing that, the checkout.
+    They are the target's own if it is a folder, then the data sets' root, then the checkout.
     """
     root = resolve(config.data_root or ROOT)
     return root / config.target, resolve(config.target), root, ROOT
 
 
 def _short(file: Path, homes: Sequence[Path]) -> str:
-    """A file's path relative to the first of the folders that holds it; absolute if none does."""
+    """Return a file's path relative to the first folder that holds it; absolute if none does."""
     for home in homes:
         if file.is_relative_to(home):
             return str(file.relative_to(home))
@@ -298,17 +298,17 @@ def _short(file: Path, homes: Sequence[Path]) -> str:
 
 @torch.no_grad()
 def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") -> list[dict]:
-    """Cards for `figures.prediction_sheet` and `figures.whole_method`.
+    """Return cards for `figures.prediction_sheet` and `figures.whole_method`.
 
-    The first pictures of a domain, "source" or "target", by content hash, which is as good as
-    drawing lots.
+    They show the first pictures of a domain, "source" or "target", by content hash, which is as
+    good as a random sample.
 
-    Each with its image [3, S, S] uint8, the attention [S, S], 0 to 1, to one word of its caption
-    (as in chapter 03), CLIEA's similarities [C] and the probabilities [C].
+    Each has its image [3, S, S] uint8, the attention [S, S], 0 to 1, to one word of its caption (as
+    in chapter 03), CLIEA's similarities [C] and the probabilities [C].
     """
     rows = torch.arange(min(count, len(said.pictures)))
     images = datasets.read_images([said.pictures.files[i] for i in rows], model.preset.image_size)
-    # where maps were computed before, their attention was not kept
+    # precomputed maps come without their attention
     frozen = replace(said.frozen, maps=None)
     perception, similarities = model(*gather(frozen, rows, model.device), domain=domain)
     tokenizer = load_text_encoder(model.preset, "cpu").tokenizer
@@ -336,19 +336,19 @@ def cards(model: KCDP, said: Answers, count: int = 8, domain: str = "target") ->
 
 
 def first_right(shown: list[dict]) -> dict:
-    """The first card whose prediction is its label.
+    """Return the first card whose prediction is its label.
 
-    To show how a right answer comes about, not how often. The first of all where none is, or where
-    no label is known.
+    It shows how a right prediction comes about, not how often. Without such a card, or without
+    labels, the first card is returned.
     """
     return next((card for card in shown if card["label"] == card["predicted"]), shown[0])
 
 
 def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[str, torch.Tensor]:
-    """A word that says much of a caption, and its token positions in k, int64 [n].
+    """Return the most telling word of a caption, and its token positions in k, int64 [n].
 
-    The one that ends the last triplet's object ("tears" in "cat, crying, big tears"), else the
-    caption's longest. Feelings are left aside: they lie nowhere in a picture.
+    It ends the last triplet's object ("tears" in "cat, crying, big tears"), or else is the
+    caption's longest. Words for feelings are left out: they have no place in a picture.
     """
     words = without_feelings(caption).split()
     named = [
@@ -361,9 +361,9 @@ def content_word(caption: str, triplets: Sequence[Triplet], tokenizer) -> tuple[
 
 
 def provenance(config: Config, device: str, started: float) -> dict:
-    """Where the numbers come from, and what they cost.
+    """Return where the numbers come from, and what they cost.
 
-    In bytes, and in seconds since `started` (as `time.time` counts).
+    Memory is in bytes, time in seconds since `started` (as `time.time` counts).
     """
     on_gpu = torch.device(device).type == "cuda"
     cpu = f"cpu, {torch.get_num_threads()} threads"
@@ -385,7 +385,7 @@ def provenance(config: Config, device: str, started: float) -> dict:
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process ever held.
+    """Return the peak memory of this process in bytes.
 
     Of the GPU's memory, or on "cpu" of the machine's.
     """
@@ -393,16 +393,16 @@ def peak_memory(device: str) -> int:
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
-    import resource  # here, because Windows has none
+    import resource  # imported here because Windows has none
 
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def check_writable(out: Path) -> None:
-    """Find out before the training, not after it, that the run's folder cannot be written.
+    """Check before the training that the run's folder can be written.
 
-    OSError, which `paths.explained` turns into a sentence.
+    Raises OSError, which `paths.explained` turns into a sentence.
     """
     atomic_write(out / ".writable", "")
     (out / ".writable").unlink()

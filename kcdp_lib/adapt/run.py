@@ -1,4 +1,4 @@
-"""One run: from two names of domains to a trained model and its metrics (chapter 05)."""
+"""One run, from two names of domains to a trained model and its metrics (chapter 05)."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from kcdp_lib.paths import atomic_write, explained, resolve
 def adapt(config: Config | None = None, **parameters) -> dict:
     """Adapt to the target, compare with the baselines and return the metrics.
 
-    Chapter 05, eq-total. The run's folder receives the model, the predictions, the metrics and,
-    last, the figures; what an earlier run left there goes when the training begins.
+    See chapter 05 and eq-total. Writes the model, the predictions, the metrics and, last, the
+    figures to the run's folder; files of an earlier run there are removed when training begins.
 
-    What is returned is what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds,
-    bytes. Takes a `Config`, its parameters (`adapt(target="noto")`), or both: parameters win. A run
-    that was killed goes on where it was a few minutes before. Under `accelerate launch` the
-    processes do it together, and each returns the same. Raises KCDPError with one sentence for bad
-    input, for a folder that cannot be written and for one that another run is writing to.
+    Returns what `metrics.json` holds: plain numbers, scores between 0 and 1, seconds, bytes. Takes
+    a `Config`, its parameters (`adapt(target="noto")`), or both; parameters win. A killed run
+    resumes where it was a few minutes before. Under `accelerate launch` the processes share the
+    work, and each returns the same. Raises KCDPError with one sentence for bad input, for a folder
+    that cannot be written and for one that another run is writing to.
     """
     if not isinstance(config, Config | None):
         raise KCDPError(
@@ -59,7 +59,7 @@ def adapt(config: Config | None = None, **parameters) -> dict:
 
 
 def _run(config: Config, out: Path, device: str, started: float) -> dict:
-    """The run itself, in a folder that is its own.
+    """Make the run in a folder that it owns.
 
     Returns what metrics.json holds, or {} in all processes but the main one.
     """
@@ -101,16 +101,16 @@ def _run(config: Config, out: Path, device: str, started: float) -> dict:
 def _train(
     config: Config, source: Pictures, target: Pictures, checkpoint: Path, device: str
 ) -> Trained:
-    """KCDP on both domains, or in the universal setting, which sees no target, on the source."""
+    """Train KCDP on both domains, or in the universal setting on the source alone."""
     if config.setting == "uc":
         return baseline(config, "source_only", source, device)
     return learn(config, "full", source, target, checkpoint, device)
 
 
 def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:
-    """Training pictures of source and target, then the test pictures of both.
+    """Load the training pictures of source and target, then the test pictures of both.
 
-    KCDPError where the source cannot teach.
+    Raises KCDPError if the source's labels name fewer than two emotions.
     """
     root, dials = config.data_root and resolve(config.data_root), world.read_dials(config.dials)
 

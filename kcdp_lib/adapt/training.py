@@ -1,7 +1,7 @@
-"""The joint loss and its loop, in one process or several, resumable after a kill (chapter 05).
+"""Joint loss and training loop, for one or several processes, resumable after a kill (chapter 05).
 
-L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels), and the experts' balance term
-(method chapter, eq-total).
+L = L_sup(source) + L_ccl(source) + L_ce(target, pseudo-labels) + the experts' balance term (method
+chapter, eq-total).
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from kcdp_lib.precompute import Frozen
 from kcdp_lib.tokens import used_positions
 
 BALANCE_WEIGHT = 0.1
-CONSTANT_RATE = 1e-5  # the released code's, which never moves
+CONSTANT_RATE = 1e-5  # the released code's, never changed
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
-CLIP = 1.0  # largest norm of the gradient; ours, the paper is silent
+CLIP = 1.0  # largest gradient norm; ours, the paper gives none
 SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 @dataclass
 class Trained:
-    """What a training leaves (chapter 05)."""
+    """Result of a training (chapter 05)."""
 
     model: KCDP
     history: list[dict]  # the numbers of every step
-    pseudo_labels: np.ndarray | None  # [N] of the target, -1: none; None: there was no target
+    pseudo_labels: np.ndarray | None  # [N] of the target, -1: none; None if unused
 
 
 def source_loss(
     perception: Perception, similarities: torch.Tensor, labels: torch.Tensor, recipe: Recipe
 ) -> tuple[torch.Tensor, dict]:
-    """L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name.
+    """Return L_sup + L_ccl + balance [] on a source batch, and its parts as tensors [] by name.
 
-    Method chapter, eq-total. similarities [B, C] (cosines); labels are int64 classes [B], or
-    float32 shares [B, C]. Cross-entropies are means in nats, the accuracy is a share.
+    See eq-total in the method chapter. similarities [B, C] (cosines); labels are int64 classes [B],
+    or float32 shares [B, C]. Cross-entropies are means in nats, the accuracy is a share.
     """
     emotion = F.cross_entropy(perception.logits, labels)
     alignment = counterfactual_loss(similarities, labels) * (recipe.alignment != "none")
@@ -66,9 +66,9 @@ def source_loss(
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Share [] of right answers (chapter 05).
+    """Return the share [] of right predictions (chapter 05).
 
-    logits [B, C] against classes [B], or the likeliest of shares [B, C].
+    Compares logits [B, C] with classes [B], or with the most probable class of shares [B, C].
     """
     classes = labels if labels.ndim == 1 else labels.argmax(-1)
     return (logits.argmax(-1) == classes).float().mean()
@@ -77,9 +77,9 @@ def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def target_loss(
     perception: Perception, labels: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L_ce on pseudo-labels [B] with the balance term, and L_ce alone, both [].
+    """Return L_ce on pseudo-labels [B] plus the balance term, and L_ce alone, both [].
 
-    Method chapter, eq-total. Labels count where they are trusted, kept [B] bool. The mean is over
+    See eq-total in the method chapter. Only trusted labels count, kept [B] bool. The mean is over
     the whole batch, as in FixMatch: few trusted labels weigh little.
     """
     losses = F.cross_entropy(perception.logits, labels, reduction="none")
@@ -101,17 +101,17 @@ def train(
     after_epoch: Callable[[KCDP, int], None] | None = None,
     knowledge: bool = True,
 ) -> Trained:
-    """Train on frozen source pictures with `labels`, and on the target's where given.
+    """Train on frozen source pictures with `labels`, and on the target's if given.
 
-    labels are int64 classes [N], or float32 shares [N, C] of the classes. Of the target, pictures
-    alone, without names, paths or labels.
+    labels are int64 classes [N], or float32 shares [N, C] of the classes. The target comes as
+    pictures alone, without names, paths or labels.
 
     The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of
-    each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch); a checkpoint marked
-    with `key` is left after it and every few minutes, so a killed run goes on to exactly the same
-    numbers. A peer takes the place of L_ccl and L_ce; target_weight multiplies its loss, or L_ce.
-    after_epoch(model, epochs done) may look at the model; a run that goes on does not call it for
-    epochs before. knowledge: False if these pictures come without, as the model then remembers.
+    each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch). A checkpoint marked
+    with `key` is written after each and every few minutes, so a killed run resumes to exactly the
+    same numbers. A peer method replaces L_ccl and L_ce; target_weight multiplies its loss, or L_ce.
+    after_epoch(model, epochs done) may inspect the model; a resumed run does not call it for
+    earlier epochs. knowledge: False if the pictures come without knowledge; the model stores this.
     """
     epochs = config.run_epochs
     torch.manual_seed(config.seed)
@@ -130,7 +130,7 @@ def train(
     steps = steps_per_epoch(len(source), config)
 
     def take(step: int, rows: torch.Tensor, target_rows: torch.Tensor) -> dict:
-        """Gradients of one step, and its numbers."""
+        """Compute the gradients of one step, and return its numbers."""
         fraction = step / (steps * epochs)
         if other and target is not None:
             return peer_step(
@@ -202,10 +202,10 @@ def train(
 
 
 def fetch(history: list[dict]) -> None:
-    """Turn the numbers of steps that are still on the device into floats, where they stand.
+    """Replace numbers of steps that are still on the device by floats, in place.
 
-    None for what is no number. Every number is fetched once, and all of them together: to wait for
-    each would keep a GPU from working ahead.
+    NaN becomes None. All numbers are fetched together, each once: waiting for every single one
+    would keep a GPU from working ahead.
     """
     waiting = [
         (row, name) for row in history for name, value in row.items() if torch.is_tensor(value)
@@ -220,14 +220,14 @@ def fetch(history: list[dict]) -> None:
 def set_up(
     config: Config, device: str, knowledge: bool = True, aligned: bool = True
 ) -> tuple[KCDP, torch.optim.Optimizer, Accelerator]:
-    """A fresh model (seed torch before), the optimizer of what is trained in it, and Accelerate.
+    """Return a fresh model (seed torch first), an optimizer of its trained weights, and Accelerate.
 
-    Accelerate in the run's precision; knowledge and aligned as in `KCDP`. KCDPError if a frozen
-    model cannot be loaded whole.
+    Accelerate has the run's precision; knowledge and aligned as in `KCDP`. Raises KCDPError if a
+    frozen model cannot be loaded whole.
     """
     model = KCDP(config.sizes, config.switches, device, config.classes, knowledge, aligned)
     if config.checkpointing:
-        # diffusers' is not reentrant, so that the maps taken inside keep their gradient
+        # diffusers' checkpointing is not reentrant, so maps taken inside keep their gradient
         model.kadap.unet.enable_gradient_checkpointing()
     accelerator = processes.accelerator(pick_precision(config.precision, device), device)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -238,9 +238,9 @@ def set_up(
 def pseudo_labeller(
     config: Config, labels: np.ndarray, target: Frozen, device: str
 ) -> PseudoLabeller:
-    """The target's labeller, which knows the class shares among the source's labels.
+    """Return the target's labeller, which knows the class shares of the source's labels.
 
-    As classes [N], or as shares [N, C]. Method chapter, eq-pseudo.
+    The labels are classes [N] or shares [N, C] (method chapter, eq-pseudo).
     """
     classes = len(config.classes)
     counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(0)
@@ -256,7 +256,7 @@ def of_source(
     config: Config,
     accelerator: Accelerator,
 ) -> tuple[torch.Tensor, dict]:
-    """The source's loss [] on a batch and its parts (method chapter, eq-total).
+    """Return the source's loss [] on a batch, and its parts (method chapter, eq-total).
 
     labels: int64 classes [B], or float32 shares [B, C].
     """
@@ -273,16 +273,16 @@ def of_target(
     done: float,
     accelerator: Accelerator,
 ) -> tuple[torch.Tensor, dict]:
-    """Label a target batch, int64 rows [B]; the target's loss [], and its parts as tensors [].
+    """Label a target batch, int64 rows [B]; return its loss [], and the parts as tensors [].
 
-    Method chapter, eq-pseudo and eq-total. Without a trusted label the loss is zero. done: fraction
-    of the training, 0 to 1.
+    See eq-pseudo and eq-total in the method chapter. Without a trusted label the loss is zero.
+    done: fraction of the training, 0 to 1.
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception, similarities = model(*batch)
     opinion = model.label(perception, similarities, batch.embeddings).detach()
     (everyones, probs), mine = processes.gathered(sent(rows, model.device), opinion)
-    # Every process notes all answers: their memories stay alike.
+    # Every process notes all predictions, so that their memories stay the same.
     pseudo = labeller.note(everyones, probs, done)
     total, emotion = target_loss(_float(perception), pseudo.labels[mine], pseudo.kept[mine])
     coverage = pseudo.kept[mine].float().mean()
@@ -297,10 +297,10 @@ def source_step(
     config: Config,
     accelerator: Accelerator,
 ) -> dict:
-    """Gradients of the source's loss on one batch, int64 rows [B], and its parts as tensors [].
+    """Compute the gradients of the source's loss on int64 rows [B]; return its parts, tensors [].
 
-    Method chapter, eq-total. answers: int64 classes [N] or float32 shares [N, C] of all N source
-    pictures.
+    See eq-total in the method chapter. answers: int64 classes [N] or float32 shares [N, C] of all N
+    source pictures.
     """
     sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
@@ -324,11 +324,11 @@ def target_step(
 ) -> dict:
     """Label one target batch, int64 rows [B], and add the gradients of its loss.
 
-    Method chapter, eq-pseudo and eq-total. While no label is trusted there is no backward pass.
-    done: fraction of the training, 0 to 1; weight: of this loss, the batch's size over the source
-    batch's, so that a picture weighs alike in both domains. A small target that was shown again and
-    again, at full weight, would confirm its own first mistakes. Returns L_ce (no number where no
-    label is trusted) and the share of trusted labels, tensors [].
+    See eq-pseudo and eq-total in the method chapter. While no label is trusted, there is no
+    backward pass. done: fraction of the training, 0 to 1; weight: of this loss, the batch's size
+    over the source batch's, so that a picture weighs the same in both domains. A small target that
+    is repeated at full weight would confirm its own first mistakes. Returns L_ce (NaN if no label
+    is trusted) and the share of trusted labels, tensors [].
     """
     sums: dict[str, torch.Tensor] = {}
     for piece, share in processes.shares(rows, config.accumulation):
@@ -353,12 +353,12 @@ def both_steps(
     accelerator: Accelerator,
     weight: float = 1.0,
 ) -> dict:
-    """`source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
+    """Take `source_step` and `target_step`, on int64 rows [B] of the source and target_rows [M].
 
-    Method chapter, eq-total. A run with `one_pass` has one pass of the UNet for both, as soon as
-    labels of the target are trusted and where both batches come in equally many pieces. That gives
-    the same numbers but for rounding, in less time where a batch does not fill the device, and with
-    more memory.
+    See eq-total in the method chapter. With `one_pass`, the UNet runs once for both domains as soon
+    as target labels are trusted, if both batches have the same number of pieces. The numbers are
+    the same except for rounding; it takes less time if a batch does not fill the device, and more
+    memory.
     """
     pieces = processes.shares(rows, config.accumulation)
     target_pieces = processes.shares(target_rows, config.accumulation)
@@ -385,9 +385,9 @@ def both_steps(
 
 
 def means(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The parts [] of a batch, over all processes (chapter "Full size").
+    """Return the means of a batch's parts [] over all processes (chapter "Full size").
 
-    Where no label of the target was trusted, L_ce is no number.
+    L_ce is NaN if no label of the target was trusted.
     """
     numbers = processes.mean_of(sums)
     if "coverage" in numbers:
@@ -414,10 +414,10 @@ def peer_step(
     accelerator: Accelerator,
     weight: float = 1.0,
 ) -> dict:
-    """Gradients of a peer's step (chapter "A fair comparison").
+    """Compute the gradients of a peer method's step (chapter "A fair comparison").
 
-    The source's cross-entropy, the experts' balance, and `weight` times the peer's own loss, on
-    int64 rows [B] of the source and target_rows [M], perhaps none. For one process, whole batches.
+    The loss is the source's cross-entropy, the experts' balance, and `weight` times the peer's own,
+    on int64 rows [B] of the source and target_rows [M], perhaps none. One process, whole batches.
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception = model.kadap(*gather(source, rows, model.device), domain="source")
@@ -429,8 +429,8 @@ def peer_step(
     emotion = F.cross_entropy(perception.logits.float(), labels)
     total, own = emotion + BALANCE_WEIGHT * perception.balance, emotion.new_zeros(())
     if done >= peer.source_until:
-        # No gradient for the last layer, not even zero: the optimizer would move it by what it
-        # remembers.
+        # The last layer gets no gradient at all: with a zero gradient, the optimizer's moments
+        # would still move it.
         total = 0 * perception.z.sum()
     if adapted:
         own = peer(
@@ -451,7 +451,7 @@ def peer_step(
 
 
 def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
-    """One step of the optimizer on the gradients of a whole batch, and none left."""
+    """Take one optimizer step on the gradients of a whole batch, and clear them."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     processes.average_gradients(parameters)
     accelerator.clip_grad_norm_(parameters, CLIP)
@@ -460,26 +460,26 @@ def update(optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> None:
 
 
 def _float(perception: Perception) -> Perception:
-    """Losses are computed in float32 whatever the precision of the network."""
+    """Return a perception in float32 for the losses, whatever the network's precision."""
     parts = {name: getattr(perception, name).float() for name in ("z", "logits", "balance")}
     return dataclasses.replace(perception, **parts)
 
 
 def steps_per_epoch(pictures: int, config: Config) -> int:
-    """Whole batches in one pass over the source.
+    """Return the number of whole batches in one pass over the source.
 
-    The target's size does not matter, so that every variant takes the same steps.
+    It does not depend on the target's size, so that every variant takes the same steps.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     return max(1, usable // config.sizes.batch_size)
 
 
 def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
-    """Rows of one epoch's batches, int64 [B] each.
+    """Return the rows of one epoch's batches, int64 [B] each.
 
-    Shuffled anew or in stored order, as the recipe says (chapter "Paper, released code, this
-    book"). No picture comes twice in an epoch: fewer pictures than `steps` full batches are spread
-    over the steps, a picture for each process at least, and the last batches may be empty.
+    They are shuffled or in stored order, as the recipe says (chapter "Paper, released code and this
+    book"). No picture occurs twice in an epoch: fewer pictures than `steps` full batches are spread
+    over the steps, at least one for each process, and the last batches may be empty.
     """
     usable = pictures if config.switches.shuffled else max(1, pictures // 2)
     rows = torch.randperm(usable) if config.switches.shuffled else torch.arange(usable)
@@ -493,9 +493,9 @@ def batches(pictures: int, steps: int, config: Config) -> list[torch.Tensor]:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, total: int, config: Config
 ) -> None:
-    """Linear warm-up to the preset's rate and cosine decay by step, or one constant rate.
+    """Set the learning rate of a step, as the recipe says.
 
-    As the recipe says.
+    Either linear warm-up to the preset's rate and cosine decay by step, or one constant rate.
     """
     warm = max(1, round(WARM_UP * total))
     share = (step + 1) / warm
@@ -517,7 +517,7 @@ def save_checkpoint(
     optimizer,
     accelerator: Accelerator,
 ) -> None:
-    """What `resume` needs to go on as if nothing had happened (`kcdp_lib.checkpoints`)."""
+    """Write what `resume` needs to continue exactly (`kcdp_lib.checkpoints`)."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
     about = {
         "key": key,
@@ -537,7 +537,7 @@ def resume(
     optimizer,
     accelerator: Accelerator,
 ) -> tuple[int, list[dict]]:
-    """Put back the checkpoint if it is of this very training.
+    """Load the checkpoint if it belongs to this very training.
 
     Returns the steps done and their history (0 and [] if there is none).
     """
