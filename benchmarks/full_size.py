@@ -1,8 +1,8 @@
 """Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in files like the true ones.
 
 The library loads them with the same code. They serve where sizes matter and values do not: cost,
-memory, mixed precision. They take about 3.5 GB and are written once to the cache; `python
-benchmarks/full_size.py` writes them and prints where.
+memory, mixed precision. They take about 3.5 GB and are written once to the cache;
+`python benchmarks/full_size.py` writes them and prints where.
 """
 
 import gzip

@@ -114,9 +114,9 @@ class Perceive(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return probabilities [C], similarities [C] (cosines) and attention [2 L, h, w].
 
-        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both [1 +
-        TRIPLETS, L], of the caption and then its triplets, padded with rows of zeros. The attention
-        is the finer grid's.
+        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both
+        [1 + TRIPLETS, L], of the caption and then its triplets, padded with rows of zeros. The
+        attention is the finer grid's.
         """
         encoded, real = self.text_encoder(ids.long()).last_hidden_state, mask[..., None]
         reach = real[1:].sum(0)
