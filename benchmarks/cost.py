@@ -3,7 +3,7 @@
 `python benchmarks/cost.py [PRESET ...]` prints a table, and writes results/cost.json (all of it:
 `--fresh` measures again what is there).
 
-Each variant runs in a process of its own, so that its peak memory is its own:
+Each variant (a "way" in the table) runs in a process of its own, to measure its peak memory:
 
 released       recipe "released" as the authors run it: float32, plain attention, gradient
                checkpointing, pictures and texts encoded anew in every step, each text by itself,

@@ -7,7 +7,7 @@ kind of pictures
 
 unfamiliar   the share whose familiarity is below `familiar.UNFAMILIAR`
 auroc        how well the distance alone separates them from the built-in domains' pictures: the
-             probability that a picture of this kind is further off than one of those
+             probability that a picture of this kind is further away than one of those
 
 Each folder holds a VLM that was trained without some sets of drawings (`benchmarks/left_out.py`),
 with its statistics (`--stage familiar`, with the same --without); it is tested on these sets.

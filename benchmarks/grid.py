@@ -1,7 +1,7 @@
 """Grids of trainings, one JSON line for each method's scores in results/<grid>.jsonl.
 
-`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so
-it may be interrupted. Started twice, the two processes share the work. On two cores, two processes
+`python benchmarks/grid.py GRID [SEED ...]` runs the missing jobs (of all seeds by default), so it
+may be interrupted. Started twice, the two processes share the work. On two cores, two processes
 with OMP_NUM_THREADS=1 are fastest. A target's labels are read only to score a finished run. The
 oracle, which trains on them, is not a method but an upper limit.
 

@@ -4,7 +4,7 @@ Precision and recall against twenty captions with triplets written by hand, into
 results/triplets.json.
 
 `python benchmarks/triplets.py [SPACY_MODEL]` measures the rules and, if it is installed, a spaCy
-model (en_core_web_sm unless told); earlier results stay. A triplet counts if all three parts match
+model (en_core_web_sm by default); earlier results stay. A triplet counts if all three parts match
 the hand-written ones, word for word.
 """
 

@@ -1,7 +1,7 @@
 """Measure the numbers by which a world is frozen, before any method sees it (chapter "The world").
 
-`python benchmarks/world.py [PART ...]` measures what lacks in results/world.json for the present
-world, part by part:
+`python benchmarks/world.py [PART ...]` measures the parts that results/world.json lacks for the
+present world:
 
 speed      images a second at 64 pixels with all cores, the best of five rounds, and at 512
 captions   the best classifier, trained on the domain's own labels, on what a perfect captioner
