@@ -1,9 +1,8 @@
 """Measure how often pictures are called unlike those that the miniature VLM was trained on.
 
-It was trained on pictures of the built-in domains and on real drawings. Of these, about one in a
-hundred should be called unfamiliar; of all others, many.
-`python benchmarks/familiar.py [FOLDER ...]` prints, and writes into results/familiar.json, for each
-kind of pictures
+Of its training pictures, the built-in domains and real drawings, about one in a hundred should be
+called so; of all others, many. `python benchmarks/familiar.py [FOLDER ...]` prints, and writes into
+results/familiar.json, for each kind of pictures
 
 unfamiliar   the share whose familiarity is below `familiar.UNFAMILIAR`
 auroc        how well the distance alone separates them from the built-in domains' pictures: the

@@ -91,8 +91,7 @@ def file_of(module: str) -> Path:
 def package_data() -> str:
     """Return the SHA of the package's data files.
 
-    Files that only the pre-training reads are left out: no notebook runs it, and its results are
-    the weights.
+    Without those that only the pre-training reads: no notebook runs it, and it makes weights.
     """
     files = sorted(
         path

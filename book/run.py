@@ -60,7 +60,7 @@ def run(target: str) -> str:
 
 
 def announcement(folder: Path) -> str:
-    """What will happen: the stages, how long they took before, and whether a run is resumed."""
+    """Return the stages, the time of the last run, and whether a run is resumed, as text."""
     lines = [
         "Chapter 5 runs: captions, latents and knowledge tokens of each set, then the training, "
         "the baselines and the figures. What is in the cache is not computed again."

@@ -1,9 +1,8 @@
 """A backbone pre-trained on ImageNet and fine-tuned on the source, as the paper's baseline is.
 
-The paper compares itself with TGCA-PVT, a pyramid vision transformer pre-trained on ImageNet and
-trained on one domain (chapter "A fair comparison"). No package registry has its weights, but
-EfficientNet-Lite0's are available (`make corpus`), so this backbone takes that role. It sees no
-caption and no target.
+The baseline, TGCA-PVT, is a pyramid vision transformer trained on one domain (chapter "A fair
+comparison"). No package registry has its weights; EfficientNet-Lite0's are available
+(`make corpus`), so this backbone takes that role. It sees no caption and no target.
 """
 
 from __future__ import annotations

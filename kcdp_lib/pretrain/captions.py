@@ -71,10 +71,9 @@ def of_concept(concept: str) -> Drawing:
 
 
 def signs(drawing: Drawing) -> dict[str, str]:
-    """Return {kind: phrase}, the signs of mouth, eyes and body in a drawing's names.
+    """Return {kind: phrase}, a drawing's signs of mouth, eyes and body in the world's words.
 
-    The phrases are the world's words. Of an emoji only the name counts, because keywords mention
-    more than is visible; of a character, its features.
+    Of an emoji only the name counts, since keywords say more than is visible; else the features.
     """
     names = drawing.words if drawing.group == "character" else (drawing.label,)
     named: dict[str, str] = {}
@@ -121,8 +120,7 @@ def peoples(drawing: Drawing, rng: np.random.Generator) -> str:
 def caption(drawing: Drawing, rng: np.random.Generator) -> str:
     """Write one of the captions of a drawing.
 
-    If it shows a sign, half of its captions use the world's words, with or without the drawing's
-    name.
+    Half of those that show a sign use the world's words, with or without the drawing's name.
     """
     shown = signs(drawing)
     if not shown or rng.random() < 0.5:
@@ -136,7 +134,7 @@ def caption(drawing: Drawing, rng: np.random.Generator) -> str:
 def pair(drawing: Drawing, rng: np.random.Generator) -> tuple[str, str]:
     """Write two texts about one drawing, without a picture.
 
-    One is a caption; the other its keywords, or a text with a word for an emotion that they name.
+    A caption, and its keywords or a text with a word for an emotion that its words name.
     """
     felt = emotions(drawing)
     if felt and rng.random() < 0.6:

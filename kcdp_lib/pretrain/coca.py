@@ -95,9 +95,8 @@ def seen_by(vlm: Any, task: Task, pictures: np.ndarray) -> torch.Tensor:
 def train_coca(task: Task) -> None:
     """Train CoCa on the world's pictures and on real drawings.
 
-    The losses are CoCa's own (contrastive, captioning), the bag of words, and those of the text
-    side. With knowledge by language, the picture's embedding also learns the teacher's response to
-    its caption.
+    The losses are CoCa's own (contrastive, captioning), the bag of words, and the text side's. With
+    knowledge by language, a picture's embedding also learns the teacher's response to its caption.
     """
     import open_clip
 

@@ -130,8 +130,7 @@ class TextSide:
 def people_feel(drawn: Drawn, felt: torch.Tensor) -> torch.Tensor:
     """Return shares [N, W] of emotion words for N drawings.
 
-    Half are the teacher's, `felt`; half the words of the emotions that the drawing's own words
-    name, if any.
+    Half the teacher's, `felt`, half those of the emotions that the drawing's words name, if any.
     """
     shares = felt.clone()
     for row, drawing in enumerate(drawn.about):

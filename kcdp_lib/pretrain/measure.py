@@ -70,8 +70,7 @@ def attributes(caption: str) -> set[str]:
 def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]]) -> dict:
     """Return micro- and macro-F1, 0 to 1, of attributes in captions against the visible ones.
 
-    `visible` is from `world.visible_attributes`. Macro-F1 is over the attributes that occur in
-    either; micro-F1 is also given by kind.
+    Macro-F1 is over the attributes that occur in either; micro-F1 is also given by kind.
     """
     true = [{f"{kind} {phrase}" for kind, phrase in of_one.items()} for of_one in visible]
     table = MultiLabelBinarizer().fit([*true, *map(attributes, captions)])
@@ -175,10 +174,9 @@ def lost_by_the_vae(
 ) -> dict:
     """Measure what the VAE loses, on originals and reconstructions.
 
-    For N uint8 images [N, 3, S, S] with captions and features in `read` (`say_and_see`): micro-F1
-    of captions, F1 of tears, and R2 of the brows' angle and height, which a ridge regression
-    predicts from the VLM's image features; it is fitted on the first half of the originals and
-    tested on the second.
+    For N uint8 images [N, 3, S, S], with captions and features in `read` (`say_and_see`): micro-F1
+    of captions, F1 of tears, and R2 of brow angle and height, predicted from the features by a
+    ridge regression (fitted on the first half of the originals, tested on the second).
     """
     visible = [world.visible_attributes(scene, domain) for scene in drawn]
     half = len(drawn) // 2

@@ -42,10 +42,9 @@ class Likeness(nn.Module):
 def train_vae(task: Task) -> None:
     """Train on reconstruction (L1 + L2, and `Likeness`) with a light KL term.
 
-    The first nine tenths use crops of half the side in bfloat16, the last tenth whole pictures in
-    full precision. Sketches and paintings, whose lines and strokes are hardest to keep, are sampled
-    twice as often. The scaling factor gives the latents a standard deviation of one, as in Stable
-    Diffusion.
+    Crops of half the side in bfloat16 come first, whole pictures in full precision in the last
+    tenth. Sketches and paintings, whose lines and strokes are hardest to keep, are sampled twice as
+    often. The scaling factor makes the latents' standard deviation one, as in Stable Diffusion.
     """
     pictures, told = mixture(task)
     hard = {world.causes.DOMAINS[domain].word for domain in ("sketches", "paintings")}
