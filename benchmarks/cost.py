@@ -1,28 +1,27 @@
-"""What a training step and a prediction cost.
+"""Measure the time and memory of a training step and of a prediction.
 
 `python benchmarks/cost.py [PRESET ...]` prints a table, and writes results/cost.json (all of it:
 `--fresh` measures again what is there).
 
-Each way runs in a process of its own, so that its peak of memory is its own:
+Each variant (a "way" in the table) runs in a process of its own, to measure its peak memory:
 
 released       recipe "released" as the authors run it: float32, plain attention, gradient
                checkpointing, pictures and texts encoded anew in every step, each text by itself,
                one backward pass for both domains
-released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): what precision alone would
-               give
+released_bf16  the same under bfloat16 autocast (with TF32 on a GPU): the effect of precision alone
 paper          recipe "paper" as this book runs it: frozen parts come from the cache, one backward
                pass for each domain; float32
 paper_bf16     the same under bfloat16 autocast
 ..._saving     the two with gradient checkpointing, which saves memory
 ..._pieces     the two with the batch in two pieces (`accumulation`), which saves memory, too
 ..._one_pass   the two with both domains in one pass of the UNet (`one_pass`)
-once           what `paper` pays once for each picture: VAE, text encoder, VLM
+once           what `paper` computes once for each picture: VAE, text encoder, VLM
 predict        `KCDP.predict` on the built-in stickers, captions included
 
-Weights are random, in the sizes and folders of the true ones (`benchmarks/full_size.py`): what a
-step costs does not depend on them, but for the length of a caption, so captions are those of
-benchmarks/triplets.jsonl (in `once` and `predict` the VLM writes to its context's end, which is the
-dearest it can do).
+Weights are random, with the sizes and folders of the true ones (`benchmarks/full_size.py`). The
+cost of a step depends on them only by the length of the captions, so captions come from
+benchmarks/triplets.jsonl. In `once` and `predict` the VLM writes to the end of its context, which
+is the worst case.
 """
 
 import argparse
@@ -70,18 +69,18 @@ WAYS = (
     "predict",
 )
 BATCH = {"sd15": 2, "tiny": 32}  # pictures of each domain in a step; on a GPU the preset's own
-STEPS = 3  # the first is not counted; two where a step takes minutes
+STEPS = 3  # the first is not counted; two steps where one takes minutes
 
 
 class Clock:
-    """Seconds by stage, one list entry for each step."""
+    """Measure seconds by stage, in one dictionary for each step."""
 
     def __init__(self, device: str):
         self.device, self.steps = device, []
 
     @contextmanager
     def __call__(self, stage: str):
-        """Add the seconds that are spent inside to a stage of this step."""
+        """Add the seconds spent inside to a stage of this step."""
         started = self._now()
         yield
         self.steps[-1][stage] = self.steps[-1].get(stage, 0.0) + self._now() - started
@@ -92,7 +91,7 @@ class Clock:
         return time.perf_counter()
 
     def medians(self) -> dict[str, float]:
-        """Median seconds of each stage over all steps but the first, and of whole steps."""
+        """Return the median seconds of each stage, and of whole steps, without the first step."""
         counted = self.steps[1:] or self.steps
         return {
             **{stage: statistics.median(step[stage] for step in counted) for stage in counted[0]},
@@ -101,9 +100,9 @@ class Clock:
 
 
 class Together:
-    """In the place of an Accelerator.
+    """Replace an Accelerator, and delay the backward pass until both losses are known.
 
-    Backward waits until both losses are there, as in the released code, where they are one sum.
+    The released code does the same: it sums the two.
     """
 
     def __init__(self, precision: str):
@@ -117,7 +116,7 @@ class Together:
 
 
 def captions(count: int) -> tuple[list[str], list]:
-    """Captions in free English, and their triplets by the rules."""
+    """Return captions in free English, and their triplets by the rules."""
     lines = Path(__file__).with_name("triplets.jsonl").read_text(encoding="utf-8").splitlines()
     known = [json.loads(line)["caption"] for line in lines]
     said = [known[i % len(known)] for i in range(count)]
@@ -125,7 +124,7 @@ def captions(count: int) -> tuple[list[str], list]:
 
 
 def train_steps(preset, way: str, device: str) -> dict:
-    """Median seconds of the stages of a step, source and target."""
+    """Return the median seconds of each stage of a training step, source and target."""
     released, precision = way.startswith("released"), "bf16" if "bf16" in way else "no"
     recipe, batch = RECIPES["released" if released else "paper"], preset.batch_size
     if way == "released_bf16" and device.startswith("cuda"):
@@ -204,7 +203,7 @@ def train_steps(preset, way: str, device: str) -> dict:
 
 
 def once(preset, device: str) -> dict:
-    """Seconds a picture of what is computed once and then cached."""
+    """Return seconds per picture of what is computed once and then cached."""
     foundations, clock, recipe, batch = (
         precompute.load_foundations(preset, device),
         Clock(device),
@@ -231,7 +230,7 @@ def once(preset, device: str) -> dict:
 
 
 def predict(preset, device: str) -> dict:
-    """Seconds a picture of `KCDP.predict`, on the built-in stickers.
+    """Return seconds per picture of `KCDP.predict`, on the built-in stickers.
 
     The tiny preset has its true weights, so its captions have their true length.
     """
@@ -250,7 +249,7 @@ def predict(preset, device: str) -> dict:
 
 
 def measure(name: str, way: str, device: str) -> dict:
-    """One way of one preset, in this process, which then knows its own peak of memory."""
+    """Measure one variant of a preset in this process, so that the peak memory is its own."""
     preset = PRESETS[name] if name == "tiny" else random_preset(name)
     on_gpu = device.startswith("cuda")
     preset = preset if on_gpu else replace(preset, batch_size=BATCH[name])
@@ -276,7 +275,7 @@ def measure(name: str, way: str, device: str) -> dict:
 
 
 def table(found: dict) -> str:
-    """Markdown: a line for each way, with its ratio to the released step."""
+    """Return a Markdown table: a row for each variant, with its ratio to the released step."""
     lines = [
         (
             "| preset | way | seconds | of which | pictures/s | times released | peak GB | trained "
@@ -310,7 +309,7 @@ def table(found: dict) -> str:
 
 
 def main() -> None:
-    """Every way of every preset asked for, one after the other."""
+    """Measure every variant of the given presets, one after the other."""
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,15 +1,15 @@
-"""How often pictures are called unlike anything that the miniature VLM was trained on.
+"""Measure how often pictures are called unlike those that the miniature VLM was trained on.
 
-It was trained on pictures of the built-in domains and on real drawings: of these about one in a
-hundred should be called so, of all else many. `python benchmarks/familiar.py [FOLDER ...]` prints,
-and writes into results/familiar.json, for each kind of pictures
+Of its training pictures, the built-in domains and real drawings, about one in a hundred should be
+called so; of all others, many. `python benchmarks/familiar.py [FOLDER ...]` prints, and writes into
+results/familiar.json, for each kind of pictures
 
 unfamiliar   the share whose familiarity is below `familiar.UNFAMILIAR`
-auroc        how well the distance alone tells them from the built-in domains' pictures: the chance
-             that one of this kind is further off than one of those
+auroc        how well the distance alone separates them from the built-in domains' pictures: the
+             probability that a picture of this kind is further away than one of those
 
 Each folder holds a VLM that was trained without some sets of drawings (`benchmarks/left_out.py`),
-and what it has seen (`--stage familiar`, with the same --without); it is asked about these sets.
+with its statistics (`--stage familiar`, with the same --without); it is tested on these sets.
 """
 
 import json
@@ -39,13 +39,13 @@ COUNT = {"domain": 800, "kind": 300}  # pictures of each
 
 
 def of_domain(name: str) -> np.ndarray:
-    """Test pictures of a data set, uint8 [N, S, S, 3]."""
+    """Load test pictures of a data set, uint8 [N, S, S, 3]."""
     files = datasets.load(name, "test").files[: COUNT["domain"]]
     return datasets.read_images(files, PRESET.image_size).permute(0, 2, 3, 1).numpy()
 
 
 def noise(rng: np.random.Generator, photos: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Kinds of pictures without any form, uint8 [N, S, S, 3] each."""
+    """Yield kinds of pictures without any form, uint8 [N, S, S, 3] each."""
     shape = photos.shape
     normal = rng.normal(127.5, 64, shape)
     yield "gaussian noise", normal.clip(0, 255).astype(np.uint8)
@@ -55,7 +55,7 @@ def noise(rng: np.random.Generator, photos: np.ndarray) -> Iterator[tuple[str, n
 
 
 def plain(rng: np.random.Generator, count: int, size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Pictures of one colour, and of one that passes into another, uint8 [N, S, S, 3] each."""
+    """Yield pictures of one colour, and gradients between two, uint8 [N, S, S, 3] each."""
     first, second = rng.integers(0, 256, (2, count, 1, 1, 3))
     one = np.broadcast_to(first, (count, size, size, 3))
     yield "one colour", one.astype(np.uint8)
@@ -66,7 +66,7 @@ def plain(rng: np.random.Generator, count: int, size: int) -> Iterator[tuple[str
 
 
 def photographs(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """Square parts of the photographs that scikit-learn and matplotlib bring, [N, S, S, 3]."""
+    """Crop squares from the photographs in scikit-learn and matplotlib, [N, S, S, 3]."""
     portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     whole = [*map(Image.fromarray, load_sample_images().images), Image.open(portrait)]
     parts = []
@@ -79,7 +79,7 @@ def photographs(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 
 def kinds() -> Iterator[tuple[str, np.ndarray]]:
-    """Every kind of pictures that no domain has."""
+    """Yield every kind of pictures that no domain has."""
     rng, count, size = np.random.default_rng(0), COUNT["kind"], PRESET.image_size
     yield from noise(rng, of_domain("photos")[:count])
     yield from plain(rng, count, size)
@@ -87,7 +87,7 @@ def kinds() -> Iterator[tuple[str, np.ndarray]]:
 
 
 class Asked:
-    """A VLM and what it has seen."""
+    """A VLM with the statistics of its training pictures."""
 
     def __init__(self, preset: Preset):
         known = load_known(preset)
@@ -95,13 +95,13 @@ class Asked:
         self.known, self.vlm = known, load_vlm(preset)
 
     def look(self, pictures: np.ndarray) -> tuple[np.ndarray, dict]:
-        """Distances [N] of uint8 pictures [N, S, S, 3], and how many are called unfamiliar."""
+        """Return distances [N] of uint8 pictures [N, S, S, 3], and the share called unfamiliar."""
         seen = features(self.vlm, pictures)[:, : len(self.known.mean)]
         strange = (self.known.familiarity(seen) < UNFAMILIAR).float().mean().item()
         return self.known.distance(seen).numpy(), {"n": len(seen), "unfamiliar": round(strange, 4)}
 
     def compare(self, kinds: Iterator[tuple[str, np.ndarray]]) -> dict[str, dict]:
-        """The built-in domains, and each of some kinds beside all of them."""
+        """Measure the built-in domains, and compare each of some kinds with all of them."""
         found, near = {}, []
         for name in world.BENCHMARK:
             distances, found[name] = self.look(of_domain(name))
@@ -116,7 +116,7 @@ class Asked:
 
 
 def measure(folders: Sequence[Path]) -> dict:
-    """What results/familiar.json holds."""
+    """Return the contents of results/familiar.json."""
     shown = (("real art", np.concatenate(list(map(of_domain, datasets.ART)))),)
     found = Asked(PRESET).compare(chain(shown, kinds()))
     for folder in folders:

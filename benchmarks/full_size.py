@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in the files of the true ones.
+"""Stable Diffusion 1.5 and CoCa ViT-L/14 with random weights, in files like the true ones.
 
-The same lines of the library load them. They are for what depends on sizes and not on values: cost,
-memory, mixed precision. About 3.5 GB, written once to the cache; `python benchmarks/full_size.py`
-writes them and prints where.
+The library loads them with the same code. They serve where sizes matter and values do not: cost,
+memory, mixed precision. They take about 3.5 GB and are written once to the cache;
+`python benchmarks/full_size.py` writes them and prints where.
 """
 
 import gzip
@@ -55,10 +55,7 @@ TEXT = dict(
 
 
 def random_preset(name: str = "sd15") -> Preset:
-    """The preset, its models exchanged for random ones of the same sizes.
-
-    Writes what is not there yet (minutes).
-    """
+    """Return the preset with random models of the same sizes; writes missing files (minutes)."""
     folder = paths.CACHE / "random" / name
     if not (folder / "done").exists():
         write(folder)
@@ -72,15 +69,15 @@ def random_preset(name: str = "sd15") -> Preset:
 
 
 def write(folder: Path) -> None:
-    """Both folders: `diffusion` and `vlm`."""
+    """Write both folders, `diffusion` and `vlm`."""
     write_diffusion(folder / "diffusion")
     write_vlm(folder / "vlm")
 
 
 def write_diffusion(folder: Path, vae: dict = VAE, unet: dict = UNET, text: dict = TEXT) -> None:
-    """A pipeline of given sizes with random weights.
+    """Write a pipeline of given sizes with random weights.
 
-    As downloaded: fp16 safetensors under diffusers' variant names.
+    As in the download, these are fp16 safetensors under diffusers' variant names.
     """
     torch.manual_seed(0)
     for name, make in (
@@ -94,7 +91,7 @@ def write_diffusion(folder: Path, vae: dict = VAE, unet: dict = UNET, text: dict
 
 
 def write_vlm(vlm: Path) -> None:
-    """CoCa ViT-L/14 with random weights, as open_clip reads it."""
+    """Write CoCa ViT-L/14 with random weights, in open_clip's format."""
     torch.manual_seed(0)
     config = open_clip.get_model_config("coca_ViT-L-14")
     vlm.mkdir(parents=True, exist_ok=True)
@@ -117,7 +114,7 @@ def write_vlm(vlm: Path) -> None:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's own 49,408 tokens, from the table that open_clip ships."""
+    """Build CLIP's tokenizer of 49,408 tokens from the table in open_clip."""
     merges = gzip.open(default_bpe()).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(bytes_to_unicode().values())
     words = [

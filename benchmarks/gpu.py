@@ -1,11 +1,11 @@
-"""Is the step on a GPU right, and how fast is it? `bash benchmarks/gpu.sh` on a bare machine.
+"""Check and time a training step on a GPU; `bash benchmarks/gpu.sh` runs it on a bare machine.
 
-First, what must agree: gradients of one step on the device and on the CPU, in one pass of the UNet
+The checks come first: gradients of one step on the device against the CPU, in one pass of the UNet
 and in two, in bfloat16 and float16; and the released code's own numbers (tests/golden). Then
-`benchmarks/cost.py`, the most telling ways first, until the minutes are used up. Prints tables and
-writes them with all numbers to a folder, after every step.
+`benchmarks/cost.py` runs, the most informative variants first, until the minutes are used up. After
+every step, tables are printed, and all numbers are written to a folder.
 
---small   the miniature in place of Stable Diffusion's sizes: a rehearsal that any laptop can run
+--small   the miniature instead of Stable Diffusion's sizes: a rehearsal that any laptop can run
 """
 
 import argparse
@@ -29,14 +29,14 @@ from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.knowledge import knowledge_tokens, load_text_encoder
 from kcdp_lib.precompute import Frozen
 
-PICTURES = 4  # of each domain, of the step whose gradients are compared
-# How far gradients may be from those on the CPU in float32, as a share of their length.
+PICTURES = 4  # of each domain, in the step whose gradients are compared
+# Largest allowed distance to the CPU's float32 gradients, relative to their norm
 ALLOWED = {"float32": 1e-3, "float32, one pass": 1e-3, "bf16": 0.4, "fp16": 0.1}
 FIRST = ("paper_bf16_one_pass", "released", "paper_bf16", "once", "released_bf16", "paper")
 
 
 def gradients(preset, device: str, precision: str = "no", one_pass: bool = False) -> torch.Tensor:
-    """All gradients of one step of the paper's recipe, in a row, brought to the CPU."""
+    """Return all gradients of one step of the paper's recipe, flat, on the CPU."""
     torch.manual_seed(0)
     recipe = RECIPES["paper"]
     model = KCDP(preset, recipe).to(device)
@@ -58,7 +58,7 @@ def gradients(preset, device: str, precision: str = "no", one_pass: bool = False
 
 
 def agreement(preset, device: str) -> list[dict]:
-    """How far the device's gradients are from the CPU's, and how far they may be."""
+    """Compare the device's gradients with the CPU's."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     reference = gradients(preset, "cpu")
     ways = {
@@ -75,7 +75,7 @@ def agreement(preset, device: str) -> list[dict]:
 
 
 def golden(device: str) -> list[dict]:
-    """The released code's numbers, computed on the device."""
+    """Compare the device with the released code's numbers."""
     sys.path.insert(0, str(paths.ROOT / "tests"))
     import golden
 
@@ -87,14 +87,14 @@ def golden(device: str) -> list[dict]:
 
 
 def line(name: str, found: float, allowed: float) -> dict:
-    """One comparison, and whether it holds."""
+    """Return one comparison, and whether it holds."""
     return {"what": name, "found": found, "allowed": allowed, "ok": found <= allowed}
 
 
 def costs(name: str, deadline: float, keep) -> dict:
-    """What `cost.py` measures of a preset, way by way, until the deadline; keep(found) after each.
+    """Run `cost.py` on a preset, variant by variant, until the deadline; keep(found) after each.
 
-    A way that fails says why, and the others go on.
+    A variant that fails prints why, and the others go on.
     """
     found: dict = {}
     for way in [*FIRST, *(way for way in cost.WAYS if way not in FIRST)]:
@@ -119,7 +119,7 @@ def costs(name: str, deadline: float, keep) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Everything; 1 if something does not agree."""
+    """Run everything; return 1 if a comparison fails."""
     words = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             with redirect_stdout(sys.stderr):
                 report["lines"] += compare()
-        except Exception as error:  # the rest is worth the time of the card
+        except Exception as error:  # the remaining measurements are still worth the GPU's time
             report["lines"].append(line(f"{type(error).__name__}: {error}", 1, 0))
         keep()
     for one in report["lines"]:

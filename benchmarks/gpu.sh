@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Correctness and speed on a machine with a GPU, torch and torchvision, and no network.
+# Check and time a training step on a machine with a GPU, torch and torchvision, and no network.
 #
 #   bash benchmarks/gpu.sh [WHEELS [ARGUMENTS of benchmarks/gpu.py]]
 #
-# WHEELS is a folder with what such a machine lacks; to fill it here:
+# WHEELS is a folder with the packages that such a machine lacks; to fill it here:
 #   pip download --no-deps --dest wheels diffusers open_clip_torch ftfy wcwidth resvg_py \
 #       importlib_metadata peft accelerate transformers timm safetensors pydantic pydantic_core
 # Results go to $OUT, or to runs/gpu. To rehearse without a GPU: bash benchmarks/gpu.sh "" --small

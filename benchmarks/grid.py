@@ -1,45 +1,44 @@
-"""Grids of trainings from photos, one JSON line for each method's scores in results/<grid>.jsonl.
+"""Grids of trainings, one JSON line for each method's scores in results/<grid>.jsonl.
 
-`python benchmarks/grid.py GRID [SEED ...]` runs what lacks (all seeds of the grid unless told), so
-  it may be killed; started twice, the two share the work.
-On two cores two processes with OMP_NUM_THREADS=1 are fastest.
-A target's labels are read to score a finished run and for nothing else; the oracle, which learns
-  from them, is no method but a limit.
+`python benchmarks/grid.py GRID [SEED ...]` runs the missing jobs (of all seeds by default), so it
+may be interrupted. Started twice, the two processes share the work. On two cores, two processes
+with OMP_NUM_THREADS=1 are fastest. A target's labels are read only to score a finished run. The
+oracle, which trains on them, is not a method but an upper limit.
 
 switches   the paper recipe, the released one, and the paper's with each single switch as released:
-           what the chapter on differences shows
+           for the chapter on differences
 gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how
            far the method comes
 dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where
            the gain comes from
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no
-           result is reported on: how it was chosen
+           reported result uses: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs
-           to choose from without a label; and what needs no training
+           to choose from without a label; and the methods that need no training
 plain      the peers on the paper's features alone, without the VLM's embeddings, chosen like those
-           of `compare`, where KCDP's line is
+           of `compare`, which has KCDP's line
 matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA)
            and without (UC), two seeds, weight 1 and the last epoch
 sweep      KCDP and some peers on frozen features while one dial of the world is turned: style,
            expression, events, class frequencies
-art        one hand's real artwork to another's, taught by its classes or by its shares of them
+art        one artist's real artwork to another's, trained on classes or on shares of them
 few        photos to stickers with few target pictures
-ablate     the two recipes with one part taken away or exchanged: knowledge, perception, alignment,
-           who labels the target
-controls   linear classifiers of what KCDP is given, its knowledge and the UNet's frozen maps, with
-           the source's averages and with each domain's own; and what each recipe reaches when it
-           is taught by the target's labels
-eye        the whole UNet taught by labels of one domain under an empty text, from pre-trained and
-           from random weights, with few labels to many, and looked at on the way
-role       a backbone that knows ImageNet, fine-tuned on the source, plain and with AdaBN: needs
-           `make corpus`
-cesa       a subspace found by CCA in place of CLIEA, of whole texts and of what the intervention
+ablate     the two recipes with one part removed or replaced: knowledge, perception, alignment,
+           pseudo-labels
+controls   linear classifiers on KCDP's inputs, its knowledge and the UNet's frozen maps, with the
+           source's averages and with each domain's own; and each recipe trained on the target's
+           labels
+eye        the whole UNet trained on labels of one domain with an empty text, from pre-trained and
+           from random weights, with few labels to many, evaluated at several steps
+role       a backbone pre-trained on ImageNet and fine-tuned on the source, plain and with AdaBN:
+           needs `make corpus`
+cesa       a subspace found by CCA instead of CLIEA, of whole texts and of what the intervention
            changes in them
 rank       adapters of other ranks
 probe      the standardised probe by other averages, while class frequencies move apart and between
            all domains, and joined with the VLM
 adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the
-           released recipe, which trains all of it
+           released recipe, which trains the whole UNet
 """
 
 import json
@@ -103,9 +102,9 @@ TURNED = [
 
 @dataclass(frozen=True)
 class Job:
-    """One training; with several `weights`, those to choose from.
+    """One training run; with several `weights`, the candidates to choose from.
 
-    For the methods "baselines" and "untrained", all that KCDP is compared with.
+    The methods "baselines" and "untrained" stand for all that KCDP is compared with.
     """
 
     method: str
@@ -121,7 +120,7 @@ class Job:
 
     @property
     def config(self) -> Config:
-        """The run's parameters."""
+        """Parameters of the run."""
         turned = ", ".join(f"{name}={value}" for name, value in asdict(self.dials).items())
         return Config(
             source=self.source,
@@ -135,11 +134,11 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """Where it leaves its checkpoint and its lock."""
+        """Path of its checkpoint and its lock, without suffix."""
         return paths.CACHE / "grid" / paths.sha(repr(self))[:12]
 
     def about(self) -> dict:
-        """What a line of the results says of it, beside the scores."""
+        """Return the entries of its line of results, except for the scores."""
         config = self.config
         return {
             name: getattr(config, name)
@@ -155,8 +154,8 @@ HEADS, TRIED, SOME = (
     "trained=heads",
     (0.3, 1.0, 3.0),
     ("adabn", "mcd", "fixmatch"),
-)  # a rival of each kind: averages, discrepancy, self-training
-# `best` with a part taken away or added: what `develop` judges
+)  # one peer method of each kind: averages, discrepancy, self-training
+# `best` with a part removed or added, which `develop` compares
 PARTS = [
     f"best, {part}"
     for part in (
@@ -167,11 +166,11 @@ PARTS = [
         "pseudo_labels=priors",
     )
 ]
-WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}  # nothing to weigh
+WEIGHTS = {"source_only": (1.0,), "adabn": (1.0,), "oracle": (1.0,)}  # no loss to weigh
 PAIRS = [
     (source, target) for source in BENCHMARK for target in (*BENCHMARK, "noto") if source != target
-]  # noto has 42 labelled pictures: too few to teach
-# From one hand to another: between emoji, between characters, and across.
+]  # noto has 42 labelled pictures, too few to train on
+# From one artist to another: between emoji, between characters, and across
 ART_PAIRS = [
     ("art-noto", "art-emojione"),
     ("art-twemoji", "art-streamline"),
@@ -179,7 +178,7 @@ ART_PAIRS = [
     ("art-big-smile", "art-twemoji"),
     ("photos", "art-twemoji"),
 ]
-# What the eye is taught with: labels, and steps after which it is looked at
+# Labels that the perception model is trained on, and steps after which it is evaluated
 LABELS, LOOKS = (60, 300, 1200, 6000), (100, 300, 1000)
 SWEPT = [
     Dials(),
@@ -209,8 +208,7 @@ ABLATED = (
         "cliea_start=random",
     ]
 )
-# The switches get half of the main job's epochs: thirty-four trainings are more than an hour of two
-# cores
+# Half of the main job's epochs: thirty-four trainings take more than an hour on two cores
 GRIDS = {
     "switches": [
         Job("kcdp", seed, recipe, epochs=2)
@@ -238,7 +236,7 @@ GRIDS = {
             *(("kcdp", recipe) for recipe in ("best", *PARTS, "paper")),
             *((peer, "best") for peer in (PEERS if seed == 100 else ())),
         ]
-    ]  # peers are there to judge the rules of choosing
+    ]  # peers only serve to compare the criteria of choosing
     + [
         Job("untrained", seed, "best", target)
         for seed in (100, 101)
@@ -379,17 +377,17 @@ GRIDS = {
 
 
 def run(job: Job) -> dict[str, dict]:
-    """Train and score.
+    """Train and score a job.
 
-    {method: {"source.test" and "target.test": what `metrics.scores` returns, "pseudo_labels":
-    theirs}}; of the baselines on the target alone.
+    Returns {method: {"source.test" and "target.test": result of `metrics.scores`, "pseudo_labels":
+    their scores}}; baselines are scored on the target alone.
     """
     config = job.config
     source, target, source_test, target_test = load_all(config)
     if job.method == "eye":
         return eyes(job, target_test)
     if job.pictures is not None:
-        target = target.select(range(job.pictures))  # ordered by content hash: as good as lots
+        target = target.select(range(job.pictures))  # ordered by content hash, so a random sample
     if job.method == "baselines":
         return {
             name: {
@@ -449,7 +447,7 @@ def run(job: Job) -> dict[str, dict]:
 def subspaces(
     job: Job, source: Pictures, target: Pictures, target_test: Pictures
 ) -> dict[str, dict]:
-    """Scores of `subspace.align`, and the CKA of picture and text."""
+    """Return the scores of `subspace.align`, and the CKA of image and text."""
     frozen = [
         freeze(pictures, job.config.sizes, job.config.switches)
         for pictures in (source, target, target_test)
@@ -469,11 +467,11 @@ def subspaces(
 
 
 def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) -> dict[str, dict]:
-    """Scores of the standardised probe by the target's averages as they are.
+    """Return the scores of the standardised probe with several averages of the target.
 
-    As they would be if its classes were as frequent as the source's, by the VLM's answers or, which
-    is no method but a diagnosis, by the target's labels; by the source's averages; and of its
-    answer joined with the VLM's.
+    They are the target's own; reweighted to the source's class frequencies, by the VLM's
+    predictions or by the target's labels (a diagnosis, not a method); and the source's. A last
+    entry joins the probe's prediction with the VLM's.
     """
     config, classes = job.config, len(job.config.classes)
     taught, seen, asked = (
@@ -510,9 +508,9 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
 def controls(
     job: Job, source: Pictures, target: Pictures, target_test: Pictures
 ) -> dict[str, dict]:
-    """Scores of linear classifiers of what KCDP is given, and of its text encoder asked directly.
+    """Return the scores of linear classifiers on KCDP's inputs, and of its zero-shot text encoder.
 
-    Each twice: standardised by the source's averages, and each domain by its own.
+    Each classifier counts twice: standardised by the source's averages, and each domain by its own.
     """
     config, classes = job.config, len(job.config.classes)
     taught, seen, asked = (
@@ -532,7 +530,7 @@ def controls(
 
 
 def pooled_maps(frozen: Frozen) -> np.ndarray:
-    """[N, W]: mean and maximum over all places of the four maps, attention included."""
+    """Return [N, W]: mean and maximum over all places of the four maps, attention included."""
     blocks = torch.arange(len(frozen)).split(SHARD)
     pooled = [
         torch.cat([torch.cat([of.mean((2, 3)), of.amax((2, 3))], 1) for of in levels], 1)
@@ -552,9 +550,9 @@ GIVEN = {
 
 
 def eyes(job: Job, test: Pictures) -> dict[str, dict]:
-    """Scores of the UNet as an eye, after each of the `LOOKS`.
+    """Return the scores of the UNet as a perception model, after each of the `LOOKS`.
 
-    As many labelled pictures as it needs come from seeds that no other grid knows.
+    The labelled pictures come from seeds that no other grid uses.
     """
     config, classes = job.config, len(job.config.classes)
     assert job.pictures is not None, "the grid is about numbers of labels"
@@ -580,10 +578,10 @@ def eyes(job: Job, test: Pictures) -> dict[str, dict]:
 def role(
     job: Job, source: Pictures, target: Pictures, source_test: Pictures, target_test: Pictures
 ) -> dict[str, dict]:
-    """Scores of an ImageNet backbone fine-tuned on the source, and of the same with AdaBN.
+    """Return the scores of an ImageNet backbone fine-tuned on the source, and the same with AdaBN.
 
-    Trained once for all targets; its weights are kept beside the checkpoints. Rate and epoch are
-    chosen on the source's test pictures, so "source.test" is too high by as much as that helps.
+    It is trained once for all targets, and its weights are kept beside the checkpoints. Learning
+    rate and epoch are chosen on the source's test pictures, so "source.test" is biased upwards.
     """
     size, classes = job.config.sizes.image_size, len(job.config.classes)
     images, unlabelled, held, asked = (
@@ -616,10 +614,10 @@ def role(
 def unseen(
     job: Job, source: Pictures, source_test: Pictures, target_test: Pictures
 ) -> dict[str, dict]:
-    """Scores of a model that no target picture was part of, trained once for all targets.
+    """Return the scores of a model trained without target pictures, once for all targets.
 
-    And, where features are standardised, of the same model once it has taken the averages of the
-    pictures that it is asked about.
+    If features are standardised, the same model is scored again with the averages of the test
+    pictures.
     """
     model = baseline(job.config, "source_only", source, "cpu").model
     held, asked = (
@@ -643,11 +641,10 @@ def unseen(
 
 
 def described(probs: np.ndarray, pictures: Pictures, job: Job) -> dict:
-    """What `metrics.scores` says of probabilities [N, C], and the calibration error.
+    """Return `metrics.scores` of probabilities [N, C], and the calibration error.
 
-    Also the predicted classes with the true ones, a digit a labelled picture, so that methods can
-    be compared picture by picture; and how near they come to the shares of the pictures that have
-    any.
+    It adds predicted and true classes, one digit for each labelled picture, so that methods can be
+    compared picture by picture, and the agreement with the shares of the pictures that have any.
     """
     known = pictures.labels >= 0
     return {
@@ -667,10 +664,10 @@ def chosen(
     source_test: Pictures,
     target_test: Pictures,
 ) -> dict:
-    """Train with every weight and look after every epoch.
+    """Train with every weight and evaluate after every epoch.
 
-    Scores are those of the candidate that `CHOICE` takes without labels; `candidates` says of all
-    how they stand by each criterion, and their macro-F1, to report on.
+    The scores are those of the candidate that `CHOICE` takes without labels. `candidates` holds
+    each one's criteria and its macro-F1, which is only reported.
     """
     config, checkpoint = job.config, job.file.with_suffix(".safetensors")
     held, unlabelled, asked = (
@@ -679,7 +676,7 @@ def chosen(
     )
     tried, validation, seen, answers = [], [], [], []
     for weight in job.weights:
-        checkpoint.unlink(missing_ok=True)  # one that goes on would not look at the epochs before
+        checkpoint.unlink(missing_ok=True)  # a resumed training would skip the epochs before
 
         def look(model, epoch, weight=weight):
             tried.append({"weight": weight, "epoch": epoch})
@@ -712,7 +709,7 @@ def chosen(
     }
 
 
-# Of a method that gives many lines, the first one's name.
+# Method whose line stands for a job that writes several
 FIRST = {
     "baselines": "majority",
     "untrained": "linear_probe",
@@ -722,12 +719,12 @@ FIRST = {
 
 
 def is_done(job: Job, rows: list[dict]) -> bool:
-    """Is there a line of this job among these?"""
+    """Return whether one of these lines is the job's."""
     return bool(lines_of(job, rows))
 
 
 def lines_of(job: Job, rows: list[dict]) -> list[dict]:
-    """The lines of the results that are this job's; of a job with many methods, the first one's."""
+    """Select the job's lines; for a job that writes several, those of the method in `FIRST`."""
     first = FIRST.get(job.method, job.method)
     wanted = {"method": first, **job.about()}
     alike = [row for row in rows if wanted.items() <= row.items()]
@@ -736,7 +733,7 @@ def lines_of(job: Job, rows: list[dict]) -> list[dict]:
 
 @contextmanager
 def claim(job: Job):
-    """Is the job this process's alone? The lock goes with the process, however that ends."""
+    """Yield whether this process holds the job's lock, which ends with the process."""
     job.file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(job.file.with_suffix(".lock"))
     try:
@@ -751,7 +748,7 @@ def claim(job: Job):
 
 
 def main(name: str, only: list[int]) -> None:
-    """Every job of a grid that lacks and that no other process is at, in its order."""
+    """Run every missing job of a grid that no other process has claimed, in order."""
     for job in paths.progress([job for job in GRIDS[name] if not only or job.seed in only], name):
         with claim(job) as mine:
             if mine and not is_done(job, results.of_this_code(results.read(name))):
@@ -759,7 +756,7 @@ def main(name: str, only: list[int]) -> None:
 
 
 def due() -> None:
-    """Print for each grid what has to run again, by this world, weights and code, and how long."""
+    """Print for each grid the jobs that this world, weights and code lack, and their time."""
     hours = 0.0
     for name, jobs in GRIDS.items():
         rows = results.read(name)
@@ -772,7 +769,7 @@ def due() -> None:
 
 
 def expected_seconds(job: Job, rows: list[dict]) -> float:
-    """What a job took when it last ran; else the median of its grid, 0 for a grid without lines."""
+    """Return the seconds of a job's last run, else the median of its grid, else 0."""
     known = lines_of(job, rows) or rows
     return float(np.median([row["seconds"] for row in known])) if known else 0.0
 
@@ -795,7 +792,7 @@ def note(name: str, job: Job) -> None:
         for method, scores in found.items()
     )
     results.FOLDER.mkdir(exist_ok=True)
-    # One short write: two processes cannot mix their lines.
+    # One short write, so that lines of two processes cannot mix
     with (results.FOLDER / f"{name}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(lines)
     scores = " ".join(

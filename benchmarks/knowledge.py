@@ -1,18 +1,18 @@
-"""Where what the text encoder knows of feelings comes from, and what each source is worth.
+"""Measure what each source of the text encoder's knowledge of emotions is worth.
 
-`python benchmarks/knowledge.py FOLDER ...`: each folder holds a text encoder that was taught by the
-generator's own table, by a sentence encoder, or by both,
+`python benchmarks/knowledge.py FOLDER ...`: each folder holds a text encoder that was trained on
+the generator's own table, on a sentence encoder, or on both,
 
     python -m kcdp_lib.pretrain --stage text --knowledge language --out FOLDER
 
-and reads the same captions: of the built-in world, those that its generator wrote for unseen
-scenes; of real art, those that the shipped VLM writes. Written into results/knowledge.json, for
-each kind of knowledge and each domain:
+and embeds the same captions: for the built-in world, the generator's own of unseen scenes; for real
+art, those of the VLM in the repository. For each kind of knowledge and each domain,
+results/knowledge.json gets
 
-asked   macro-F1 of the six emotions: which class's prompts is the caption's embedding nearest to?
-probe   macro-F1 of a linear classifier on embeddings, taught by captions of photos (the world only)
+asked   macro-F1 of the six emotions, zero-shot: the class with the nearest prompts
+probe   macro-F1 of a linear classifier on embeddings, trained on captions of photos (world only)
 
-The sentence encoder itself, which no user needs, is asked as well.
+The sentence encoder itself, which no user needs, is measured as well.
 """
 
 import json
@@ -37,20 +37,20 @@ from kcdp_lib.config import PRESETS
 from kcdp_lib.loading import stack_key
 from kcdp_lib.pretrain import measure, sentences
 
-COUNT = 1000  # unseen scenes of each domain; the probe is taught by as many others
+COUNT = 1000  # unseen scenes of each domain; the probe is trained on as many others
 WORK = paths.CACHE / "pretrain"  # where the sentence encoder's package is kept
 Embed = Callable[[Sequence[str]], torch.Tensor]  # N texts -> [N, D]
 
 
 class Told(NamedTuple):
-    """What is said of N pictures, and what they show."""
+    """Captions and labels of N pictures."""
 
     captions: list[str]
     labels: np.ndarray  # int [N]
 
 
 def of_folder(folder: Path) -> Embed:
-    """What a folder's text encoder makes of texts: its pooled states."""
+    """Return a function that embeds texts by the pooled states of a folder's text encoder."""
     preset = replace(PRESETS["tiny"], diffusion=str(folder / "diffusion"))
     ((tokenizer, encoder),) = knowledge.load_text_encoder(preset).parts
 
@@ -63,14 +63,14 @@ def of_folder(folder: Path) -> Embed:
 
 
 def of_scenes(domain: str, count: int) -> Told:
-    """The world's own captions of unseen scenes."""
+    """Return the world's own captions of unseen scenes."""
     scenes = measure.scenes(domain, count)
     labels = [world.SIX.index(world.label_of(scene.emotion)) for scene in scenes]
     return Told([world.caption(scene, domain) for scene in scenes], np.array(labels))
 
 
 def of_art(name: str) -> Told:
-    """What the shipped VLM says of a set's certain pictures."""
+    """Return the VLM's captions of a set's labelled pictures."""
     splits = [datasets.load(name, split) for split in datasets.SIZES]
     files = [file for pictures in splits for file in pictures.files]
     labels = np.concatenate([pictures.labels for pictures in splits])
@@ -81,19 +81,19 @@ def of_art(name: str) -> Told:
 
 
 def centre(embed: Embed, words: Sequence[str]) -> torch.Tensor:
-    """[D], of length one: the mean embedding of the prompts with a class's words."""
+    """Return [D], of length one: the mean embedding of the prompts with a class's words."""
     prompts = [prompt.format(word) for word in words for prompt in sentences.PROMPTS]
     return F.normalize(F.normalize(embed(prompts), dim=-1).mean(0), dim=-1)
 
 
 def macro_f1(labels: np.ndarray, answers: np.ndarray) -> float:
-    """Over the classes that occur, 0 to 1."""
+    """Return macro-F1 over the classes that occur, 0 to 1."""
     score = f1_score(labels, answers, average="macro", labels=np.unique(labels))
     return round(float(score), 4)
 
 
 def worth(embed: Embed, told: dict[str, Told]) -> dict:
-    """`asked` and `probe` of every domain."""
+    """Return `asked` and `probe` of every domain."""
     embedded = {name: F.normalize(embed(of.captions), dim=-1) for name, of in told.items()}
     classes = torch.stack([centre(embed, world.EMOTION_WORDS[name]) for name in world.SIX])
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
@@ -108,7 +108,7 @@ def worth(embed: Embed, told: dict[str, Told]) -> dict:
 
 
 def main() -> None:
-    """Ask every folder's text encoder, and the sentence encoder."""
+    """Measure every folder's text encoder, and the sentence encoder."""
     told = {name: of_scenes(name, COUNT) for name in world.BENCHMARK}
     told["photos"] = of_scenes("photos", 2 * COUNT)
     told |= {name: of_art(name) for name in paths.progress(datasets.ART, "captions of art")}

@@ -1,16 +1,16 @@
-"""How much the VLM understands of hands it has never seen.
+"""Measure how much the VLM understands of artists whose drawings it has never seen.
 
 `python benchmarks/left_out.py FOLDER ...`: each folder holds a VLM that was trained without some
 sets of drawings,
 
     python -m kcdp_lib.pretrain --stage coca --without noto micah --out FOLDER
 
-It is tried on these sets' domains of real art, of which no picture was in its training. Written
-into results/left_out.json, beside what other folders gave before:
+It is tested on these sets' domains of real art. Written into results/left_out.json, beside the
+results of earlier folders:
 
-asked        macro-F1 of the six emotions, asked directly, over classes of five pictures or more
-signs        micro-F1 of what captions name of mouth, eyes and body, against what the designers' and
-             Unicode's names say of it (`pretrain.captions.signs`)
+asked        macro-F1 of the six emotions, zero-shot, over classes of five pictures or more
+signs        micro-F1 of the signs of mouth, eyes and body in captions, against those in the
+             designers' and Unicode's names (`pretrain.captions.signs`)
 """
 
 import json
@@ -30,16 +30,16 @@ from kcdp_lib.pretrain import captions
 from kcdp_lib.pretrain.drawings import Drawing
 from kcdp_lib.pretrain.measure import KINDS
 
-LEAST = 5  # pictures of a class that is counted
+LEAST = 5  # pictures of a class, for it to count
 
 
 def preset_of(folder: Path) -> Preset:
-    """The preset `tiny` with a folder's VLM."""
+    """Return the preset `tiny` with a folder's VLM."""
     return replace(PRESETS["tiny"], vlm=f"local-dir:{folder / 'vlm'}")
 
 
 def asked(vlm: vision_language.VLM, name: str) -> dict:
-    """Macro-F1 of a set's certain pictures, train and test, when the VLM is asked directly."""
+    """Score the zero-shot predictions and captions of a set's labelled pictures, train and test."""
     splits = [datasets.load(name, split) for split in datasets.SIZES]
     files = [file for pictures in splits for file in pictures.files]
     called = [captions.of_concept(one) for part in splits for one in datasets.concepts(part)]
@@ -59,15 +59,15 @@ def asked(vlm: vision_language.VLM, name: str) -> dict:
 
 
 def f1(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> float:
-    """Macro-F1 over some classes, 0 to 1, of N labels and answers."""
+    """Return macro-F1 over some classes, 0 to 1, of N labels and predictions."""
     return round(float(f1_score(labels, answers, average="macro", labels=classes)), 4)
 
 
 def signs(told: list[str], drawings: list[Drawing]) -> float | None:
-    """Micro-F1, 0 to 1, of the signs that N captions name; None where no name says a sign.
+    """Return micro-F1, 0 to 1, of the signs that N captions name; None if no name has a sign.
 
-    Only of the kinds that a name speaks of: that it is silent on the eyes does not say that they
-    are open.
+    Only the kinds of sign that a name mentions count: a name that is silent about the eyes does not
+    say that they are open.
     """
     pairs = [
         (phrase in text, sign == phrase)
@@ -82,7 +82,7 @@ def signs(told: list[str], drawings: list[Drawing]) -> float | None:
 
 
 def measure(folder: Path) -> dict:
-    """What a folder's VLM, which was trained without some sets, makes of them."""
+    """Score a folder's VLM on the sets that it was trained without."""
     about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     vlm = vision_language.load_vlm(preset_of(folder))
     shipped = [name for name in about["without"] if f"art-{name}" in datasets.ART]

@@ -1,15 +1,15 @@
-"""Seconds of one training step, a source and a target batch of the preset `tiny`.
+"""Measure the seconds of one training step, a source and a target batch of the preset `tiny`.
 
-Of the paper recipe as this book runs it, with everything frozen cached, and of `recipe="released"`
-with less and less cached:
+It times the paper recipe as this book runs it, with everything frozen cached, and
+`recipe="released"` with less and less cached:
 
 released                 nothing: captions, triplets, tokens and latents anew in every step
-released_captions_read   captions and triplets from a file, as the released code has them; its text
-                         encoder is called for each text by itself, as there
+released_captions_read   captions and triplets from a file, as in the released code, which calls its
+                         text encoder for each text by itself
 released_texts_batched   the same with the texts in batches
 
 `python benchmarks/step.py` prints all and writes results/step.json. Steps alternate, so that a busy
-moment hits each kind alike.
+moment affects each kind alike.
 """
 
 import json
@@ -34,10 +34,10 @@ PRESET = PRESETS["tiny"]
 
 
 def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Tensor, look):
-    """A function without arguments that trains one step.
+    """Return a function without arguments that trains one step.
 
-    pixels: a source and a target batch, uint8 [B, 3, S, S] each; look: from a batch's images and
-    what is frozen of it to what the step learns from.
+    pixels: a source and a target batch, uint8 [B, 3, S, S] each; look: maps a batch's images and
+    frozen features to the features that the step trains on.
     """
     model, config, accelerator = (
         KCDP(PRESET, recipe),
@@ -65,7 +65,7 @@ def make_step(recipe, foundations, pixels: list[torch.Tensor], labels: torch.Ten
 def encode_anew(
     images: torch.Tensor, known: Frozen, foundations, recipe, texts_a_call: int
 ) -> Frozen:
-    """Latents and tokens of a batch, its captions and triplets given."""
+    """Encode a batch's latents and tokens, given its captions and triplets."""
     encode_texts(
         [*known.captions, *("".join(triplet) for of_row in known.triplets for triplet in of_row)],
         foundations.text_encoder,
@@ -85,7 +85,7 @@ def encode_anew(
 
 
 def measure(rounds: int = ROUNDS) -> dict:
-    """Median seconds of each, and the ratio of the medians.
+    """Return the median seconds of each kind, and the ratio of the medians.
 
     The first step of each is not counted.
     """

@@ -1,11 +1,11 @@
-"""How well the knowledge parsers read free English.
+"""Measure how well the knowledge parsers read free English.
 
 Precision and recall against twenty captions with triplets written by hand, into
 results/triplets.json.
 
-`python benchmarks/triplets.py [SPACY_MODEL]` measures the rules and, where it is installed, a spaCy
-  model (en_core_web_sm unless told); what was measured before stays.
-A triplet counts when all three parts are the written ones, word for word.
+`python benchmarks/triplets.py [SPACY_MODEL]` measures the rules and, if it is installed, a spaCy
+model (en_core_web_sm by default); earlier results stay. A triplet counts if all three parts match
+the hand-written ones, word for word.
 """
 
 import json
@@ -21,7 +21,7 @@ CAPTIONS = Path(__file__).with_suffix(".jsonl")
 
 
 def score(parse: Parser, rows: list[dict]) -> dict[str, float]:
-    """Precision and recall, 0 to 1, over all captions together."""
+    """Return precision and recall, 0 to 1, over all captions together."""
     found = [set(triplets) for triplets in parse([row["caption"] for row in rows])]
     wanted = [set(map(tuple, row["triplets"])) for row in rows]
     right = sum(len(a & b) for a, b in zip(found, wanted, strict=True))
@@ -34,7 +34,7 @@ def score(parse: Parser, rows: list[dict]) -> dict[str, float]:
 
 
 def main(model: str) -> None:
-    """Measure, print, write."""
+    """Measure the parsers, print and write the scores."""
     rows = [json.loads(line) for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
     path = results.FOLDER / "triplets.json"
     measured = json.loads(path.read_text(encoding="utf-8"))["parsers"] if path.exists() else {}

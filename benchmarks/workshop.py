@@ -1,16 +1,17 @@
-"""How long the parts of a workshop take a participant.
+"""Measure how long the parts of a workshop take a participant.
 
 `python benchmarks/workshop.py [path] [chapters] [own]` writes results/workshop.json, which the
 leader's guide shows.
 
-path      from an environment that is there to a first figure: a fresh clone, the check, the
-          exercises, chapter 1 up to its first figure with another number in it
+path      from an existing environment to a first figure: a fresh clone, the check, the exercises,
+          chapter 1 up to its first figure with another number in it
 chapters  1 to 5 one after the other in one clone, from an empty cache
-own       a folder of drawn faces that no part of the world is in: adapted to by the paper's recipe,
-          and by `best` on frozen features, with the caches that the chapters left
-Of each, seconds by the clock, which depend on what else the machine does, and seconds of a
-  processor, which hardly do: all with one thread. Reading, typing and thinking are not in them. The
-  entry "stick" is not made here: it was measured by hand, with the commands of the guide.
+own       a folder of drawn faces that are not of the world: adapted to by the paper's recipe, and
+          by `best` on frozen features, with the caches that the chapters left
+
+Each has its seconds by the clock, which depend on what else the machine does, and its seconds of
+processor time, which hardly do; all with one thread. Reading, typing and thinking are not included.
+The entry "stick" is not made here: it was measured by hand, with the commands of the guide.
 """
 
 import json
@@ -33,12 +34,12 @@ from kcdp_lib.paths import ROOT, atomic_write
 
 CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
 OTHER_SCENE = ("index=3)", "index=11)")  # what the participant changes
-OWN = 30  # stickers of one's own
+OWN = 30  # the participant's own stickers
 QUIET = ("--kernel", "python3", "--no-progress-bar", "--log-level", "ERROR")
 
 
 def timed(*command: str, cwd: Path, **environment: str) -> dict[str, float]:
-    """Run a command; the seconds that it took by the clock, and of a processor.
+    """Run a command; return its seconds by the clock, and of processor time.
 
     CalledProcessError if it fails.
     """
@@ -78,7 +79,7 @@ def clone_into(folder: Path) -> dict[str, float]:
 
 
 def path(clone: Path, cache: Path):
-    """Each step from the environment to the first figure of one's own."""
+    """Run and time each step from the environment to the participant's first figure."""
     yield "check", python("-m", "kcdp_book.check", clone=clone, cache=cache)
     yield "exercises", python("book/exercises.py", clone=clone, cache=cache)
     notebook = nbformat.read(clone / "exercises" / "01_datasets.ipynb", as_version=4)
@@ -105,13 +106,13 @@ def path(clone: Path, cache: Path):
 
 
 def chapters(clone: Path, cache: Path):
-    """Each chapter, the solutions of its exercises included."""
+    """Run and time each chapter, with the solutions of its exercises."""
     for name in CHAPTERS:
         yield name, run_chapter(name, clone, cache)
 
 
 def own(clone: Path, cache: Path):
-    """Adapting to `OWN` stickers that no part of the world has drawn."""
+    """Run and time the adaptation to `OWN` stickers that the world did not draw."""
     folder = clone / "my-stickers"
     folder.mkdir(exist_ok=True)
     for i in range(OWN):
@@ -126,7 +127,7 @@ def own(clone: Path, cache: Path):
 
 
 def run_chapter(name: str, clone: Path, cache: Path, *parameters: str) -> dict[str, float]:
-    """A chapter by papermill."""
+    """Run a chapter by papermill."""
     (clone / "runs").mkdir(exist_ok=True)
     return python(
         "-m",
@@ -141,10 +142,7 @@ def run_chapter(name: str, clone: Path, cache: Path, *parameters: str) -> dict[s
 
 
 def face(i: int) -> Image.Image:
-    """A round face [256 x 256].
-
-    It has one of several mouths and one of several colours, with or without tears.
-    """
+    """Draw a round face [256 x 256], with a mouth, a colour and perhaps tears chosen by `i`."""
     picture = Image.new("RGB", (256, 256), "white")
     pen, shift = ImageDraw.Draw(picture), i % 5 * 4 - 8
     pen.ellipse(

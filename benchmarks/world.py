@@ -1,16 +1,16 @@
-"""What a version of the built-in world is frozen on, before any method sees it.
+"""Measure the numbers by which a world is frozen, before any method sees it (chapter "The world").
 
-Chapter "The world". `python benchmarks/world.py [PART ...]` measures what lacks in
-results/world.json for the present world, part by part:
+`python benchmarks/world.py [PART ...]` measures the parts that results/world.json lacks for the
+present world:
 
 speed      images a second at 64 pixels with all cores, the best of five rounds, and at 512
 captions   the best classifier, trained on the domain's own labels, on what a perfect captioner
-           could say: what no caption can go beyond
-causes     the same on every visible cause, the fine ones included: what no picture can go beyond
-pictures   a small CNN trained on labelled photos and read in every domain, and one trained on
+           could say: an upper limit for captions
+causes     the same on every visible cause, fine ones included: an upper limit for pictures
+pictures   a small CNN trained on labelled photos and tested in every domain, and one trained on
            labelled stickers (the oracle); no text, no pre-training
 
-All macro-F1 of the six classes on scenes that no classifier was trained or chosen on.
+All are macro-F1 of the six classes on scenes that no classifier was trained or chosen on.
 """
 
 import json
@@ -36,19 +36,19 @@ from kcdp_lib import paths, world
 from kcdp_lib.pretrain.task import draw_rows, images
 from kcdp_lib.world import causes
 
-# Rows of the pretrain split, seed 2: no benchmark scene.
+# Rows of the pretrain split, seed 2, which contains no benchmark scene
 SCENES = {"train": (0, 20_000), "validation": (20_000, 25_000), "test": (25_000, 35_000)}
 TABLE = "pretrain", 2
 PICTURES = {
     1200: (300, (0, 1, 2)),
     6000: (700, (0,)),
-}  # training pictures -> optimizer steps and seeds; 1,200 is what a benchmark split holds
+}  # training pictures -> optimizer steps and seeds; a benchmark split has 1,200
 BATCH = 64
 ROUNDS = 5
 
 
 def macro_f1(labels, predicted) -> float:
-    """Mean F1 of the six classes, 0 to 1."""
+    """Return the mean F1 of the six classes, 0 to 1."""
     return round(float(f1_score(labels, predicted, average="macro")), 4)
 
 
@@ -56,9 +56,9 @@ def macro_f1(labels, predicted) -> float:
 
 
 def speed() -> dict:
-    """{domain: images/s} at 64 pixels through `build`, and seconds for one picture of 512.
+    """Return {domain: images/s} at 64 pixels through `build`, and seconds for one picture of 512.
 
-    Rounds are interleaved, so that a slow minute of the machine hits all domains.
+    Rounds are interleaved, so that a slow minute of the machine affects all domains.
     """
     rates = {domain: [] for domain in world.BENCHMARK}
     for _ in range(ROUNDS):
@@ -81,7 +81,7 @@ def speed() -> dict:
 
 
 def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[list], np.ndarray]:
-    """What can be said of each scene, all its visible causes, and the labels."""
+    """Return what can be said of each scene, all its visible causes, and the labels."""
     said, visible, labels = [], [], []
     for index in range(*rows):
         scene = world.sample_scene(*TABLE, index, domain)
@@ -102,9 +102,9 @@ def table(domain: str, rows: tuple[int, int]) -> tuple[list[list[str]], list[lis
 
 
 def classifiers(words: int, total: int) -> dict:
-    """Classifiers for rows whose first `words` columns of `total` are names.
+    """Return classifiers for rows whose first `words` columns of `total` are names.
 
-    Boosted trees and a linear one, each with classes as frequent as they are or evenly weighted.
+    Boosted trees and a linear model, each with natural or balanced class weights.
     """
     names = list(range(words))
     found = {}
@@ -131,9 +131,9 @@ def classifiers(words: int, total: int) -> dict:
 
 
 def best(tables: dict, words: int) -> dict:
-    """The classifier with the best macro-F1 on the validation scenes.
+    """Return the classifier with the best macro-F1 on the validation scenes.
 
-    Beside its name, its macro-F1 on the test scenes.
+    The result holds its name and its macro-F1 on the test scenes.
     """
     (x, y), (x_val, y_val), (x_test, y_test) = (
         (np.array(rows, dtype=object), labels) for rows, labels in tables.values()
@@ -144,7 +144,7 @@ def best(tables: dict, words: int) -> dict:
 
 
 def ceilings(what: str) -> dict:
-    """{domain: the best classifier} on "captions" or on "causes"."""
+    """Return {domain: the best classifier} on "captions" or on "causes"."""
     found = {}
     for domain in paths.progress(world.BENCHMARK, what):
         tables = {part: table(domain, rows) for part, rows in SCENES.items()}
@@ -162,7 +162,7 @@ def ceilings(what: str) -> dict:
 
 
 def drawn(domain: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 [N, 64, 64, 3] of a domain's split and their labels [N]."""
+    """Draw pictures uint8 [N, 64, 64, 3] of a domain's split; return them and their labels [N]."""
     folder = world.build(domain, split, count)
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -197,7 +197,7 @@ class Tower(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [B, 3, S, S], S a multiple of 8 pixels -> pooled [B, D]."""
+        """Return pooled features [B, D] of images [B, 3, S, S], S a multiple of 8 pixels."""
         tokens = self.project(self.stages(self.stem(images))).flatten(2).transpose(1, 2)
         return self.norm(tokens.mean(1) + tokens.amax(1))
 
@@ -224,29 +224,26 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """From x [B, C_in, H, W] to [B, C_out, H / stride, W / stride], 0 or more."""
+        """Map x [B, C_in, H, W] to [B, C_out, H / stride, W / stride], 0 or more."""
         return torch.relu(self.skip(x) + self.body(x))
 
 
 class Net(nn.Module):
-    """A small CNN from nothing, with a linear layer.
-
-    Images [B, 3, S, S] -> logits [B, 6].
-    """
+    """A small CNN with random initial weights: images [B, 3, S, S] -> logits [B, 6]."""
 
     def __init__(self):
         super().__init__()
         self.tower, self.head = Tower(width=24, embed_dim=96), nn.Linear(96, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, 6] of images [B, 3, S, S]."""
+        """Return logits [B, 6] of images [B, 3, S, S]."""
         return self.head(self.tower(x))
 
 
 def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Net:
-    """A CNN trained on pictures [N, S, S, 3] and labels [N].
+    """Train a CNN on pictures [N, S, S, 3] and labels [N].
 
-    Every class has the same weight; pictures are mirrored and moved by up to four pixels.
+    All classes have the same weight; pictures are mirrored and shifted by up to four pixels.
     """
     torch.manual_seed(seed)
     model, rng = Net(), np.random.default_rng([7, seed])
@@ -270,16 +267,16 @@ def trained(pictures: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> 
 
 @torch.no_grad()
 def predicted(model: Net, pictures: np.ndarray) -> np.ndarray:
-    """Classes [N] of pictures [N, S, S, 3]."""
+    """Return predicted classes [N] of pictures [N, S, S, 3]."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2)
     return torch.cat([model(block.float() / 127.5 - 1).argmax(1) for block in x.split(200)]).numpy()
 
 
 def picture_models() -> dict:
-    """Macro-F1 of the CNNs.
+    """Return the macro-F1 of the CNNs.
 
-    {training pictures: {"photos" or "stickers", the domain of the training labels: {domain of the
-    test: macro-F1, one for each seed}}}.
+    {training pictures: {domain of the training labels, "photos" or "stickers": {test domain:
+    macro-F1, one for each seed}}}.
     """
     tests = {domain: drawn(domain, "test", 1200) for domain in world.BENCHMARK}
     found = {}
@@ -304,7 +301,7 @@ PARTS = {
 
 
 def main(names: list[str]) -> None:
-    """Measure the parts named that results/world.json lacks for the present world."""
+    """Measure the given parts that results/world.json lacks for the present world."""
     path, key = FOLDER / "world.json", world.world_key()
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.get("world") != key:

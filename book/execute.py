@@ -1,13 +1,13 @@
 """Run the notebooks with papermill and keep their outputs.
 
-`make notebooks` runs all of them, in their order, as many at a time as there are processors;
-`python book/execute.py 01_datasets differences` runs some. Each runs alone, in a folder of its own
-and with an empty cache, so that what it shows comes from the commit and from nothing else. What
-would differ from run to run is taken out.
+`make notebooks` runs all of them in order, as many at a time as there are processors;
+`python book/execute.py 01_datasets differences` runs some. Each runs in a folder of its own and
+with an empty cache, so that its outputs depend on the commit alone. What would differ between runs
+is removed.
 
---warm   with the caches that are there: quicker while one writes
---stale  only those whose code, library, models, pinned versions or results are no longer what they
-         were made from
+--warm   use the caches that are there: quicker while one writes
+--stale  run only those whose code, library, models, pinned versions or results have changed since
+         they were run
 """
 
 import argparse
@@ -40,17 +40,17 @@ METADATA = {
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
 }
 KEPT = ("tags", "mystnb")  # of a cell's metadata
-# Versions that are named at the foot of a page.
+# Versions that are named at the foot of a page
 SHOWN = ("torch", "diffusers", "open_clip_torch", "transformers", "matplotlib")
 
 
 def run(path: Path, from_commit: str, caches: str) -> None:
-    """Execute one notebook and write it back clean, with what it was made from and how.
+    """Execute one notebook and write it back clean, with a record of how it was made.
 
     caches: "cold" or "warm". RuntimeError if it wrote on standard error.
     """
     started = time.time()
-    # Another working directory than nbval's and JupyterLab's: it must not matter.
+    # Another working directory than nbval's and JupyterLab's, because outputs must not depend on it
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / path.name
         papermill.execute_notebook(
@@ -76,8 +76,8 @@ def run(path: Path, from_commit: str, caches: str) -> None:
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Drop what differs from run to run.
 
-    That is papermill's times and names, empty tags, and the pieces into which a stream happened to
-    be cut. Tags, and what a figure is called, are kept.
+    That is papermill's times and names, empty tags, and the arbitrary pieces of a stream. Tags and
+    the names of figures are kept.
     """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -92,7 +92,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def merged(outputs: list) -> list:
-    """Neighbouring pieces of the same stream joined."""
+    """Join neighbouring pieces of the same stream."""
     kept = []
     for output in outputs:
         if (
@@ -108,7 +108,7 @@ def merged(outputs: list) -> list:
 
 
 def check(notebook: nbformat.NotebookNode, name: str) -> None:
-    """Refuse debris: warnings and progress bars on standard error, and paths of this machine."""
+    """Refuse text on standard error, such as warnings, and paths of this machine."""
     for number, cell in enumerate(notebook.cells):
         text = str(cell.get("outputs", ""))
         if "'name': 'stderr'" in text:
@@ -120,7 +120,7 @@ def check(notebook: nbformat.NotebookNode, name: str) -> None:
 
 
 def apart(path: Path, from_commit: str, warm: bool, threads: int) -> int:
-    """Run one notebook in a process of its own; its exit status."""
+    """Run one notebook in a process of its own; return its exit status."""
     with tempfile.TemporaryDirectory() as empty:
         command = [
             sys.executable,
@@ -140,7 +140,7 @@ def apart(path: Path, from_commit: str, warm: bool, threads: int) -> int:
 
 
 def main() -> None:
-    """Run the notebooks that are asked for, side by side; status 1 if one fails."""
+    """Run the chosen notebooks side by side; status 1 if one fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -163,7 +163,7 @@ def main() -> None:
         if (not asked.names or path.stem in asked.names)
         and not (asked.stale and not stale(nbformat.read(path, as_version=4)))
     ]
-    before = commit() or ""  # asked before the first notebook is written
+    before = commit() or ""  # read before the first notebook is written
     cores = processors()
     workers = max(1, min(cores, len(wanted)))
     with ThreadPoolExecutor(workers) as pool:

@@ -2,10 +2,9 @@
 
 `make exercises` writes exercises/*.ipynb, or `python book/exercises.py FOLDER`.
 
-One source: a chapter holds its exercises with their solutions, which run and are compared as
-everything else. Here the solutions are taken out: cells tagged "solution" become a place to write,
-and the folded answers go. What is there already is left alone, for somebody may have
-worked in it.
+A chapter contains its exercises with their solutions, which are run and compared like all other
+cells. This script takes the solutions out: cells tagged "solution" become empty, and the folded
+answers are removed. Existing files are not changed, because somebody may have worked in them.
 """
 
 import re
@@ -29,7 +28,7 @@ SOURCES = [
 
 
 def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as a participant gets it: nothing run, nothing solved."""
+    """Return the notebook as a participant gets it: without outputs and solutions."""
     kept = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -52,7 +51,7 @@ def without_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main(folder: Path) -> None:
-    """Write every exercise notebook that is not there yet."""
+    """Write every exercise notebook that does not exist yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
         path = folder / source.name

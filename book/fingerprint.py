@@ -1,7 +1,7 @@
-"""What a notebook's outputs were made from.
+"""Hash what a notebook's outputs were made from.
 
-Kept in its metadata when it is executed, and compared with the tree by a test and by `python
-book/execute.py --stale`.
+The hashes are kept in its metadata when it is executed. A test and `python book/execute.py --stale`
+compare them with the tree.
 """
 
 import ast
@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """Hashes of all that the outputs depend on, by what it is, so that a difference has a name.
+    """Return hashes of all that the outputs depend on, by kind.
 
-    "code" its own cells, "library" what they import of it and what that imports, docstrings and
-    comments aside, "models" the package's weights and drawings, "lock" the pinned versions,
-    "results" the committed records whose names stand in the cells.
+    "code": its own cells; "library": the modules that they import, directly or not, without
+    docstrings and comments; "models": the package's weights and drawings; "lock": the pinned
+    versions; "results": the committed records that the cells name.
     """
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     found = {
@@ -40,16 +40,16 @@ def fingerprint(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def stale(notebook: nbformat.NotebookNode) -> list[str]:
-    """What has changed since the notebook was executed, by the names that `fingerprint` gives.
+    """Return the kinds of `fingerprint` that have changed since the notebook was executed.
 
-    Everything if it never was.
+    All of them if it never was.
     """
     made_from = notebook.metadata.get("kcdp", {}).get("made_from", {})
     return [name for name, value in fingerprint(notebook).items() if made_from.get(name) != value]
 
 
 def modules(code: str) -> list[str]:
-    """Files of both packages that code imports, or that these import in turn.
+    """Return the files of both packages that code imports, directly or not.
 
     Sorted paths, relative to the checkout.
     """
@@ -65,10 +65,10 @@ def modules(code: str) -> list[str]:
             and isinstance(node.value, ast.Name)
             and node.value.id == "kcdp_lib"
         ):
-            # `import kcdp_lib` alone does not import it.
+            # `import kcdp_lib` alone does not import the attribute's module.
             named.add(kcdp_lib._HOMES.get(node.attr))
     if "kcdp_lib.adapt" in named:
-        # The package imports its parts when they are asked for.
+        # The package imports its parts lazily.
         named |= {f"kcdp_lib.adapt.{home}" for home in kcdp_lib.adapt._HOMES.values()}
     imported = named & graph.modules
     reached = imported.union(*(graph.find_upstream_modules(name) for name in imported))
@@ -77,21 +77,21 @@ def modules(code: str) -> list[str]:
 
 @cache
 def library() -> grimp.ImportGraph:
-    """Who imports whom in the library and in what the book adds to it."""
+    """Build the graph of imports in the library and the book's package."""
     return grimp.build_graph("kcdp_lib", "kcdp_book", cache_dir=None)
 
 
 def file_of(module: str) -> Path:
-    """Where a module of the package lies."""
+    """Return the file of a module."""
     path = ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 @cache
 def package_data() -> str:
-    """SHA over what the package ships beside code and prose.
+    """Return the SHA of the package's data files.
 
-    Not over what only the pre-training reads: no notebook runs it, and what it makes are weights.
+    Without those that only the pre-training reads: no notebook runs it, and it makes weights.
     """
     files = sorted(
         path
@@ -113,14 +113,14 @@ def package_data() -> str:
 
 
 def records(code: str) -> str:
-    """SHA over the files of `results/` that a string in the code names."""
+    """Return the SHA of the files of `results/` that a string in the code names."""
     return sha(*[path.name + sha(path.read_bytes()) for path in named_records(code)])
 
 
 def named_records(code: str) -> list[Path]:
-    """The files of `results/` whose names are strings in the code, sorted.
+    """Return the files of `results/` whose names are strings in the code, sorted.
 
-    Without the labels that lines refer to: a line holds their hash, so theirs is in its own.
+    The file of labels is left out, because each line holds a hash of its labels.
     """
     tree = ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))

@@ -1,7 +1,7 @@
-"""The main job as `make adapt` runs it: chapter 5 for a target, by papermill, and then its scores.
+"""Run the main job, chapter 5 for a target, by papermill, and print its scores.
 
 `python book/run.py --target=noto` writes runs/05_adapt-noto.ipynb and the run's folder beside it.
-For any other parameter call papermill itself (README.md).
+For other parameters call papermill itself (README.md).
 """
 
 import argparse
@@ -26,9 +26,9 @@ CHAPTER = ROOT / "notebooks" / "05_adapt.ipynb"
 
 
 def run(target: str) -> str:
-    """Execute the chapter for a target; the table of its scores.
+    """Execute the chapter for a target; return the table of its scores.
 
-    The target stays text: a folder named 2024 is no number. KCDPError for bad input, and where the
+    The target stays text, because a folder may be named 2024. KCDPError for bad input, and if the
     notebook stops.
     """
     folder = Config(target=target).check().run_dir
@@ -60,7 +60,7 @@ def run(target: str) -> str:
 
 
 def announcement(folder: Path) -> str:
-    """What will happen: the stages, how long they took before, and whether a run is resumed."""
+    """Return the stages, the time of the last run, and whether a run is resumed, as text."""
     lines = [
         "Chapter 5 runs: captions, latents and knowledge tokens of each set, then the training, "
         "the baselines and the figures. What is in the cache is not computed again."
@@ -81,7 +81,7 @@ def announcement(folder: Path) -> str:
 
 
 def places(folder: Path) -> str:
-    """Where the run of a folder left what one looks at next, relative to the working directory."""
+    """List where to find the run's results, relative to the working directory."""
     here = Path(os.path.relpath(folder))
     return "\n".join(
         (
@@ -93,7 +93,7 @@ def places(folder: Path) -> str:
 
 
 def main() -> None:
-    """Run the job and print its scores, and where to look."""
+    """Run the job; print its scores and the paths of its results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""Slides from the chapters.
+"""Make slides from the chapters.
 
-`make slides` writes _build/slides/*.html, one file for each notebook and a first page with all of
-them. A chapter has a slide for the title, one for each figure under its section's heading, one for
-each exercise, one for the summary. Nothing is written for the slides alone, so they cannot say
-anything else than the chapters. Each file is whole: figures inside, no script from elsewhere. Arrow
-keys and the space bar turn the page; printed, each slide is a page.
+`make slides` writes _build/slides/*.html, one file for each notebook and an index page. A chapter
+has a slide for its title, for each figure under its section's heading, for each exercise, and for
+the summary. All text comes from the chapters, so the slides cannot contradict them. Each file is
+complete, with its figures and without external scripts. Arrow keys and the space bar turn the page;
+in print, each slide is a page.
 """
 
 import base64
@@ -27,7 +27,7 @@ PAGE = (ROOT / "book" / "_templates" / "slides.html").read_text(encoding="utf-8"
 
 
 def slides_of(path: Path) -> tuple[str, list[str]]:
-    """A chapter's title and its slides, HTML each."""
+    """Return a chapter's title and its slides, HTML each."""
     cells, values = nbformat.read(path, as_version=4).cells, glued_texts(path)
     title = re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1]
     overview = part(cells[0].source, "Overview")
@@ -64,15 +64,15 @@ def slides_of(path: Path) -> tuple[str, list[str]]:
 
 
 def part(source: str, heading: str) -> str:
-    """What stands under a heading of a Markdown cell, up to the next."""
+    """Return the text under a heading of a Markdown cell, up to the next heading."""
     return re.search(rf"^## {heading}\n(.*?)(?=^#|\Z)", source, re.MULTILINE | re.DOTALL)[1].strip()
 
 
 def said_of(cells: list, i: int) -> str:
-    """What the chapter says of the figure of cell i.
+    """Return the chapter's text on the figure of cell i.
 
-    The words that lead to it, if they end in a colon or a question; else the first sentences after
-    it, or where a new section begins there, the last before it.
+    This is the last line before it, if it ends in a colon or a question mark; else the first
+    sentences after it; or, if a new section begins there, again the last line before it.
     """
     before, after = (
         [cell.source for cell in some if cell.cell_type == "markdown"]
@@ -86,7 +86,7 @@ def said_of(cells: list, i: int) -> str:
 
 
 def shorter(line: str, letters: int = 240) -> str:
-    """The first sentences of a paragraph, as many as fit; at least one."""
+    """Return as many of a paragraph's first sentences as fit; at least one."""
     first, *others = re.split(r"(?<=[.!?])\s+(?=[A-Z*“{])", line)
     for sentence in others:
         if len(first) + len(sentence) > letters:
@@ -98,7 +98,7 @@ def shorter(line: str, letters: int = 240) -> str:
 def figure(
     heading: str, alt: str, kind: str, picture: bytes, said: str, values: dict[str, str]
 ) -> str:
-    """A slide with one picture and what is said of it."""
+    """Return a slide with one picture and its text."""
     return slide(
         "",
         f'<h2>{text(heading)}</h2><figure><img alt="{html.escape(alt, quote=True)}" '
@@ -108,14 +108,14 @@ def figure(
 
 
 def slide(kind: str, content: str) -> str:
-    """One slide; kind is its class in the style sheet."""
+    """Return one slide; kind is its class in the style sheet."""
     return f'<section class="{kind}">\n{content}\n</section>'
 
 
 def prose(markdown: str, values: dict[str, str]) -> str:
-    """MyST as HTML.
+    """Convert MyST to HTML.
 
-    Numbers that were glued are put in. Citations go, and of a link its words stay.
+    Glued numbers are filled in, citations are dropped, and links become plain words.
     """
     markdown = re.sub(
         r"\{glue:text\}`([^`:]+)(?::([^`]+))?`",
@@ -132,7 +132,7 @@ def prose(markdown: str, values: dict[str, str]) -> str:
 
 
 def formula(tex: str) -> str:
-    """The little mathematics that overviews and captions hold, in letters: k = [c ; t]."""
+    """Convert the simple formulas of overviews and captions to letters: k = [c ; t]."""
     for name, letter in {
         r"\mathcal": "",
         r"\bar": "",
@@ -150,7 +150,7 @@ def formula(tex: str) -> str:
 
 
 def text(line: str) -> str:
-    """A heading without mark-up."""
+    """Return a heading without mark-up, escaped for HTML."""
     return html.escape(re.sub(r"[*`$]", "", line))
 
 

@@ -1,1 +1,1 @@
-"""What the book needs beside the library: its figures, results, cards, live figure and checks."""
+"""Figures, results, cards, the live figure and checks: what the book needs beyond the library."""

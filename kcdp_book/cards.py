@@ -1,7 +1,7 @@
-"""Cards of what ships: the miniature models and the built-in world (chapter "Cards").
+"""Write the cards of the miniature models and the built-in world (chapter "Cards").
 
-`python -m kcdp_book.cards` writes them from the records in the repository; a test compares them
-with the files that are there.
+`python -m kcdp_book.cards` writes them from the records in the repository. A test checks that the
+files are up to date.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def of_miniatures() -> str:
 
 
 def numbers_in(path: Path) -> int:
-    """How many numbers a safetensors file holds."""
+    """Return the number of elements in a safetensors file."""
     with safe_open(path, "pt") as file:
         return sum(file.get_tensor(name).numel() for name in file.keys())
 
@@ -126,7 +126,7 @@ def of_world() -> str:
 
 
 def share_of(label: str, prior: tuple[float, ...]) -> float:
-    """The share of one of the six classes, from those of the eight emotions that they unite."""
+    """Return the share of one of the six classes, the sum over the emotions that it unites."""
     shares = zip(causes.EIGHT, prior, strict=True)
     return sum(share for emotion, share in shares if causes.label_of(emotion) == label)
 

@@ -1,10 +1,10 @@
-"""Is this machine ready?
+"""Check that this machine can run the workshop.
 
-`python -m kcdp_book.check` says so in half a minute, without a network: a line for each thing that
-a workshop needs, and for what is wrong a sentence that says what to do.
+`python -m kcdp_book.check` takes half a minute and needs no network. It prints one line for each
+requirement, and for each problem a sentence that says how to mend it.
 
-It ends with status 1 if something must be mended. Above the checks nothing but the standard library
-is imported: what is missing must not stop the rest.
+The exit status is 1 if something must be mended. Only the standard library is imported at the top,
+so that a missing package does not stop the other checks.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (3, 11, 5)
 DISTRIBUTION = "kcdp-cookbook"
 FREE_BYTES = 2_000_000_000  # caches of all chapters and some runs
-# `make adapt` takes about two thirds of it; the rest is for the browser.
+# `make adapt` needs about two thirds of this; the rest is for the browser.
 MEMORY_BYTES = 3_000_000_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Whose versions depend on the machine: torch and what its builds bring, as in the Makefile
+# Packages whose versions depend on the machine: torch and what its builds bring, as in the Makefile
 CHOSEN = r"torch|torchvision|triton|(?:nvidia|cuda)-.*"
 INSTALL = (
     'install in this environment by `python -m pip install -c constraints.txt -e ".[book,test]"`'
@@ -39,18 +39,18 @@ INSTALL = (
 
 
 class Finding(NamedTuple):
-    """One line of the table."""
+    """One line of the printed table."""
 
     what: str
     state: str  # "ok", "note" (the workshop does without) or "mend"
     said: str
 
 
-# ----------------------------- what is looked at: each returns what to print, or raises KCDPError
+# --------------------------- the checks: each returns the text to print, or raises KCDPError
 
 
 def python() -> str:
-    """The interpreter's version. KCDPError below PYTHON."""
+    """Return the interpreter's version. KCDPError below PYTHON."""
     this, wanted = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     if sys.version_info[:3] < PYTHON:
         raise KCDPError(
@@ -61,10 +61,10 @@ def python() -> str:
 
 
 def packages() -> str:
-    """The packages that library and book need, and the versions of all that are pinned.
+    """Check that all required packages are installed in their pinned versions.
 
-    The tests' tools may be missing; torch has a line of its own. KCDPError where a package is
-    missing or is another than in constraints.txt.
+    Test tools may be missing, and torch has a check of its own. KCDPError if a package is missing
+    or differs from constraints.txt.
     """
     try:
         lines = importlib.metadata.requires(DISTRIBUTION) or []
@@ -92,10 +92,7 @@ def packages() -> str:
 
 
 def version(name: str) -> str | None:
-    """The installed version of a package, without a local build's mark ("+cpu").
-
-    None if it is not there.
-    """
+    """Return a package's version without a local build tag ("+cpu"); None if it is missing."""
     try:
         return importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
@@ -103,16 +100,16 @@ def version(name: str) -> str | None:
 
 
 def pinned() -> dict[str, str]:
-    """Name -> version in the checkout's constraints.txt; nothing outside a checkout."""
+    """Return name -> version from the checkout's constraints.txt; empty outside a checkout."""
     path = ROOT / "constraints.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
 
 
 def build() -> str:
-    """Which build of torch is there, and the room that the environment takes.
+    """Describe the build of torch and the size of the environment.
 
-    KCDPError if torchvision is of another build, so that it cannot be imported.
+    KCDPError if torchvision is of another build and so cannot be imported.
     """
     import torch
 
@@ -138,13 +135,13 @@ def build() -> str:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the total size of all files below a folder, in bytes."""
     files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return sum(file.lstat().st_size for file in files)
 
 
 def weights() -> str:
-    """Load every miniature model. KCDPError, the loader's own, where one does not load whole."""
+    """Load every miniature model. KCDPError, from the loader, if one cannot be loaded whole."""
     from kcdp_lib import perception
 
     parts = [*foundations()[:5], perception.load_unet(preset())]
@@ -155,9 +152,9 @@ def weights() -> str:
 
 
 def picture() -> str:
-    """Draw one sticker, caption it and predict its emotion with heads that nobody has trained.
+    """Draw and caption one sticker and predict its emotion with untrained heads.
 
-    All the code that a run goes through. KCDPError if the caption makes no sense.
+    This exercises all the code of a run. KCDPError if the caption makes no sense.
     """
     import torch
 
@@ -183,9 +180,9 @@ def picture() -> str:
 
 
 def kernel() -> str:
-    """Jupyter's kernel "python3", on which the notebooks run.
+    """Check the Jupyter kernel "python3", on which the notebooks run.
 
-    KCDPError where it is missing or belongs to another environment.
+    KCDPError if it is missing or belongs to another environment.
     """
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
@@ -200,7 +197,7 @@ def kernel() -> str:
 
 
 def folders() -> str:
-    """Write to where caches and runs go, and look whether the disk has room. KCDPError if not."""
+    """Check that caches and runs can be written and that the disk has room. KCDPError if not."""
     from kcdp_lib.paths import CACHE, atomic_write
 
     for folder, how in (
@@ -223,7 +220,7 @@ def folders() -> str:
 
 
 def memory() -> str:
-    """Memory that is free now. KCDPError below MEMORY_BYTES."""
+    """Return the free memory. KCDPError below MEMORY_BYTES."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -236,7 +233,7 @@ def memory() -> str:
 
 
 def threads() -> str:
-    """Threads that torch computes with, beside the processors that there are."""
+    """Return torch's number of threads and the number of processors."""
     import torch
 
     return (
@@ -246,16 +243,16 @@ def threads() -> str:
 
 
 def device() -> str:
-    """Where runs are computed unless they are told otherwise."""
+    """Return the device on which runs are computed by default."""
     from kcdp_lib.config import pick_device
 
     return f"runs are computed on {pick_device()}"
 
 
 def browser() -> str:
-    """A Chromium, which nothing but the book's browser tests needs.
+    """Find a Chromium, which only the book's browser tests need.
 
-    KCDPError where there is none.
+    KCDPError if there is none.
     """
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if not path:
@@ -267,7 +264,7 @@ def browser() -> str:
 
 
 def preset():
-    """The miniature preset."""
+    """Return the miniature preset."""
     from kcdp_lib.config import PRESETS
 
     return PRESETS["tiny"]
@@ -275,14 +272,14 @@ def preset():
 
 @cache
 def foundations():
-    """All frozen models but the UNet, loaded once. KCDPError if one cannot be."""
+    """Load all frozen models except the UNet, once. KCDPError if one cannot be loaded."""
     from kcdp_lib.precompute import load_foundations
 
     return load_foundations(preset())
 
 
 def parameters(part) -> list:
-    """The parameters of a model, or of the model that a named tuple holds; none of a parser."""
+    """Return the parameters of a model or of a named tuple's model; empty for a parser."""
     model = getattr(part, "model", part)
     return list(model.parameters()) if hasattr(model, "parameters") else []
 
@@ -303,22 +300,22 @@ MAY: dict[str, Callable[[], str]] = {"threads": threads, "device": device, "brow
 
 
 def look(what: str, check: Callable[[], str], otherwise: str) -> Finding:
-    """One check's line; `otherwise` is its state if it fails.
+    """Run one check and return its line, with state `otherwise` if it fails.
 
-    Whatever an installation can do wrong becomes a sentence.
+    Any exception becomes a sentence, because a broken installation can raise anything.
     """
     try:
         return Finding(what, "ok", check())
     except KCDPError as error:
         return Finding(what, otherwise, str(error))
-    except Exception as error:  # a broken installation raises anything
+    except Exception as error:
         reason = str(error).strip().splitlines() or ["no reason given"]
         return Finding(what, otherwise, f"{type(error).__name__}, {reason[0]}; {INSTALL}.")
 
 
 def main() -> None:
-    """Print the table; status 1 if a line says "mend"."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before a library asks the hub for anything
+    """Print the table, and exit with status 1 if a line says "mend"."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before any library contacts the hub
     findings = []
     for checks, otherwise in ((MUST, "mend"), (MAY, "note")):
         for what, check in checks.items():

@@ -1,12 +1,9 @@
-"""A fair comparison (chapter 06).
+"""Choose among trained candidates without target labels, and compare committed runs (chapter 06).
 
-Choosing among trained candidates without a target label, and comparing the committed runs of
-several methods.
-
-Epochs and weights have to be chosen somehow, and who chooses by target labels has used them. The
-same rule serves every method. Three of these rules ask how sure the answers are. A method whose
-loss rewards sureness answers surely, right or wrong; `agreement` asks the other candidates instead,
-`validation` the source.
+Epochs and loss weights have to be chosen without target labels, by the same rule for every method.
+`certainty`, `information` and `density` measure how confident the predictions are. A method whose
+loss rewards confidence predicts confidently, right or wrong; so `agreement` compares with the other
+candidates, and `validation` uses labelled source pictures.
 """
 
 from __future__ import annotations
@@ -26,36 +23,36 @@ from kcdp_lib.figures import NAMES
 from kcdp_lib.metrics import paired_difference_over_seeds
 from kcdp_lib.world.causes import Face, Shown, eyes_of, mouth_of
 
-OTHER_SEED = 1_000_003  # of scenes that no run draws
+OTHER_SEED = 1_000_003  # seed of scenes that no run draws
 
 # ------------------------------------------------------------------------ choosing without labels
 
-NEIGHBOURS = 0.05  # temperature of `density`, its authors'
+NEIGHBOURS = 0.05  # temperature of `density`, as in its paper
 
 
 def certainty(probs: np.ndarray) -> float:
-    """Minus the mean entropy, in nats, of probabilities [N, C]: sure answers.
+    """Return minus the mean entropy, in nats, of probabilities [N, C].
 
-    A model that always gives the same answer is sure, too.
+    A model that predicts the same class for every picture is certain, too.
     """
     return float((probs * np.log(np.maximum(probs, 1e-9))).sum(1).mean())
 
 
 def information(probs: np.ndarray) -> float:
-    """What an answer says about which picture was asked, in nats.
+    """Return the mutual information of picture and prediction, in nats.
 
-    The entropy of the mean of probabilities [N, C] less their mean entropy. Sure, and not always
-    the same.
+    The entropy of the mean of probabilities [N, C], minus their mean entropy. It is high if
+    predictions are confident and differ between pictures.
     """
     mean = probs.mean(0)
     return certainty(probs) - float((mean * np.log(np.maximum(mean, 1e-9))).sum())
 
 
 def density(probs: np.ndarray) -> float:
-    """Soft neighbourhood density (Saito et al. 2021).
+    """Return the soft neighbourhood density (Saito et al. 2021).
 
-    The mean entropy, in nats, of whom each of the probabilities [N, C] is near to, by cosine. High
-    where answers lie in wide clusters.
+    The mean entropy, in nats, of each picture's cosine similarities to the others, computed on
+    probabilities [N, C]. It is high if the predictions form wide clusters.
     """
     unit = probs / np.linalg.norm(probs, axis=1, keepdims=True)
     near = unit @ unit.T / NEIGHBOURS
@@ -66,10 +63,10 @@ def density(probs: np.ndarray) -> float:
 
 
 def agreement(probs: np.ndarray, everyone: np.ndarray) -> float:
-    """Share of pictures on which a candidate gives the answer of all candidates together.
+    """Return the share of pictures on which a candidate agrees with all candidates together.
 
-    probs [N, C] are the candidate's; everyone [K, N, C] holds those of all K, who answer by their
-    mean.
+    probs [N, C] are the candidate's; everyone [K, N, C] holds those of all K candidates, whose mean
+    is their joint prediction.
     """
     return float((probs.argmax(1) == everyone.mean(0).argmax(1)).mean())
 
@@ -81,10 +78,10 @@ CHOICE = (
 
 
 def criteria(answers: Sequence[np.ndarray], validation: Sequence[float]) -> list[dict[str, float]]:
-    """Every criterion of every candidate, by name.
+    """Return every criterion of every candidate, by name.
 
-    From its answers to the target's unlabelled pictures, probabilities [N, C], and its macro-F1 on
-    labelled source pictures that it was not taught.
+    answers: each candidate's probabilities [N, C] on the target's unlabelled pictures; validation:
+    each candidate's macro-F1 on labelled source pictures that it was not trained on.
     """
     everyone = np.stack(answers)
     return [
@@ -100,7 +97,7 @@ def criteria(answers: Sequence[np.ndarray], validation: Sequence[float]) -> list
 
 
 def choose(candidates: Sequence[dict], criterion: str) -> dict:
-    """The candidate whose entry of that name is largest; the first of equals."""
+    """Return the candidate with the largest value of a criterion; the first one if several tie."""
     return max(candidates, key=lambda candidate: candidate[criterion])
 
 
@@ -110,10 +107,10 @@ def choose(candidates: Sequence[dict], criterion: str) -> dict:
 def runs(
     rows: list[dict], method: str, recipe: str, target: str = "stickers", **entries
 ) -> dict[int, dict]:
-    """Seed -> the line of one method and recipe on one target, in the order of seeds.
+    """Return seed -> line of one method and recipe on one target, sorted by seed.
 
-    `entries` are further ones of the line, such as pictures=30. The source is photos, unless they
-    say otherwise. KCDPError if a seed has several lines.
+    `entries` are further entries of the line, such as pictures=30. The source is photos unless they
+    name another. KCDPError if a seed has several lines.
     """
     wanted = {"method": method, "recipe": recipe, "source": "photos", "target": target, **entries}
     matching = [row for row in rows if wanted == {name: row.get(name) for name in wanted}]
@@ -129,9 +126,9 @@ def runs(
 def everywhere(
     rows: list[dict], method: str, recipe: str, setting: str = "da"
 ) -> dict[tuple[str, str, int], dict]:
-    """(source, target, seed) -> the line of one method and recipe in one setting.
+    """Return (source, target, seed) -> line of one method and recipe in one setting.
 
-    `runs` over all pairs of domains.
+    This is `runs` over all pairs of domains.
     """
     return {
         (row["source"], row["target"], row["seed"]): row
@@ -141,7 +138,7 @@ def everywhere(
 
 
 def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and predicted classes [N] of a line's target test pictures."""
+    """Return the labels and the predicted classes [N] of a line's target test pictures."""
     return tuple(
         np.array(list(row["metrics"]["target.test"][name]), dtype=int)
         for name in ("labels", "predicted")
@@ -149,24 +146,24 @@ def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def name_of(method: str) -> str:
-    """What tables and figures call a method, in one line."""
+    """Return a method's name in tables and figures, on one line."""
     return NAMES[method].replace("\n", " ")
 
 
 def scores(found: dict) -> np.ndarray:
-    """Macro-F1 [N], 0 to 1, on the target's test pictures: of each line of `runs`, `everywhere`."""
+    """Return macro-F1 [N], 0 to 1, on the target's test pictures, from `runs` or `everywhere`."""
     return np.array([row["metrics"]["target.test"]["macro_f1"] for row in found.values()])
 
 
 def verdict(gain: dict) -> str:
-    """What `difference` says, in points and in a word."""
+    """Format the result of `difference`: points, interval and a word."""
     mean, low, high = 100 * np.array([gain["macro_f1"], *gain["macro_f1_interval"]])
     word = "ahead" if low > 0 else "behind" if high < 0 else "no clear difference"
     return f"{mean:+5.1f} points [{low:+.1f}, {high:+.1f}]: {word}"
 
 
 def difference(one: dict, other: dict) -> dict:
-    """`metrics.paired_difference_over_seeds` of two methods, on the seeds that both have.
+    """Return `metrics.paired_difference_over_seeds` of two methods, on the seeds that both have.
 
     one, other: what `runs` or `everywhere` returned for each.
     """
@@ -178,9 +175,9 @@ def difference(one: dict, other: dict) -> dict:
 
 
 def summary(by_seed: dict[int, dict]) -> dict[str, float]:
-    """Means over seeds of a method's scores (0 to 1), and the interval of its macro-F1.
+    """Return a method's mean scores over seeds (0 to 1), and the interval of its macro-F1.
 
-    by_seed: the method's `runs`; the scores are those on the target's test pictures.
+    by_seed: the method's `runs`. The scores are those on the target's test pictures.
     """
     scores = [row["metrics"]["target.test"] for row in by_seed.values()]
     means = {
@@ -192,10 +189,11 @@ def summary(by_seed: dict[int, dict]) -> dict[str, float]:
 
 
 def choices(rows: list[dict]) -> dict[str, list[float]]:
-    """Criterion -> macro-F1 (0 to 1) of the candidates that it chooses, one for each line.
+    """Return criterion -> macro-F1 (0 to 1) of the chosen candidates, one for each line.
 
-    Lines without candidates are passed over. "last epoch" takes the last epoch at weight 1, or at
-    the only weight; "target labels" takes the best candidate, which nobody could know.
+    Lines without candidates are skipped. "last epoch" takes the last epoch at weight 1, or at the
+    only weight. "target labels" takes the best candidate, which cannot be known without target
+    labels.
     """
     chosen: dict[str, list[float]] = {}
     for candidates in (
@@ -210,10 +208,10 @@ def choices(rows: list[dict]) -> dict[str, list[float]]:
 
 
 def pictures_of(row: dict) -> Pictures:
-    """The target's test pictures that a line's answers are about, in their order.
+    """Load the target test pictures that a line's predictions are for, in their order.
 
-    Pictures are ordered by content, and before the models saw 128 pixels they were drawn at half
-    the side. KCDPError for a line of another world.
+    Pictures are ordered by content, and earlier models saw pictures of half the side, so both sizes
+    are tried. KCDPError for a line of another world.
     """
     labels, _ = predictions(row)
     for side in (datasets.SOURCE_SIDE, datasets.SOURCE_SIDE // 2):
@@ -224,10 +222,10 @@ def pictures_of(row: dict) -> Pictures:
 
 
 def difference_by_concept(one: dict, other: dict, resamples: int = 1000, seed: int = 0) -> dict:
-    """How far one method's macro-F1 is ahead of another's on real art: mean and 95% interval.
+    """Return how far one method's macro-F1 exceeds another's on real art: mean and 95% interval.
 
-    one, other: what `everywhere` returned for each. The same few concepts are drawn by several
-    hands and asked about under several seeds; so concepts are resampled, each with all of that.
+    one, other: what `everywhere` returned for each. Several artists draw the same few concepts, and
+    all seeds share them; so whole concepts are resampled, with all their drawings and seeds.
     """
     asked = {}
     for key, row in one.items():
@@ -237,7 +235,7 @@ def difference_by_concept(one: dict, other: dict, resamples: int = 1000, seed: i
     different = sorted({name for names in asked.values() for name in names})
     draws = np.random.default_rng(seed).integers(len(different), size=(resamples, len(different)))
     counts = np.stack([np.bincount(draw, minlength=len(different)) for draw in draws])
-    counts = np.concatenate([np.ones((1, len(different)), int), counts])  # first as they are
+    counts = np.concatenate([np.ones((1, len(different)), int), counts])  # first row: not resampled
     ahead = np.zeros(len(counts))
     for key, names in asked.items():
         often = counts[:, [different.index(name) for name in names]]
@@ -248,7 +246,7 @@ def difference_by_concept(one: dict, other: dict, resamples: int = 1000, seed: i
 
 
 def weighted_macro_f1(labels: np.ndarray, predicted: np.ndarray, often: np.ndarray) -> np.ndarray:
-    """Macro-F1 [R], 0 to 1, over the classes of labels [N], each picture counted `often` [R, N]."""
+    """Return macro-F1 [R], 0 to 1, over the classes in labels [N], with weights `often` [R, N]."""
     f1 = []
     for label in np.unique(labels):
         hit = often[:, (labels == label) & (predicted == label)].sum(1)
@@ -258,9 +256,9 @@ def weighted_macro_f1(labels: np.ndarray, predicted: np.ndarray, often: np.ndarr
 
 
 def causes(pictures: Pictures) -> list[dict]:
-    """What the world's record says of each of a built-in domain's pictures, in their order.
+    """Return the world's record of each picture of a built-in domain, in order.
 
-    Emotion, undertone, intensity, what is shown.
+    It holds the emotion, the undertone, the intensity and what is shown.
     """
     lines = (
         json.loads(line)
@@ -273,11 +271,11 @@ def causes(pictures: Pictures) -> list[dict]:
 
 
 def ambiguity(pictures: Pictures, scenes: int = 20_000, least: int = 5) -> np.ndarray:
-    """How little the nameable signs of each picture say of its class: [N], in nats.
+    """Return how little the nameable signs of each picture say about its class: [N], in nats.
 
     The signs are mouth, eyes, response and event of a built-in domain's picture at the default
     dials. The number is the entropy of the class among those of `scenes` other scenes that show the
-    same signs: 0 if they always mean one class, NaN if fewer than `least` scenes show them.
+    same signs: 0 if these all have one class, NaN if fewer than `least` scenes show them.
     """
     counts: dict[tuple, Counter] = defaultdict(Counter)
     for index in range(scenes):

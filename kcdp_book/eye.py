@@ -1,8 +1,8 @@
-"""What pre-training is worth to the UNet as an eye, by the number of labels and of steps.
+"""Measure what pre-training is worth to the UNet as a perception model, by labels and steps.
 
-The whole UNet is trained with the labels of one domain, under an empty text: once from its
-pre-trained weights, once from random ones. It is read through a normalised linear layer, so that
-neither scale nor rate of a head decides.
+The whole UNet is trained on the labels of one domain, with an empty text as its knowledge: once
+from pre-trained weights, once from random ones. A normalised linear head reads it, so that neither
+the scale of the features nor the head's learning rate decides the result.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ UNET_RATE, HEAD_RATE, BATCH = 5e-4, 2e-3, 32
 
 
 class Eye(nn.Module):
-    """A UNet that is read by the mean and the maximum of its four maps [B, channels, h, w].
+    """Classify by the mean and the maximum of the UNet's four maps [B, channels, h, w].
 
-    KADAP's maps (method chapter, eq-maps), without pyramid, experts and knowledge. nothing: tokens
-    [1, T, H] and mask [1, T] of an empty text.
+    These are KADAP's maps (method chapter, eq-maps), without pyramid, experts and knowledge.
+    nothing: tokens [1, T, H] and mask [1, T] of an empty text.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Eye(nn.Module):
         self.head = nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, classes))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Logits [B, C] of latents [B, Z, h, w]."""
+        """Return logits [B, C] of latents [B, Z, h, w]."""
         tokens, mask = (of.expand(len(latents), *of.shape[1:]) for of in (self.tokens, self.mask))
         maps, _ = self.kadap.look(latents, tokens, mask)
         pooled = [torch.cat([map_.mean((2, 3)), map_.amax((2, 3))], 1) for map_ in maps]
@@ -50,11 +50,11 @@ class Eye(nn.Module):
 def train(
     eye: Eye, latents: torch.Tensor, labels: np.ndarray, looks: Sequence[int], seed: int
 ) -> Iterator[tuple[int, Eye]]:
-    """The eye after each of `looks` steps, the last of which ends its training.
+    """Train an `Eye` and yield it after each number of steps in `looks`; the last ends training.
 
-    On latents [N, Z, h, w] with labels [N], mirrored in every other step, by AdamW with warm-up and
-    cosine over all its steps, so that the earlier looks are at high rates; every picture is shown
-    once before any is shown again.
+    It is trained on latents [N, Z, h, w] with labels [N], mirrored in every other step, by AdamW
+    with warm-up and a cosine schedule over all steps; the earlier evaluations are therefore at high
+    learning rates. Every picture is shown once before any is shown again.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.as_tensor(labels).long()
@@ -87,5 +87,5 @@ def train(
 
 @torch.no_grad()
 def answer(eye: Eye, latents: torch.Tensor) -> np.ndarray:
-    """Probabilities [N, C] of latents [N, Z, h, w]."""
+    """Return probabilities [N, C] of latents [N, Z, h, w]."""
     return torch.cat([eye(some).softmax(-1) for some in latents.split(64)]).numpy()

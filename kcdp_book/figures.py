@@ -1,6 +1,6 @@
 """Figures of the chapters; every function returns a matplotlib figure.
 
-Those that a run draws as well come from `kcdp_lib.figures`, so that a page imports one module.
+It also exports the figures of `kcdp_lib.figures`, so that a page imports one module.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from kcdp_lib.figures import png as png
 
 
 def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
-    """What a step spends its time on (page "What it costs").
+    """Plot the time of each stage of a training step (page "What it costs").
 
-    A bar for each way of taking it, its stages one after the other. `steps`: {way: {stage:
-    seconds}}; "step" is their sum.
+    One bar for each variant, with its stages stacked. `steps`: {variant: {stage: seconds}}; "step"
+    is their sum.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(8, 0.55 * len(steps) + 1.3), layout="constrained")
@@ -70,9 +70,9 @@ def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def tiles(rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), size: float = 1.1) -> Figure:
-    """Rows of pictures, [N, 3, S, S] uint8 each, with their names at the left.
+    """Show rows of pictures, [N, 3, S, S] uint8 each, with their names on the left.
 
-    columns: titles of the columns, if any; size: inches a picture.
+    columns: titles of the columns, if any; size: inches per picture.
     """
     gap = 2
     strips = [
@@ -105,10 +105,10 @@ def tiles(rows: Mapping[str, np.ndarray], columns: Sequence[str] = (), size: flo
 
 
 def evidence(table: Mapping[str, Sequence[float]], classes: Sequence[str], title: str) -> Figure:
-    """How far each sign speaks for each class.
+    """Plot how strongly each sign points to each class, as a heat map.
 
-    Rows of shares [C] that sum to 1, colour and number in per cent; the strongest signs of the
-    first class come first.
+    Each row holds shares [C] that sum to 1, shown as colour and per cent. Rows are sorted by their
+    strongest class, then by its share.
     """
     signs = sorted(table, key=lambda sign: (int(np.argmax(table[sign])), -max(table[sign])))
     shares = np.array([table[sign] for sign in signs])
@@ -138,10 +138,10 @@ def evidence(table: Mapping[str, Sequence[float]], classes: Sequence[str], title
 def frozen(
     scores: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]
 ) -> Figure:
-    """Macro-F1 of what a world was frozen on.
+    """Plot the macro-F1 scores by which a world was accepted and frozen.
 
-    Name -> domain -> one number for each seed, as points with their mean; `limits` draws a line of
-    its name.
+    scores: name -> domain -> one number for each seed, drawn as points with their mean. limits:
+    name -> score, drawn as labelled lines.
     """
     domains = list(next(iter(scores.values())))
     with matplotlib.rc_context(STYLE):
@@ -184,13 +184,13 @@ def frozen(
 
 
 def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
-    """One row a picture: the picture, then the attention to single words laid over it (chapter 03).
+    """Show each picture beside the attention to single words over it, one row each (chapter 03).
 
-    All heats share one scale, on which 1 is a word's mean over the picture. A row holds `image` [3,
-      S, S] uint8, `title`, `heats` {word: attention [h, w]}, and perhaps
-    `caption`, the line beneath it, and `regions` {word: where it is drawn, 0 or 1, [R, R] with S a
-    multiple of R}, which are outlined. The scale ends at 1 - contrast and 1 + contrast. The grid is
-    shown as it is, not smoothed; the picture beneath it gives the brightness.
+    All maps share one scale, on which 1 is a word's mean over the picture; it runs from 1 -
+    contrast to 1 + contrast. A row holds `image` [3, S, S] uint8, `title`, `heats` {word: attention
+    [h, w]}, and optionally `caption`, printed below, and `regions` {word: where it is drawn, 0 or
+    1, [R, R] with S a multiple of R}, which are outlined. The grid is not smoothed; the picture
+    gives the brightness.
     """
     with matplotlib.rc_context(
         {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titleweight": "normal"}
@@ -198,10 +198,10 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
         columns = 1 + max(len(row["heats"]) for row in rows)
         height = 2.1 * len(rows) + 0.3
         figure = Figure(figsize=(1.65 * columns + 0.8, height), layout="constrained")
-        beneath = 0.3 / height  # for the line beneath the last row, which has no part in the layout
+        beneath = 0.3 / height  # room for the last row's caption, which the layout ignores
         figure.get_layout_engine().set(hspace=0.1, rect=(0, beneath, 1, 1 - beneath))
         whole = Rectangle((0, 0), 1, 1, transform=figure.transFigure, alpha=0)
-        figure.add_artist(whole)  # without it the picture would be cut above that line
+        figure.add_artist(whole)  # without it the saved picture would be cropped above that caption
         grid, scale = (
             figure.subplots(len(rows), columns, squeeze=False),
             ScalarMappable(Normalize(1 - contrast, 1 + contrast), "RdBu_r"),
@@ -244,13 +244,13 @@ def word_maps(rows: Sequence[Mapping], contrast: float = 0.5) -> Figure:
 
 
 def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequence[str]) -> Figure:
-    """How far what is seen of a picture moves when one of its causes is exchanged (chapter 03).
+    """Plot how far features of a picture move when one of its causes is exchanged (chapter 03).
 
-    One panel a domain, one box a part and exchange.
+    One panel for each domain, one box for each part and exchange. Boxes hold the middle half of the
+    pictures, whiskers the middle eight tenths.
 
     `changes`: {domain: {exchange: [N, P]}}, for N pictures and the P `parts`, as a fraction of the
-      way to another picture altogether (1, the line).
-    Boxes hold the middle half of the pictures, whiskers eight tenths.
+    distance to an unrelated picture (1, the dashed line).
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
@@ -289,13 +289,13 @@ def change_boxes(changes: Mapping[str, Mapping[str, np.ndarray]], parts: Sequenc
 
 
 def focus_points(focuses: Sequence[Mapping]) -> Figure:
-    """Whether words find their place (chapter 03).
+    """Plot whether attention to a word lies where the word is drawn (chapter 03).
 
-    A faint point for each picture, the mean with its 95% interval for each group; 1, the line, is
-    chance.
+    A faint point for each picture, and the mean with its 95% interval for each group. The line at 1
+    is chance.
 
-    `focuses`: one mapping a picture, of `group` to "photos: events", and of up to three names to
-      numbers (`perception.word_focus`), which are drawn side by side.
+    `focuses`: one mapping for each picture, with its `group`, such as "photos: events", and up to
+    three names with numbers (`perception.word_focus`), which are drawn side by side.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         groups = sorted({row["group"] for row in focuses})
@@ -355,12 +355,12 @@ def effects(
     spread: float,
     xlabel: str = "change of macro-F1 on the target",
 ) -> Figure:
-    """A row for each entry of `changes` (name -> one number a seed).
+    """Plot a row of changes for each entry (name -> one number for each seed).
 
     A dot for each seed, a line for their mean.
 
-    The grey band is -spread to spread, where a mean may lie by the chance of the seeds; an effect
-    inside it says nothing.
+    The grey band from -spread to spread is the range of means that the seeds alone can cause; an
+    effect inside it is not evidence.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7.5, 0.36 * len(changes) + 1.0), layout="constrained")
@@ -388,10 +388,10 @@ def gain_points(
     asked: Mapping[str, float],
     title: str = "",
 ) -> Figure:
-    """KCDP minus each method in points of macro-F1.
+    """Plot KCDP's lead over each method, in points of macro-F1.
 
-    A dot for each seed, a line for the mean's interval, a grey mark where a gain was asked for
-    (`asked`).
+    A dot for each seed, a line for the interval of the mean, and a grey mark at the gain that was
+    required (`asked`).
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7.5, 0.46 * len(gains) + 1.1), layout="constrained")
@@ -439,9 +439,9 @@ def dial_curves(
     methods: Sequence[str],
     limits: tuple[float, float] = (0, 1),
 ) -> Figure:
-    """Macro-F1 on the target by where a dial stands, one panel a dial.
+    """Plot macro-F1 on the target against the setting of a dial, one panel for each dial.
 
-    Dial -> stop -> method -> score. `limits`: the part of its range, 0 to 1, that is shown.
+    Dial -> stop -> method -> score. `limits`: the range of the score axis, within 0 to 1.
     """
     columns = 2 if len(curves) == 4 else 3
     rows = -(-len(curves) // columns)
@@ -479,10 +479,10 @@ def dial_curves(
 
 
 def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure:
-    """A matrix of macro-F1 for each name.
+    """Show one matrix of macro-F1 for each name.
 
-    A row for each source, a column for each target, on one scale of colours; a pair that was not
-    run is blank, and a domain that was in no run is left out.
+    A row for each source and a column for each target, with one colour scale. Pairs that were not
+    run are blank; domains that occur in no run are left out.
     """
     tables = {
         name: table.dropna(how="all").dropna(axis=1, how="all") for name, table in tables.items()
@@ -525,10 +525,10 @@ def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure
 def by_pictures(
     scores: Mapping[str, Mapping[int, Sequence[float]]], flat: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Macro-F1 by the number of unlabelled target pictures, on a scale of powers of ten.
+    """Plot macro-F1 against the number of unlabelled target pictures, on a logarithmic scale.
 
-    A line through the means of each method, a dot for each seed. Dotted lines are the means of what
-    sees none (`flat`).
+    A line through the means of each method, a dot for each seed. Grey horizontal lines are the
+    means of methods that see no target pictures (`flat`).
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -569,9 +569,10 @@ def planes(
     labels: np.ndarray,
     classes: Sequence[str],
 ) -> Figure:
-    """Features of N pictures in two dimensions [N, 2], a column for each name.
+    """Plot features of N pictures in two dimensions [N, 2], one column for each name.
 
-    Coloured by domain above (one of two names a picture), by true class below (int64 labels [N]).
+    Coloured by domain above (one of two names for each picture), by true class below (int64 labels
+    [N]).
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(4.6 * len(points), 8.6), layout="constrained")
@@ -613,14 +614,13 @@ def planes(
 
 
 def one_space(spaces: Mapping[str, Mapping]) -> Figure:
-    """A row for each space of features.
+    """Compare feature spaces, one row each (chapter 02).
 
-    How well the domains are told apart in it (left), and how well emotion is read in it (right);
-    chapter 02.
+    Left: how well a classifier tells the domains apart. Right: how well it predicts the emotion.
 
-    spaces: space -> {"gap": what `metrics.proxy_a_distance` returned, and what
-    `metrics.readability` did: the domain that taught, then the other, by name}. Whiskers are the
-    95% intervals; the dotted line is guessing one of the classes.
+    spaces: space -> {"gap": the result of `metrics.proxy_a_distance`, and by domain name, training
+    domain first, the entries of `metrics.readability`}. Whiskers are 95% intervals; the dotted line
+    is guessing one of the classes.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(10.5, 0.62 * len(spaces) + 1.6), layout="constrained")
@@ -688,11 +688,11 @@ def _whiskered(
     height: float,
     label: str | None = None,
 ) -> None:
-    """Horizontal bars with their intervals and values, on rows of a shared axis."""
+    """Draw horizontal bars with their intervals and values, on rows of a shared axis."""
     values = np.array([entry[metric] for entry in entries])
     low, high = np.array([entry[f"{metric}_interval"] for entry in entries]).T
     axes.barh(places, values, color=colour, height=height, label=label)
-    # a resampled interval need not hold the observed value
+    # a bootstrap interval need not contain the observed value
     axes.errorbar(
         values,
         places,
@@ -713,9 +713,9 @@ def _whiskered(
 
 
 def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
-    """One picture a row beside its counterfactual texts, do(P).
+    """Show each picture beside its counterfactual texts, do(P), one row each (chapter 04).
 
-    Each prompt before the same caption, and how well the picture fits it (chapter 04).
+    Each prompt stands before the same caption, with the picture's similarity to the text.
 
     A card holds `image` [3, S, S] uint8, `domain`, `title`, `caption`, `similarities` [C] (cosines,
     -1 to 1) and `probs` [C] (0 to 1, the bars). The best fit has the domain's colour: SOURCE for
@@ -778,13 +778,13 @@ def readings(cards: Sequence[Mapping], prompts: Sequence[str]) -> Figure:
 
 
 def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
-    """One scene drawn under every emotion, do(emotion), in one double row a domain.
+    """Show one scene drawn under every emotion, do(emotion), in a double row for each domain.
 
-    The pictures with their captions, and what is answered (chapter 04).
+    The pictures with their captions, and the predictions below (chapter 04).
 
-    rows: domain -> {`images` [C, 3, S, S] uint8, `captions` of length C, `probs` [C, C]: the
-    answers of picture c}. In each column the row of the emotion that was set is shaded; the longest
-    bar has the domain's colour: SOURCE for photos, else TARGET.
+    rows: domain -> {`images` [C, 3, S, S] uint8, `captions` of length C, `probs` [C, C], where row
+    c is the prediction for picture c}. In each column the emotion that was set is shaded; the
+    longest bar has the domain's colour: SOURCE for photos, else TARGET.
     """
     with matplotlib.rc_context(
         {**STYLE, "axes.grid": False, "axes.titlelocation": "center", "axes.titlesize": 10}
@@ -838,12 +838,13 @@ def redrawn(rows: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
 
 
 def followed(pairs: Mapping[str, Mapping[str, np.ndarray]], classes: Sequence[str]) -> Figure:
-    """Whether an answer follows an intervention.
+    """Show whether predictions follow an intervention (chapter 04).
 
-    What was set (rows) against what was answered (columns), one matrix for each title (chapter 04).
+    One matrix for each title: the class that was set (rows) against the predicted one (columns).
 
     pairs: title -> {name of the rows: [N] class numbers, name of the columns: [N] class numbers}.
-    Numbers are pictures, colour is the share of the row; the outlined diagonal is where both agree.
+    Numbers are pictures, colour is the share of the row; the diagonal, where both agree, is
+    outlined.
     """
     with matplotlib.rc_context(
         {**STYLE, "axes.grid": False, "axes.labelsize": 10, "axes.titlesize": 10.5}
@@ -877,15 +878,14 @@ def believed(
     shares: Mapping[str, Sequence[float]],
     classes: Sequence[str],
 ) -> Figure:
-    """Ways to choose pseudo-labels.
+    """Compare ways to choose pseudo-labels (chapter 04).
 
-    How many of them are right when more and more are believed, and which classes these are (chapter
-    04).
+    Left: the accuracy of the pseudo-labels as more of them are used. Right: their classes.
 
-    curves: way -> what `metrics.pseudo_label_scores` returned, from few to all; in_use: the
-      coverage at which the labeller stands (dots); thresholds: confidence
-    -> coverage, written along the first curve. shares: way -> [C], the classes' shares among the
-      believed there; any further name, such as the truth, is grey.
+    curves: way -> the result of `metrics.pseudo_label_scores`, from few to all; in_use: the
+    labeller's coverage (dots); thresholds: confidence -> coverage, written along the first curve;
+    shares: way -> [C], the classes' shares among the pseudo-labels used. Any further name, such as
+    the truth, is grey.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(10.5, 3.8), layout="constrained")
@@ -956,11 +956,11 @@ def believed(
 
 
 def reliability(panels: Mapping[str, Mapping]) -> Figure:
-    """Confidence against accuracy in bins, over the bins' counts (chapter 04).
+    """Plot confidence against accuracy in bins, above the bins' counts (chapter 04).
 
-    panels: title -> what `metrics.calibration` returned, a panel each. On the dashed diagonal a
-    model is as sure as it is right; below, too sure. Points are the bins' means, with the count
-    beside each; the first panel is the source's.
+    panels: title -> the result of `metrics.calibration`, one panel each, the source's first. On the
+    dashed diagonal confidence equals accuracy; below it the model is overconfident. Points are the
+    bins' means; the bars below show their counts.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.8 * len(panels), 4.4), layout="constrained")
@@ -999,5 +999,5 @@ def reliability(panels: Mapping[str, Mapping]) -> Figure:
 
 
 def _domain_colour(domain: str) -> tuple[float, ...]:
-    """The colour of a domain's own answers."""
+    """Return the colour of a domain's predictions."""
     return SOURCE if domain == "photos" else TARGET

@@ -1,8 +1,8 @@
-"""What the paper compares itself with: a backbone that knows ImageNet, fine-tuned on the source.
+"""A backbone pre-trained on ImageNet and fine-tuned on the source, as the paper's baseline is.
 
-TGCA-PVT is a pyramid vision transformer pre-trained on ImageNet and trained on one domain (chapter
-"A fair comparison"). Its weights cannot be had from a package registry, EfficientNet-Lite0's can
-(`make corpus`), so this is the backbone in that role. It sees no caption and no target.
+The baseline, TGCA-PVT, is a pyramid vision transformer trained on one domain (chapter "A fair
+comparison"). No package registry has its weights; EfficientNet-Lite0's are available
+(`make corpus`), so this backbone takes that role. It sees no caption and no target.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RATES, EPOCHS, BATCH = (3e-4, 1e-3), 12, 32
 
 
 def augmentation(size: int) -> v2.Transform:
-    """The usual one for uint8 images [3, size, size]: another at every call."""
+    """Return the usual random augmentation of uint8 images [3, size, size]."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True),
@@ -37,17 +37,17 @@ def augmentation(size: int) -> v2.Transform:
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """Uint8 images [N, 3, S, S] as the backbone was shown ImageNet's: float32, about -1 to 1.
+    """Scale uint8 images [N, 3, S, S] to float32, about -1 to 1, as in the backbone's pre-training.
 
-    Channels last, as `new_backbone` has its weights: half the time on a CPU.
+    Channels last, like the weights of `new_backbone`, which halves the time on a CPU.
     """
     return ((images.float() - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
 def new_backbone(classes: int, weights: dict[str, torch.Tensor] | None = None) -> nn.Module:
-    """The backbone with a fresh last layer for C classes (seed torch before).
+    """Build the backbone with a fresh last layer for C classes (seed torch before).
 
-    weights: ImageNet's, {name: [N, ...]}, of timm's model for its 1,000 classes. RuntimeError where
+    weights: ImageNet's, {name: [N, ...]}, from timm's model for its 1,000 classes. RuntimeError if
     one is missing.
     """
     model = timm.create_model(BACKBONE, num_classes=classes, drop_rate=0.2)
@@ -66,10 +66,10 @@ def fine_tune(
     classes: int,
     seed: int,
 ) -> nn.Module:
-    """The backbone trained on uint8 images [N, 3, S, S] of the source with labels [N] (-1: none).
+    """Train the backbone on uint8 images [N, 3, S, S] of the source with labels [N] (-1: none).
 
-    By the rate and after the epoch that answer best (macro-F1) on other pictures of the source,
-    `held` [M, 3, S, S] with held_labels [M].
+    The learning rate and the epoch are those with the best macro-F1 on other pictures of the
+    source, `held` [M, 3, S, S] with held_labels [M].
     """
     best, best_score = nn.Module(), -1.0
     for rate in RATES:
@@ -89,7 +89,7 @@ def epochs(
     rate: float,
     seed: int,
 ) -> Iterator[nn.Module]:
-    """The model after each epoch of one training: cross-entropy, AdamW, warm-up and cosine.
+    """Yield the model after each epoch of one training: cross-entropy, AdamW, warm-up and cosine.
 
     weights, uint8 images [N, 3, S, S] and labels [N] as in `fine_tune`.
     """
@@ -98,7 +98,7 @@ def epochs(
     augment = augmentation(images.shape[-1])
     rows = torch.as_tensor(np.flatnonzero(labels >= 0))
     wanted = torch.as_tensor(labels).long()
-    per_epoch = max(1, len(rows) // BATCH)  # a hand of real artwork has fewer than a batch
+    per_epoch = max(1, len(rows) // BATCH)  # an artist's set may have fewer than a batch
     steps = EPOCHS * per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
@@ -117,7 +117,7 @@ def epochs(
 
 @torch.no_grad()
 def answer(model: nn.Module, images: torch.Tensor) -> np.ndarray:
-    """Probabilities [N, C] of uint8 images [N, 3, S, S]."""
+    """Return probabilities [N, C] of uint8 images [N, 3, S, S]."""
     model.eval()
     parts = [model(normalised(batch)).softmax(-1) for batch in images.split(100)]
     return torch.cat(parts).numpy()
@@ -125,9 +125,9 @@ def answer(model: nn.Module, images: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def with_averages_of(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """A copy whose batch norms hold the averages of uint8 images [N, 3, S, S], without labels.
+    """Return a copy with batch-norm statistics of uint8 images [N, 3, S, S], without labels.
 
-    AdaBN (Li et al. 2018): adaptation without a loss.
+    This is AdaBN (Li et al. 2018), adaptation without a loss.
     """
     adapted = copy.deepcopy(model)
     update_bn(map(normalised, images.split(100)), adapted)

@@ -1,8 +1,8 @@
-"""How a run's scores are kept in a line of results: without what follows from the rest of it.
+"""Pack a run's scores into a short line of results, and unpack them.
 
-A line would hold 4 kB otherwise, most of them true labels, which are the same for all methods of a
-job. They are kept once, in `results/labels.json`, and predictions of six classes two a letter.
-Recall and confusion are counted again when the line is read.
+Unpacked, a line would hold 4 kB, most of them true labels, which are the same for all methods of a
+job. These are kept once, in `results/labels.json`, and predictions of six classes are packed two to
+a letter. Recall and confusion are recomputed when the line is read.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from kcdp_lib.datasets import EMOTIONS
 from kcdp_lib.metrics import confusion, recall
 from kcdp_lib.paths import ROOT, atomic_write, sha
 
-LABELS = ROOT / "results" / "labels.json"  # key -> the true classes of test pictures, a digit each
+LABELS = ROOT / "results" / "labels.json"  # key -> true classes of test pictures, one digit each
 LETTERS = (digits + ascii_lowercase)[: len(EMOTIONS) ** 2]
 COUNTED = ("confusion", "per_class_recall")
 
 
 def packed(metrics: dict) -> dict:
-    """A run's metrics as a line keeps them; labels that are new go to `LABELS`.
+    """Pack a run's metrics for a line of results; new labels go to `LABELS`.
 
-    Predictions of the source's test pictures go: nothing compares methods on them.
+    Predictions on the source's test pictures are dropped, because no comparison uses them.
     """
     kept = {part: dict(scores) for part, scores in metrics.items() if isinstance(scores, dict)}
     for part, scores in kept.items():
@@ -43,7 +43,7 @@ def packed(metrics: dict) -> dict:
 
 
 def unpacked(metrics: dict) -> dict:
-    """A line's metrics with all that was left out of them, but for the source's predictions."""
+    """Restore the metrics of a line, except for the source's predictions."""
     whole = {part: dict(scores) for part, scores in metrics.items() if isinstance(scores, dict)}
     for scores in whole.values():
         if "predicted" in scores:
@@ -57,37 +57,37 @@ def unpacked(metrics: dict) -> dict:
 
 
 def in_pairs(classes: str) -> str:
-    """Two digits from 0 to 5 in each letter."""
+    """Pack digits from 0 to 5, two to a letter."""
     even = classes + "0" * (len(classes) % 2)
     return "".join(LETTERS[int(even[i : i + 2], len(EMOTIONS))] for i in range(0, len(even), 2))
 
 
 def out_of_pairs(letters: str, count: int) -> str:
-    """The digits, `count` of them, that `in_pairs` was given."""
+    """Return the first `count` digits that `in_pairs` packed into these letters."""
     pairs = (divmod(LETTERS.index(letter), len(EMOTIONS)) for letter in letters)
     return "".join(f"{first}{second}" for first, second in pairs)[:count]
 
 
 def digits_of(classes: str) -> np.ndarray:
-    """The classes [N] that a text of N digits stands for."""
+    """Return the classes [N] of a string of N digits."""
     return np.array(list(classes), int)
 
 
 @cache
 def known_labels() -> dict[str, str]:
-    """All labels that lines refer to, by their key."""
+    """Read all labels that lines refer to, by key."""
     return json.loads(LABELS.read_text(encoding="utf-8")) if LABELS.exists() else {}
 
 
 def labels_of(key: str) -> str:
-    """The labels that a line refers to; KeyError if `LABELS` does not hold them."""
+    """Return the labels of a key; KeyError if `LABELS` does not hold them."""
     if key not in known_labels():
         known_labels.cache_clear()  # another process may have added them
     return known_labels()[key]
 
 
 def remember(labels: str) -> str:
-    """The key of labels, which are added to `LABELS` if they are new."""
+    """Return the key of these labels, and add them to `LABELS` if they are new."""
     key = sha(labels)[:8]
     if key not in known_labels():
         with FileLock(LABELS.with_suffix(".lock")):

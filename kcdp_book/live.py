@@ -1,13 +1,12 @@
-"""The live figure: a trained KCDP as ONNX graphs that a browser runs (chapter "Try it here").
+"""Export a trained KCDP as ONNX graphs that a browser runs (chapter "Try it here").
 
-`python -m kcdp_book.live MODEL FOLDER` writes what `live.js` in FOLDER reads: `model.bin` (graphs
-and weights), `live.json` (words, rules, where all comes from) and the pictures. The book makes
-these files when it is built and they are missing or of other code or weights.
+`python -m kcdp_book.live MODEL FOLDER` writes the files that `live.js` in FOLDER reads: `model.bin`
+(graphs and weights), `live.json` (words, rules, origin) and the pictures. The book's build makes
+these files if they are missing or come from other code or weights.
 
-Three graphs: `look`, the VLM's picture tower, how familiar a picture is to it and what it makes one
-feel; `say`, one step
-of its captions; `perceive`, all the rest: text encoder, VAE, UNet with its attention, experts,
-CLIEA.
+There are three graphs. `look` is the VLM's image tower and returns the picture's familiarity and
+feelings, too. `say` is one step of captioning. `perceive` is all the rest: text encoder, VAE, UNet
+with its attention, experts, CLIEA.
 """
 
 from __future__ import annotations
@@ -47,32 +46,32 @@ from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes
 from kcdp_lib.vision_language import FEELINGS, VLM, vlm_pixels
 
-CODE = ("adapt.model", "familiar", "latents", "triplets")  # modules whose code the files repeat
-WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; it is not made here
+CODE = ("adapt.model", "familiar", "latents", "triplets")  # modules whose code goes into the files
+WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; not made here
 STILL = "still.png"
-TRIPLETS = 15  # of one picture, at most: a caption of 32 tokens has no room for more
-DRAWN = 192  # pixels a side of an example; the model sees 128
-LEAST = 1024  # numbers in a tensor that is worth packing; smaller ones stay in the graph
-# Two by two places: nearly half of the weights, and what they add hardly moves the answer
+TRIPLETS = 15  # at most, for one picture: a caption of 32 tokens has no room for more
+DRAWN = 192  # pixels per side of an example; the model sees 128
+LEAST = 1024  # size from which a tensor is packed; smaller ones stay in the graph
+# Blocks on the 2 x 2 grid: nearly half of the weights, with hardly any effect on the prediction
 COARSE = ("unet.down_blocks.3.", "unet.mid_block.", "unet.up_blocks.0.")
-# Steps of their rounding to a root mean square: with a quarter of it, the answer to one picture in
-# some hundreds moved by more than a thousandth
+# Rounding steps per root mean square. With a quarter of them, the prediction for one picture in
+# some hundreds moved by more than a thousandth.
 GRID = 1024
 OPSET = 18
 
 
 class Look(nn.Module):
-    """The VLM's picture tower, how far a picture is from what it has seen, and its feelings."""
+    """Compute the VLM's image tokens, the distance from its training pictures, and feelings."""
 
     def __init__(self, vlm: VLM, known: Known):
         super().__init__()
         self.vlm, self.visual, self.known = vlm, vlm.model.visual, known
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Image tokens [1, P, W] of pixels [1, 3, S, S] (0 to 255), distance [1] and feelings [3].
+        """Return image tokens [1, P, W], distance [1] and feelings [3] of pixels [1, 3, S, S].
 
-        As `vision_language.image_features` and `familiar.Known` have them; the feelings are int32
-        places in `vision_language.FEELINGS`, nearest first.
+        Pixels are 0 to 255. Tokens and distance are as in `vision_language.image_features` and
+        `familiar.Known`; feelings are int32 indices into `vision_language.FEELINGS`, nearest first.
         """
         embedding, image_tokens = self.visual(vlm_pixels(self.vlm, pixels))
         mirrored, _ = self.visual(vlm_pixels(self.vlm, pixels.flip(-1)))
@@ -84,7 +83,7 @@ class Look(nn.Module):
 
 
 class Say(nn.Module):
-    """One step of the VLM's captions, as in `vision_language._write`."""
+    """Take one step of the VLM's captioning, as in `vision_language._write`."""
 
     def __init__(self, vlm: VLM):
         super().__init__()
@@ -94,17 +93,16 @@ class Say(nn.Module):
         self.register_buffer("barred", barred)
 
     def forward(self, ids: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
-        """For each place of a caption the token that follows it.
+        """Return the next token for each place of a caption, int32 [L - 1].
 
-        ids int32 [1, L - 1] so far, padded to the right, and image tokens [1, P, W] -> int32 [L -
-        1].
+        ids int32 [1, L - 1]: the tokens so far, padded on the right; image tokens [1, P, W].
         """
         scores = self.text_decoder(image_tokens, self.text(ids.long())[1])[0] + self.barred
         return scores.argmax(-1).int()
 
 
 class Perceive(nn.Module):
-    """Everything behind the triplets: text encoder, VAE, KADAP, CLIEA."""
+    """Compute everything after the triplets: text encoder, VAE, KADAP, CLIEA."""
 
     def __init__(self, model: KCDP):
         super().__init__()
@@ -114,10 +112,11 @@ class Perceive(nn.Module):
     def forward(
         self, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Probabilities [C], similarities [C] (cosines) and attention [2 L, h, w], finer grid.
+        """Return probabilities [C], similarities [C] (cosines) and attention [2 L, h, w].
 
-        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both [1 +
-        TRIPLETS, L], of the caption and then its triplets, a row of zeros where there is none.
+        pixels [1, 3, S, S] (0 to 255); ids int32 and float mask (1: a real token), both
+        [1 + TRIPLETS, L], of the caption and then its triplets, padded with rows of zeros. The
+        attention is the finer grid's.
         """
         encoded, real = self.text_encoder(ids.long()).last_hidden_state, mask[..., None]
         reach = real[1:].sum(0)
@@ -136,10 +135,10 @@ class Perceive(nn.Module):
 
 
 def pack(model: KCDP) -> tuple[bytes, dict]:
-    """model.bin and live.json of a model of the preset `tiny`.
+    """Return model.bin and live.json of a model of the preset `tiny`.
 
-    Graphs and weights, and what JavaScript has to know. The model is not to be used afterwards.
-    KCDPError for a recipe that the graphs do not compute.
+    They hold graphs and weights, and what JavaScript needs to know. The model must not be used
+    afterwards. KCDPError for a recipe that the graphs do not compute.
     """
     recipe = model.recipe
     read_otherwise = recipe.triplet_text != "spaced" or recipe.knowledge != "both"
@@ -173,9 +172,9 @@ def pack(model: KCDP) -> tuple[bytes, dict]:
 
 
 def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], list[str]]]:
-    """The three modules that become graphs, each with inputs of its shapes and its outputs' names.
+    """Return the three modules that become graphs, with example inputs and names of outputs.
 
-    An input's values do not matter, only its shape, such as pixels [1, 3, S, S].
+    Only the shapes of the inputs matter, such as pixels [1, 3, S, S].
     """
     vlm, side = model.foundations.vlm, model.preset.image_size
     length = model.foundations.text_encoder.tokenizer.model_max_length
@@ -198,7 +197,7 @@ def parts(model: KCDP) -> dict[str, tuple[nn.Module, dict[str, torch.Tensor], li
 
 
 def known_to(model: KCDP) -> Known:
-    """What the model's VLM has seen. KCDPError where nobody has written that down."""
+    """Load the statistics of what the model's VLM has seen. KCDPError if they are missing."""
     if known := load_known(model.preset):
         return known
     raise KCDPError(
@@ -209,7 +208,7 @@ def known_to(model: KCDP) -> Known:
 
 @torch.no_grad()
 def merge(model: KCDP) -> None:
-    """Add the adapters to the weights they adapt, in place."""
+    """Merge the LoRA adapters into the UNet's weights, in place."""
     unet = model.kadap.unet
     for name, module in list(unet.named_modules()):
         if isinstance(module, LoraLayer):
@@ -220,11 +219,11 @@ def merge(model: KCDP) -> None:
 def to_onnx(
     module: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str], tidy: bool = True
 ) -> onnx.ModelProto:
-    """A module as an ONNX graph of fixed shapes, those of its inputs (as in its `forward`).
+    """Export a module as an ONNX graph with the fixed shapes of its inputs.
 
-    inputs by name, such as pixels [1, 3, S, S]. Left out are the exporter's notes on where each
-    node came from. Tidied, batch normalisation goes into the weights before it, which are then no
-    float16 any more.
+    inputs: by name, such as pixels [1, 3, S, S]. The exporter's notes on each node's origin are
+    removed. `tidy` folds batch normalisation into the weights before it, which are then no longer
+    exact in float16.
     """
     for chatty in ("torch.onnx", "onnxscript"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -257,10 +256,10 @@ def to_onnx(
 
 
 def without_weights(model: onnx.ModelProto, weights: list[tuple[str, np.ndarray]]) -> bytes:
-    """The graph's bytes, its large tensors left out.
+    """Return the graph's bytes without its large tensors.
 
-    They are appended to `weights` (name, flat float32 [n]), and the graph says where in the file
-    "weights" they lie.
+    These are appended to `weights` (name, flat float32 [n]), and the graph refers to their place in
+    the file "weights".
     """
     at = 4 * sum(values.size for _, values in weights)
     for tensor in model.graph.initializer:
@@ -276,11 +275,11 @@ def without_weights(model: onnx.ModelProto, weights: list[tuple[str, np.ndarray]
 
 
 def packed(name: str, values: np.ndarray) -> tuple[list, bytes]:
-    """Of a tensor, flat float32 [N], its line in live.json, [kind, N, step], and its bytes.
+    """Return the entry in live.json, [kind, N, step], and the bytes of a flat float32 tensor [N].
 
-    All first bytes come first, then all second ones, which compresses well. Kinds: "float16" where
-    that loses nothing, as with all weights that ship; "grid", int16 steps, in the coarsest blocks;
-    else "float24", a float32 without its last byte.
+    All first bytes come first, then all second ones, which compresses well. Kinds: "grid", int16
+    steps, in the coarsest blocks; "float16" where it loses nothing, as for all weights in the
+    repository; else "float24", a float32 without its last byte.
     """
     step = 0
     if any(block in name for block in COARSE):
@@ -299,10 +298,7 @@ def packed(name: str, values: np.ndarray) -> tuple[list, bytes]:
 
 
 def unpacked(body: bytes, tensors: list[list]) -> np.ndarray:
-    """What `live.js` makes of the tensors' bytes.
-
-    Flat float32 [n], all tensors after one another.
-    """
+    """Decode the tensors' bytes as `live.js` does: flat float32 [n], all tensors in sequence."""
     values, at = [], 0
     for kind, count, step in tensors:
         depth = 3 if kind == "float24" else 2
@@ -320,9 +316,9 @@ def unpacked(body: bytes, tensors: list[list]) -> np.ndarray:
 
 
 def words(model: KCDP) -> dict:
-    """What JavaScript has to know of the two tokenizers.
+    """Return what JavaScript needs to know of the two tokenizers.
 
-    The text encoder's, which cuts texts into tokens, and the VLM's, whose tokens become a caption.
+    The text encoder's splits texts into tokens; the VLM's turns its tokens into a caption.
     """
     texts, vlm = model.foundations.text_encoder.tokenizer, model.foundations.vlm
     tokenizer = json.loads(texts.backend_tokenizer.to_str())
@@ -345,14 +341,14 @@ def words(model: KCDP) -> dict:
 
 
 def in_order(tokenizer) -> list[str]:
-    """A tokenizer's pieces, each at the place of its number."""
+    """Return a tokenizer's vocabulary, sorted by token id."""
     return sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
 
 
 def rules() -> dict:
-    """The word lists and patterns of `triplets.parse_triplets`.
+    """Return the word lists and patterns of `triplets.parse_triplets`.
 
-    With them JavaScript has only the order of its steps to repeat.
+    JavaScript then only repeats the order of its steps.
     """
     return {
         "lead": triplets.LEAD.pattern,
@@ -373,11 +369,10 @@ def rules() -> dict:
 
 
 def examples(folder: Path) -> list[dict]:
-    """Draw the example pictures into `folder`.
+    """Draw the example pictures into `folder`; return the file, alt text and true emotion of each.
 
-    The first test sticker of each emotion, the first two photos, and the first labelled test
-    drawing of an emoji and of a character by other hands, so not the best ones. Returns file, alt
-    text and true emotion of each.
+    They are not selected for quality: the first test sticker of each emotion, the first two photos,
+    and the first labelled test drawing of an emoji set and of a character set by other artists.
     """
     shown = []
     for domain, wanted in (("stickers", list(EMOTIONS)), ("photos", [None, None])):
@@ -402,14 +397,14 @@ def examples(folder: Path) -> list[dict]:
 
 
 def still(model: KCDP, folder: Path, shown: list[dict]) -> bytes:
-    """The figure that stands in where scripts cannot run.
+    """Draw the figure shown where scripts cannot run, as a PNG.
 
-    A PNG of some examples, where a word of each caption attends, and the prediction.
+    It shows some examples, where a word of each caption attends, and the prediction.
     """
     files = [folder / example["file"] for example in shown]
     labels = np.array([EMOTIONS.index(example["truth"]) for example in shown])
     pictures = Pictures("examples", "test", files, labels, [file.name for file in files])
-    probs = model.predict(files).probs  # this loads the frozen models, too
+    probs = model.predict(files).probs  # also loads the frozen models
     images = datasets.read_images(files, model.preset.image_size)
     answers = Answers(pictures, describe(images, model.foundations, model.recipe), probs)
     drawn = figures.png(figures.prediction_sheet(cards(model, answers, len(files))))
@@ -420,9 +415,9 @@ def still(model: KCDP, folder: Path, shown: list[dict]) -> bytes:
 
 
 def unpack(folder: Path) -> tuple[dict, dict[str, bytes], np.ndarray]:
-    """What `live.js` makes of the files.
+    """Read the files as `live.js` does.
 
-    What is said about the model, the bytes of each graph, and the weights, float32 [n].
+    Returns live.json, the bytes of each graph, and the weights, float32 [n].
     """
     about = json.loads((folder / "live.json").read_text(encoding="utf-8"))
     body = gzip.decompress((folder / "model.bin").read_bytes())
@@ -433,7 +428,7 @@ def unpack(folder: Path) -> tuple[dict, dict[str, bytes], np.ndarray]:
 
 
 def origin(source: Path) -> dict[str, str]:
-    """What the files of a trained model are made from: their "from" in live.json."""
+    """Return the keys of all that a model's files are made from, the "from" of live.json."""
     return {
         "model": sha((source / "model.safetensors").read_bytes())[:12],
         "stack": stack_key(PRESETS["tiny"]),
@@ -444,7 +439,7 @@ def origin(source: Path) -> dict[str, str]:
 
 
 def is_current(source: Path, folder: Path) -> bool:
-    """Whether `folder` holds all files of the trained model in `source`, made by this code."""
+    """Return whether `folder` holds all files of the model in `source`, made by this code."""
     try:
         about = json.loads((folder / "live.json").read_text(encoding="utf-8"))
         names = ["model.bin", STILL, *(example["file"] for example in about["examples"])]
@@ -454,10 +449,10 @@ def is_current(source: Path, folder: Path) -> bool:
 
 
 def export(source: Path, folder: Path) -> None:
-    """Write the files of a trained model into the folder of `live.js`; about a minute.
+    """Write the files of a trained model into the folder of `live.js`; takes about a minute.
 
-    On one machine the same bytes every time. KCDPError if `source` holds no model that can be
-    shown, or `folder` not what the browser needs beside it.
+    On one machine the bytes are the same every time. KCDPError if `source` holds no model that can
+    be shown, or if `folder` lacks what the browser needs.
     """
     if not (folder / WASM).is_file():
         raise KCDPError(
@@ -481,7 +476,7 @@ def export(source: Path, folder: Path) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, torch adds in one order, whatever the number of cores."""
+    """Run torch on one thread, so that sums do not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -491,7 +486,7 @@ def one_thread() -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files and say how large they are. KCDPError unless two folders are given."""
+    """Write the files and print their size. KCDPError unless two folders are given."""
     if len(arguments) != 2:
         raise KCDPError(
             "Give the folder of a trained model and the folder to write to: python -m "

@@ -1,6 +1,6 @@
-"""Where in a picture of the built-in world a cause is drawn.
+"""Find where a cause is drawn in a picture of the built-in world.
 
-The ground truth for attention to a word (chapter 03).
+This is the ground truth for attention to a word (chapter 03).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def drawn_region(
     dials: world.Dials = world.Dials(),
     visible: int = 24,
 ) -> np.ndarray:
-    """Where the built-in world draws the scene's "event" or "response".
+    """Return where the built-in world draws the scene's "event" or "response".
 
     bool [size, size], enclosed holes included; all False if the domain hides it.
 
-    The picture is drawn twice, the second time without this cause, so that everything else keeps
-    its place; the region is where a channel changes by more than `visible` of 255 levels. What the
-    subject covers is not in it.
+    The picture is drawn twice, the second time without this cause; everything else keeps its place.
+    The region is where a channel changes by more than `visible` of 255 levels, so parts that the
+    subject covers are not in it.
     """
     whole, rest = (
         np.asarray(world.render(scene, domain, size, dials, without=left_out), dtype=int)
@@ -42,17 +42,15 @@ def drawn_region(
 def drawn_words(
     pictures: Pictures, captions: Sequence[str], triplets: Sequence[Sequence[tuple]], seed: int = 0
 ) -> list[dict]:
-    """Words of the captions whose place in the picture is known (chapter 03).
+    """Find words of the captions whose place in the picture is known (chapter 03).
 
-    "gift" and "box" where a gift box is drawn and the caption says so.
+    For example "gift" and "box", if a gift box is drawn and the caption mentions it.
 
-    pictures: N of a built-in domain, drawn from `seed` with all dials as they are by default;
-      captions and triplets: what is known of each. An entry holds `row`, `cause` ("event" or
-      "response"),
-    `words`, those words of its phrase that a triplet has as its object and the caption says once,
-      and `region` [64, 64] bool. A scene that fills the
-    picture (a beach), what covers more than half of it and what cannot be seen in it has no place
-      and is left out.
+    pictures: N of a built-in domain, drawn from `seed` with default dials; captions and triplets:
+    those of each picture. An entry holds `row`, `cause` ("event" or "response"), `words`, those
+    words of its phrase that are in a triplet's object and occur once in the caption, and `region`
+    [64, 64] bool. Left out are scenes that fill the picture (a beach), regions of more than half of
+    it, and causes that cannot be seen.
     """
     regions = []
     for row, (file, caption, known) in enumerate(
@@ -70,7 +68,7 @@ def drawn_words(
                 word
                 for word in phrase.split()
                 if word in objects and caption.split().count(word) == 1
-            ]  # "of" or a second "rabbit" would lead to another place
+            ]  # "of" or a second "rabbit" would match another place
             if words and phrase in caption and name not in WIDE:
                 regions.append(
                     {

@@ -1,7 +1,7 @@
-"""Committed results: one JSON line a run in `results/`, quoted by the chapters.
+"""Read the committed results: one JSON line for each run in `results/`, quoted by the chapters.
 
-The scripts in `benchmarks/` write them. Every line says what made it: the world, the frozen models,
-and the code of all stages (`keys.results_code`).
+The scripts in `benchmarks/` write them. Every line names what made it: the world, the frozen
+models, and the code of all stages (`keys.results_code`).
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from kcdp_lib.world import Dials, world_key
 FOLDER = ROOT / "results"
 # the dials between the domains; "spurious" is a trap inside the source
 GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
-# of the results that the book shows beside those of this world
+# world of earlier results that the book still shows
 FIRST_WORLD = "9d24018c8058"
-# switches that no committed line has set otherwise yet
+# switches that no committed line sets to another value yet
 NEWER = ("cliea_start", "domain_norm", "feelings")
-# of a line: not what was run, but what it gave and how
+# entries of a line that do not say what was run, but what came out and how
 MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seconds")
 
 
 def read(name: str, world: str | None = None) -> list[dict]:
-    """The runs of `results/<name>.jsonl` on this checkout's world and frozen models.
+    """Return the runs of `results/<name>.jsonl` on this checkout's world and frozen models.
 
-    Until a grid has run on these frozen models, its lines of the ones before them: never of both.
+    If no line is of these frozen models, the lines of the latest earlier ones are returned; the two
+    are never mixed.
 
-    world: an earlier version of the world instead, whose lines stay in the file. Of a run that was
-    made several times the last line counts, and one made by the present code before all others.
+    world: an earlier version of the world, whose lines stay in the file. If a run was made several
+    times, the last line counts, but a line of the present code takes precedence.
     """
     path = FOLDER / f"{name}.jsonl"
     texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -59,38 +60,35 @@ def read(name: str, world: str | None = None) -> list[dict]:
 
 
 def run_of(row: dict) -> str:
-    """What was run, of a line: all of it but what the run gave and how it was made."""
+    """Return the part of a line that identifies the run, as JSON."""
     about = {name: value for name, value in row.items() if name not in MADE}
     return json.dumps(about, sort_keys=True)
 
 
 @cache
 def code_now() -> str:
-    """16 hex digits of the SHA over the code that computes results in this checkout."""
+    """Return 16 hex digits of the SHA of the code that computes results in this checkout."""
     beside_the_library = [Path(__file__).with_name(name) for name in ("compare.py", "subspace.py")]
     return sha(results_code(), code_key(*beside_the_library))[:16]
 
 
 def of_these_weights(row: dict) -> bool:
-    """Was a line made with this checkout's frozen models?"""
+    """Return whether a line was made with this checkout's frozen models."""
     return row["stack"] == stack_key(Config().sizes)
 
 
 def of_this_code(rows: list[dict]) -> list[dict]:
-    """The lines that this checkout's code made, with its frozen models."""
+    """Select the lines made by this checkout's code with its frozen models."""
     return [row for row in rows if row.get("code") == code_now() and of_these_weights(row)]
 
 
 def of_other_code(rows: list[dict]) -> list[dict]:
-    """The other lines: of other code or frozen models, or of code that did not note its key yet."""
+    """Select the lines made by other code or frozen models, or without a code key."""
     return [row for row in rows if row.get("code") != code_now() or not of_these_weights(row)]
 
 
 def standing(names: Iterable[str]) -> str:
-    """A sentence on the lines that a page shows: how many of them other code made than this one.
-
-    Or other frozen models.
-    """
+    """Return a sentence on how many of a page's lines other code or frozen models made."""
     rows = [row for name in names for row in read(name)]
     if earlier := sum(not of_these_weights(row) for row in rows):
         return (
@@ -109,21 +107,21 @@ def standing(names: Iterable[str]) -> str:
 
 
 def grids() -> list[str]:
-    """The names of all files of lines."""
+    """Return the names of all files of lines."""
     return sorted(path.stem for path in FOLDER.glob("*.jsonl"))
 
 
 def benchmark(name: str) -> dict:
-    """What `benchmarks/<name>.py` wrote."""
+    """Read the result of `benchmarks/<name>.py`."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def macro_f1(
     rows: list[dict], method: str, recipe: str = "paper", pictures: str = "target.test", **entries
 ) -> dict[int, float]:
-    """Seed -> macro-F1 (0 to 1) of one method and recipe.
+    """Return seed -> macro-F1 (0 to 1) of one method and recipe.
 
-    pictures: "target.test" or "source.test"; `entries` are further ones of the lines, such as
+    pictures: "target.test" or "source.test"; `entries` are further entries of the lines, such as
     target="noto".
     """
     wanted = {"method": method, "recipe": recipe, **entries}.items()
@@ -133,7 +131,7 @@ def macro_f1(
 
 
 def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
-    """Method -> KCDP's macro-F1 minus its (-1 to 1), one number for each seed."""
+    """Return method -> KCDP's macro-F1 minus the method's (-1 to 1), one number for each seed."""
     differences = {}
     for method in dict.fromkeys(
         row["method"] for row in rows if row["target"] == target and row["method"] != "kcdp"
@@ -146,9 +144,10 @@ def gains(rows: list[dict], target: str = "stickers") -> dict[str, list[float]]:
 
 
 def way_to_oracle(rows: list[dict]) -> float:
-    """How far KCDP goes towards a model taught by target labels, by means over seeds on stickers.
+    """Return how much of the gap to a model trained on target labels KCDP closes on stickers.
 
-    0 is the model without target and knowledge, 1 the one taught by target labels.
+    0 is the model without target and knowledge, 1 the one trained on target labels; means over
+    seeds.
     """
     kcdp, start, end = (
         np.mean(list(macro_f1(rows, method, target="stickers").values()))
@@ -158,9 +157,9 @@ def way_to_oracle(rows: list[dict]) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of n numbers, one for each seed.
+    """Return the 95% interval of the mean of n numbers, one for each seed.
 
-    By Student's t with n - 1 degrees of freedom.
+    It is computed by Student's t with n - 1 degrees of freedom.
     """
     mean, error = np.mean(values), stats.sem(values)
     return (
@@ -171,7 +170,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def dial_curves(rows: list[dict]) -> dict[str, dict[float, dict[str, float]]]:
-    """Dial -> where it stood, 0 to 1 -> {method: macro-F1 on the target, mean over seeds}.
+    """Return dial -> setting, 0 to 1 -> {method: macro-F1 on the target, mean over seeds}.
 
     All other dials are at their defaults; "all gaps" are four dials turned together.
     """
@@ -192,7 +191,7 @@ def dial_curves(rows: list[dict]) -> dict[str, dict[float, dict[str, float]]]:
 
 
 def _turned(dials: dict[str, float]) -> list[str]:
-    """The sweeps that a setting belongs to."""
+    """Return the sweeps that a setting of the dials belongs to."""
     usual = asdict(Dials())
     alone = [
         dial
@@ -206,10 +205,10 @@ def _turned(dials: dict[str, float]) -> list[str]:
 
 
 def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str, list[float]]:
-    """Switch -> what setting it alone as released adds to the paper recipe's macro-F1.
+    """Return switch -> the change of macro-F1 when it alone is set as released.
 
-    One number (-1 to 1) for each seed, on "target.test" or "source.test"; "all" are the switches
-    together.
+    One number (-1 to 1) for each seed, on "target.test" or "source.test", against the paper recipe;
+    "all" means all switches together.
     """
     paper, effects = macro_f1(rows, "kcdp", "paper", pictures), {}
     for recipe in dict.fromkeys(row["recipe"] for row in rows if row["recipe"] != "paper"):
@@ -226,9 +225,9 @@ def switch_effects(rows: list[dict], pictures: str = "target.test") -> dict[str,
 
 
 def standard_error(changes: dict[str, list[float]]) -> float:
-    """Standard error of one entry's mean over its seeds (macro-F1, 0 to 1).
+    """Return the standard error of one entry's mean over its seeds (macro-F1, 0 to 1).
 
-    The scatter between seeds is pooled over all entries: two seeds alone say too little.
+    The variance between seeds is pooled over all entries, because two seeds alone say too little.
     """
     return float(
         np.sqrt(np.mean([np.var(values, ddof=1) / len(values) for values in changes.values()]))

@@ -1,8 +1,8 @@
-"""CESA: picture and text in a shared subspace found by CCA, whose alignment CKA measures.
+"""CESA: image and text in a shared subspace found by CCA, with their alignment measured by CKA.
 
-It takes the place of CLIEA's learned projection, in closed form (KCDP++, the authors' later work;
-chapter "What each part of the method contributes"). No more is known of KCDP++; dimensions, and
-what exactly is projected, are ours.
+It replaces CLIEA's learned projection by a closed form (KCDP++, the authors' later work; chapter
+"What each part of the method contributes"). No more is known of KCDP++; the dimensions and the
+features that are projected are our choice.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from sklearn.preprocessing import StandardScaler
 from kcdp_lib.counterfactuals import similarity_probs
 from kcdp_lib.precompute import Frozen
 
-BEFORE, SHARED = 64, 16  # dimensions that each side keeps, and of the subspace
+BEFORE, SHARED = 64, 16  # dimensions kept on each side, and of the subspace
 
 
 @dataclass
 class Subspace:
-    """probs [N, C] of the pictures asked about.
+    """Predictions probs [N, C], and the CKA of image and text.
 
-    Cka of picture and text on the source's training pictures (0 to 1), in the features that CCA was
-    given and in the subspace.
+    The CKA (0 to 1) is measured on the source's training pictures, before CCA and in the subspace.
     """
 
     probs: np.ndarray
@@ -36,7 +35,7 @@ class Subspace:
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019) of two sets of features.
+    """Return the linear centred kernel alignment (Kornblith et al. 2019) of two sets of features.
 
     x [N, D] and y [N, M] belong to the same N pictures. 0: nothing in common; 1: the same up to
     rotation and scale.
@@ -48,10 +47,10 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 def readings(
     tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor
 ) -> np.ndarray:
-    """The counterfactual texts [N, C, H] without CLIEA's attention.
+    """Return the counterfactual texts [N, C, H] without CLIEA's attention.
 
-    The mean over the tokens of [prompt_c ; k]. tokens [N, T, H], prompt_tokens [C, L, H], with bool
-    masks.
+    Each is the mean over the tokens of [prompt_c ; k]. tokens [N, T, H], prompt_tokens [C, L, H],
+    with bool masks.
     """
     said, prompts = (
         (tokens * mask[..., None]).sum(1),
@@ -71,15 +70,15 @@ def align(
     prompt_mask: torch.Tensor,
     interventions: bool,
 ) -> Subspace:
-    """CCA between the source pictures' VLM embeddings and the texts of their true emotions.
+    """Fit CCA between the source pictures' VLM embeddings and the texts of their true emotions.
 
-    A picture that is asked about is answered by the text, among its C counterfactual ones, that
-    lies nearest in the subspace.
+    The prediction for a picture of `asked` is the one of its C counterfactual texts that lies
+    nearest in the subspace.
 
-    labels [M] are the source's; pictures are standardised by domain, the target's by its unlabelled
-    training pictures. interventions: of a picture's texts only what the intervention on the prompt
-    changes, that is, less their mean over the C prompts. Else most of what picture and text share
-    is what the picture shows, not what it feels like.
+    labels [M] are the source's. Pictures are standardised by domain, the target's by its unlabelled
+    training pictures. interventions: use only what the intervention on the prompt changes, that is,
+    the texts minus their mean over the C prompts. Otherwise picture and text share mostly what the
+    picture shows, not the emotion.
     """
     scale = {
         name: StandardScaler().fit(of.embeddings[:].numpy())

@@ -1,10 +1,10 @@
-"""Roles that screen readers know, where docutils writes others."""
+"""Replace ARIA roles from docutils that screen readers no longer support."""
 
 
 def mend(app, pagename, templatename, context, doctree) -> None:
-    """An entry of the bibliography's list is a list item.
+    """Give each entry of the bibliography the role of a list item.
 
-    Its own role, doc-biblioentry, is out of use, and left the list without items.
+    Its own role, doc-biblioentry, is deprecated, and left the list without items.
     """
     context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
 

@@ -1,7 +1,7 @@
-"""sphinx-codeautolink asks every name's type.
+"""Keep sphinx-codeautolink from ending the build.
 
-Some annotations cannot be evaluated (PIL's name classes that its C part has not), which would end
-the build.
+It reads the type of every name, and some annotations cannot be evaluated (PIL's use classes that
+its C part lacks).
 """
 
 import typing
@@ -10,7 +10,7 @@ from sphinx_codeautolink.extension import resolve
 
 
 def known_hints(of) -> dict:
-    """A name's annotations, or none where they lead nowhere."""
+    """Return a name's annotations, or none if they cannot be evaluated."""
     try:
         return typing.get_type_hints(of)
     except (AttributeError, NameError, TypeError):

@@ -1,6 +1,6 @@
-"""What a notebook glued, for other pages.
+"""Show outputs that a notebook glued on other pages.
 
-{glue:figure} shows the figures of its own page alone, and without words for who cannot see them.
+{glue:figure} only shows figures of its own page, and without alternative text.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ SHOWN = {"fig-parts-inputs": "book/parts.ipynb", "fig-best-gains": "notebooks/06
 
 
 def glued(path: Path) -> dict[str, nbformat.NotebookNode]:
-    """What a notebook glued: outputs by name, without the prefix of those that were not shown."""
+    """Return a notebook's glued outputs by name, without the prefix of those not displayed."""
     named = {}
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", []):
@@ -27,12 +27,12 @@ def glued(path: Path) -> dict[str, nbformat.NotebookNode]:
 
 
 def glued_texts(path: Path) -> dict[str, str]:
-    """Numbers and words that a notebook glued, by name; of a figure what it is called."""
+    """Return a notebook's glued numbers and words by name; for a figure, its text."""
     return {name: output.data["text/plain"] for name, output in glued(path).items()}
 
 
 def figure(path: Path, name: str) -> nbformat.NotebookNode:
-    """The output that a page shows under the name of a figure; KeyError if it shows none."""
+    """Return the output that a page shows as the figure of this name; KeyError if there is none."""
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
             return next(output for output in cell.outputs if picture(output))
@@ -42,8 +42,8 @@ def figure(path: Path, name: str) -> nbformat.NotebookNode:
 def lay_beside(app) -> None:
     """Write the first page's figures to book/glued/, which git ignores.
 
-    A file that is the same stays, so that its page need not be built anew. KeyError if a notebook
-    has no such figure.
+    An unchanged file is not rewritten, so that its page need not be rebuilt. KeyError if a notebook
+    lacks the figure.
     """
     outputs = {NAME: glued(Path(app.srcdir, NOTEBOOK))[NAME]}
     outputs |= {name: figure(Path(app.srcdir, path), name) for name, path in SHOWN.items()}

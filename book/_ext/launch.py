@@ -1,11 +1,11 @@
-"""Launch buttons need to know where the repository lies: `repository: url` in _config.yml.
+"""Hide the launch buttons until `repository: url` in _config.yml is set.
 
-While that is empty there are none, rather than some that lead nowhere.
+Without the repository's address they would lead nowhere.
 """
 
 
 def hide_without_address(app, config) -> None:
-    """Take the launch buttons out of the theme's options if no address is set."""
+    """Remove the launch buttons from the theme's options if no address is set."""
     if not config.html_theme_options.get("repository_url"):
         config.html_theme_options.pop("launch_buttons", None)
 

@@ -1,6 +1,6 @@
-"""The live figure's files, made before the pages where they are missing or no longer right.
+"""Make the live figure's files before the pages, if they are missing or outdated.
 
-They are large, a second copy of weights that are in the repository, and so not in it themselves.
+They are not in the repository, because they are large and repeat weights that it holds.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ FOLDER = Path("book", "_static", "live")
 def make(app) -> None:
     """Export the model that `live_model` in _config.yml names, which takes about a minute.
 
-    Nothing is done while the files are of this model and this code, nor for other pages than HTML.
+    Does nothing if the files match this model and this code, or for builders other than HTML.
     ExtensionError with the reason if the model cannot be shown.
     """
     source, folder = Path(app.srcdir, app.config.live_model), Path(app.srcdir, FOLDER)

@@ -1,6 +1,6 @@
-"""The built book loads nothing from a network.
+"""Make the built book independent of the network.
 
-MathJax lies beside the pages, and what a browser never reads is left out.
+MathJax is put beside the pages, and files that no browser reads are removed.
 """
 
 from importlib.metadata import files
@@ -10,16 +10,16 @@ from shutil import copyfile
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
-# Glyphs are drawn as SVG from this one file; pages opened from a disk may not load fonts
+# One file that draws glyphs as SVG, because pages opened from a disk may not load fonts
 MATHJAX = "tex-svg.js"
-UNREAD = ("*.map", "*.ttf")  # for developers of the theme; for browsers without woff2
+UNREAD = ("*.map", "*.ttf")  # the theme's source maps; fonts for browsers without woff2
 
 
 def lay_out(app, failure: Exception | None) -> None:
-    """Put MathJax into the built site, and take out what nobody reads there.
+    """Copy MathJax into the built site, and remove what is not read there.
 
-    Its licence comes with it (Apache-2.0, as this book's). The theme's files of `UNREAD` kinds go,
-    and so do the outputs in downloads.
+    The licence is copied, too (Apache-2.0, like this book's). The theme's files of `UNREAD` kinds
+    and the outputs of downloadable notebooks are removed.
     """
     if failure is None and app.builder.format == "html":
         static = Path(app.outdir, "_static")
@@ -33,9 +33,9 @@ def lay_out(app, failure: Exception | None) -> None:
 
 
 def without_outputs(download: Path) -> None:
-    """Lighten the notebook that a page's download button gives.
+    """Remove the outputs of the notebook behind a page's download button.
 
-    Its figures are on the page already, and whoever takes it wants to run it.
+    The page shows its figures already, and a reader downloads it to run it.
     """
     notebook = nbformat.read(download, as_version=4)
     for cell in notebook.cells:
@@ -47,8 +47,7 @@ def without_outputs(download: Path) -> None:
 def without_thebe(app, config) -> None:
     """Unload sphinx-thebe, which Jupyter Book always loads.
 
-    Nobody starts a kernel from these pages, and its script, declared twice, is an error in the
-    browser.
+    These pages start no kernel, and its script, declared twice, causes an error in the browser.
     """
     for listeners in app.events.listeners.values():
         listeners[:] = [
@@ -60,9 +59,9 @@ def without_thebe(app, config) -> None:
 
 
 def mathjax() -> Path:
-    """Where pip has put MathJax 3.
+    """Return the path of MathJax 3, as installed by pip.
 
-    Of the package's many ready-made files the book needs one, so its own Sphinx extension, which
+    The book needs one of the package's many files, so the package's own Sphinx extension, which
     copies all, is not used.
     """
     return next(
@@ -73,9 +72,9 @@ def mathjax() -> Path:
 def setup(app) -> dict:
     """Called by Sphinx."""
     app.config.mathjax_path = f"mathjax/{MATHJAX}"
-    # The menu would fetch parts that are not shipped. Its accessible MathML does not depend on it.
+    # The menu would fetch files that are not here; accessible MathML works without it.
     app.config.mathjax3_config = {"options": {"enableMenu": False}}
-    # A page opened from a disk may not read another one, from which the search cuts its excerpts:
+    # A page opened from a disk may not read other pages, from which the search takes its excerpts;
     # there it lists titles alone.
     app.add_js_file(
         None,

@@ -1,7 +1,7 @@
-"""The library's docstrings are plain text, not reStructuredText.
+"""Show the library's docstrings, which are plain text and not reStructuredText.
 
-Show them on the page as they stand in the source, with links to equations and chapters, and with
-the comments beside a class's fields.
+They appear as in the source, with links to equations and chapters, and with the comments beside a
+class's fields.
 """
 
 import ast
@@ -27,7 +27,7 @@ REFERENCE = re.compile("|".join([r"`+[^`]+`+", r"\beq(?:-[a-z]+)+", *map(re.esca
 def escape(app, what, name, obj, options, lines: list[str]) -> None:
     """Turn a docstring into a paragraph, its first line, and a line block of the rest.
 
-    Every mark-up character is made harmless.
+    All mark-up characters are escaped.
     """
     first, *rest = joined([*lines, *fields(obj)]) or [""]
     lines[:] = [
@@ -38,10 +38,7 @@ def escape(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def joined(lines: list[str]) -> list[str]:
-    """Lines as a reader would break them: a page is narrower than the source.
-
-    A line that goes on in the middle of a sentence gets its rest back.
-    """
+    """Join the lines of a sentence, because a page is narrower than the source."""
     found: list[str] = []
     for line in lines:
         if (
@@ -57,14 +54,14 @@ def joined(lines: list[str]) -> list[str]:
 
 
 def indent(line: str) -> str:
-    """Leading blanks as no-break spaces, which a line block keeps."""
+    """Return leading blanks as no-break spaces, which a line block keeps."""
     return "\N{NO-BREAK SPACE}" * (len(line) - len(line.lstrip()))
 
 
 def fields(obj) -> list[str]:
-    """The fields of a class with the comments beside them, a line each.
+    """List the fields of a class, each with the comment beside it.
 
-    That is where their shapes and units stand.
+    These comments hold their shapes and units.
     """
     if not inspect.isclass(obj):
         return []
@@ -85,9 +82,9 @@ def fields(obj) -> list[str]:
 
 
 def mark(text: str) -> str:
-    """`code` becomes a literal, the name of an equation or a chapter a link.
+    """Turn `code` into a literal, and the name of an equation or chapter into a link.
 
-    Elsewhere * | _ @ and backslash lose their meaning.
+    Everywhere else * | _ @ and backslash are escaped.
     """
     found, end = [], 0
     for match in REFERENCE.finditer(text):
@@ -97,12 +94,12 @@ def mark(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text in which no character is mark-up."""
+    """Escape all mark-up characters."""
     return re.sub(r"([\\*|_@`])", r"\\\1", text)
 
 
 def linked(name: str) -> str:
-    """What `REFERENCE` found, as mark-up. No blank is needed around it."""
+    """Return the mark-up for a match of `REFERENCE`, which needs no blanks around it."""
     if name.startswith("`"):
         return f"``{name.strip('`')}``"
     role = f":doc:`{name} </{CHAPTERS[name]}>`" if name in CHAPTERS else f":eq:`{name}`"
@@ -110,19 +107,18 @@ def linked(name: str) -> str:
 
 
 def skip(app, what, name, obj, skipped, options) -> bool | None:
-    """Leave out what NamedTuple says of its fields by itself."""
+    """Leave out NamedTuple's own descriptions of its fields."""
     return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
 
 
 class Table(Autosummary):
-    """autosummary's table.
+    """Autosummary's table without its tree of pages.
 
-    The pages that `:toctree:` makes stand in _toc.yml, where Jupyter Book wants them, so its own
-    tree is left out.
+    The pages that `:toctree:` makes are listed in _toc.yml, where Jupyter Book needs them.
     """
 
     def run(self) -> list:
-        """The table's nodes, without a tree of pages."""
+        """Return the table's nodes, without a tree of pages."""
         self.options.pop("toctree", None)
         return super().run()
 

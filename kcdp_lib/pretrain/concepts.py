@@ -1,8 +1,8 @@
-"""What emotion people say a drawing shows: the rules behind `datasets/art/concepts.csv`.
+"""The rules behind `datasets/art/concepts.csv`: the emotion that people say a drawing shows.
 
-No label is ours. Emoji that people were asked about have EmoTag1200's ratings; for the others speak
-the name and the keywords of Unicode's CLDR, for characters the names that their designers gave to
-mouths, eyes, brows and moods. Where these are weak, or contradict each other, there is no label.
+No label is our own judgement. Rated emoji have EmoTag1200's ratings; the label of other emoji comes
+from their name and keywords in Unicode's CLDR, and a character's from its designer's names of
+mouths, eyes, brows and moods. If these are weak or contradict each other, there is no label.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import NamedTuple
 from kcdp_lib.pretrain.drawings import feature, plain
 from kcdp_lib.world import SIX
 
-# Of EmoTag's eight emotions, anticipation and trust are none of the six classes.
+# EmoTag's anticipation and trust belong to none of the six classes
 EMOTAG = {"joy": "happy"} | {name: name for name in SIX if name != "happy"}
-# A rating decides if it is at least this high, and the next one this much lower.
+# A rating decides if it is at least this high, and this much above the next
 HIGH, LEAD = 2 / 3, 0.2
-FAINT = 0.4  # the highest rating of a face that shows hardly anything
+FAINT = 0.4  # the highest rating of a face that shows hardly any emotion
 
-# Words that name a class. Of the nouns and adverbs of a keyword list many name a situation: "sick",
-# "oops" and "omg" are in none of these rows, because people use them for several.
+# Words that name a class. Many nouns and adverbs among the keywords name a situation: "sick",
+# "oops" and "omg" are left out, because people use them for several classes.
 WORDS = {
     "surprise": "surprise surprised shock shocked astonished amazed amazement awe stunned "
     "mindblown agape",
@@ -40,11 +40,11 @@ WORDS = {
     "scowl pissed",
 }
 CLASS_OF = {word: name for name, words in WORDS.items() for word in words.split()}
-# With one of these, nothing is certain: "wry smile", "awkward smile", "smirk".
+# Words that make every label uncertain: "wry smile", "awkward smile", "smirk"
 DOUBTS = frozenset("wry ironic sarcasm sarcastic awkward smirk pucker confused hopeful".split())
 ENOUGH_WORDS, MOST_OF_THEM = 2, 3 / 4
 
-# What is called one thing and drawn or meant as another: a viewer would not be sure.
+# Names that differ from what is drawn or meant, so that viewers would not be sure
 UNSURE = {
     "emoji": {
         "upside-down face": "often meant as irony",
@@ -62,8 +62,8 @@ UNSURE = {
 class Said(NamedTuple):
     """What people say about a concept."""
 
-    label: str  # a class of six, "" where it is not certain
-    shares: tuple[float, ...]  # of the six classes, their sum 1; () where nobody names one
+    label: str  # one of the six classes, "" if it is not certain
+    shares: tuple[float, ...]  # of the six classes, with sum 1; () if nobody names one
     source: str  # "EmoTag", "CLDR" or "designers"
     reason: str  # in a few words
     scores: tuple[float, ...] = ()  # EmoTag's eight, in the order of its file
@@ -71,7 +71,7 @@ class Said(NamedTuple):
 
 @cache
 def ratings() -> dict[str, dict[str, float]]:
-    """EmoTag1200's ratings, {code point, "1F600": {emotion: 0 to 1}}, in the order of its file."""
+    """Read EmoTag1200's ratings, {code point, "1F600": {emotion: 0 to 1}}, in the file's order."""
     path = Path(__file__).parent / "emotag" / "EmoTag1200-scores.csv"
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -80,13 +80,13 @@ def ratings() -> dict[str, dict[str, float]]:
 
 
 def normalised(values: Sequence[float]) -> tuple[float, ...]:
-    """Shares of the six classes, with three digits; () of nothing."""
+    """Return shares of the six classes, rounded to three digits; () if all are zero."""
     total = sum(values)
     return tuple(round(value / total, 3) for value in values) if total else ()
 
 
 def votes(texts: Iterable[str]) -> dict[str, list[str]]:
-    """{class: the different words that name it}, the classes with most words first."""
+    """Return {class: the distinct words that name it}, the classes with most words first."""
     words = dict.fromkeys(word for text in texts for word in plain(text).split())
     found: dict[str, list[str]] = {}
     for word in words:
@@ -96,15 +96,15 @@ def votes(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def doubts(texts: Iterable[str]) -> list[str]:
-    """The words that make everything else uncertain."""
+    """Return the words that make a label uncertain."""
     return sorted(DOUBTS & {word for text in texts for word in plain(text).split()})
 
 
 def about_emoji(name: str, keywords: Sequence[str], code: str, lifeless: bool) -> Said | None:
-    """What people say of an emoji; None where they say of no emotion.
+    """Return what people say about an emoji; None if they name no emotion.
 
-    code: "1F600"; lifeless: a skull, a ghost or a mask, which is meant to move whoever sees it, and
-    need not show what it evokes.
+    code: "1F600"; lifeless: a skull, a ghost or a mask, which evokes an emotion in the viewer and
+    need not show it.
     """
     said = _worded(name, keywords)
     if rated := ratings().get(code):
@@ -116,7 +116,7 @@ def about_emoji(name: str, keywords: Sequence[str], code: str, lifeless: bool) -
 
 
 def _rated(rated: dict[str, float], worded: Said | None) -> Said | None:
-    """By EmoTag; where two ratings are near each other, what is `worded` by CLDR may decide."""
+    """Decide by EmoTag; if two ratings are close, CLDR's words (`worded`) may decide."""
     values = {EMOTAG[emotion]: rated[emotion] for emotion in EMOTAG}
     (first, high), (second, low), *_ = sorted(values.items(), key=lambda item: -item[1])
     if high <= FAINT:
@@ -132,10 +132,10 @@ def _rated(rated: dict[str, float], worded: Said | None) -> Said | None:
 
 
 def _worded(name: str, keywords: Sequence[str]) -> Said | None:
-    """By CLDR's words; None where fewer than two, and none of the name, name a class.
+    """Decide by CLDR's words; None if fewer than two, and none of the name, name a class.
 
-    Certain where the name names one class, or two words do, and more than three quarters of all
-    words that name a class name this one.
+    The label is certain if the name names this class alone, or names none and two words name it;
+    and if more than three quarters of all words that name a class name this one.
     """
     named, in_name = votes([name, *keywords]), votes([name])
     if sum(map(len, named.values())) < ENOUGH_WORDS and not in_name:
@@ -154,10 +154,10 @@ def _worded(name: str, keywords: Sequence[str]) -> Said | None:
 
 
 def about_character(name: str, options: dict[str, str]) -> Said:
-    """What designers say of a character with these features, {"mouth": "sad", "eyes": "wide"}.
+    """Return what designers say of a character with features {"mouth": "sad", "eyes": "wide"}.
 
-    Certain where all features that name a class name the same, and none is doubtful. Eyes or brows
-    called angry decide over a sad mouth: anger is read from the upper half of a face.
+    The label is certain if all features that name a class name the same one, and none is doubtful.
+    Angry eyes or brows override a sad mouth, because anger is read from the upper half of a face.
     """
     features = {part: feature(part, value) for part, value in options.items()}
     named = {part: first for part, text in features.items() for first in votes([text])}
@@ -178,14 +178,14 @@ def about_character(name: str, options: dict[str, str]) -> Said:
 
 
 def _unsure(name: str, options: dict[str, str], features: dict[str, str]) -> list[str]:
-    """What makes a character doubtful: words of its features, and what its set is listed for."""
+    """Return what makes a character doubtful: words of its features, and its set's exceptions."""
     listed = UNSURE.get(name, {})
     doubtful = [text for text in features.values() if doubts([text])]
     return doubtful + [listed[value] for value in options.values() if value in listed]
 
 
 def concept_of(name: str, options: dict[str, str]) -> str:
-    """The name of a character's expression: "micah: sad mouth, round eyes, up eyebrows"."""
+    """Return the name of a character's expression: "micah: sad mouth, round eyes, up eyebrows"."""
     spoken = {
         part: plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", value))
         for part, value in options.items()

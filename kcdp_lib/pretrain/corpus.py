@@ -1,6 +1,6 @@
-"""The pictures the miniature foundation models are pre-trained on.
+"""Draw the pictures of the built-in world that the miniature models are pre-trained on.
 
-The built-in world's, from a split no benchmark uses.
+They come from a split that no benchmark uses.
 """
 
 import os
@@ -13,44 +13,44 @@ from kcdp_lib.keys import code_key
 from kcdp_lib.pretrain import IMAGE_SIZE, texts
 
 SEED = 0
-# Pictures of each domain.
+# Pictures of each domain
 SHARES = {"photos": 10000, "stickers": 9000, "sketches": 9000, "paintings": 9000, "icons": 3000}
-# Every emotion as often as any other, in every domain: what has been looked at for pre-training
-# need not be what a domain is made of
+# All emotions equally often in every domain: pre-training need not follow a domain's class
+# frequencies
 DIALS = world.Dials(prior_shift=0.0)
 
 
 def jobs(shares: dict[str, int] = SHARES) -> list[tuple[str, int]]:
-    """(domain, index) of every picture, domain by domain."""
+    """Return (domain, index) of every picture, domain by domain."""
     return [(domain, index) for domain, n in shares.items() for index in range(n)]
 
 
 def scene_of(job: tuple[str, int]) -> world.Scene:
-    """The scene of one picture; the split `pretrain` shares none with a benchmark's."""
+    """Return the scene of one picture, from the split `pretrain`, which no benchmark shares."""
     domain, index = job
     return world.sample_scene("pretrain", SEED, index, domain, DIALS)
 
 
 def draw(job: tuple[str, int]) -> np.ndarray:
-    """One picture, uint8 [S, S, 3], S = `IMAGE_SIZE`."""
+    """Draw one picture, uint8 [S, S, 3], S = `IMAGE_SIZE`."""
     return np.asarray(world.render(scene_of(job), job[0], IMAGE_SIZE, DIALS))
 
 
 def describe(job: tuple[str, int]) -> str:
-    """The caption beside that picture."""
+    """Return the caption of that picture."""
     scene = scene_of(job)
     return texts.icon_caption(scene) if job[0] == "icons" else world.caption(scene, job[0], DIALS)
 
 
 def key() -> str:
-    """What the pictures are known by: the world and the code that asks it for them."""
+    """Return the cache key of the pictures, from the world and this module's code."""
     return f"{IMAGE_SIZE}-{world.world_key()}-{code_key(Path(__file__))[:12]}"
 
 
 def build(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Pictures uint8 [N, S, S, 3] (memory-mapped), S = `IMAGE_SIZE`, and their captions.
+    """Return pictures uint8 [N, S, S, 3] (memory-mapped), S = `IMAGE_SIZE`, and their captions.
 
-    Drawn once by all cores and kept in `folder`.
+    They are drawn once by all cores and kept in `folder`.
     """
     path = folder / f"pictures-{key()}.npy"
     todo = jobs()

@@ -1,8 +1,8 @@
-"""Real drawings and what people call them, for pre-training: `make corpus`.
+"""Real drawings and people's words for them, for pre-training: `make corpus`.
 
-Emoji in six hands, with the names and keywords of Unicode's CLDR; characters by a dozen
-illustrators, with the names that the designers gave to mouths, eyes, brows and moods. No word of
-them is ours. `build` draws them once; `compose` makes a picture of a drawing, another each time.
+Six sets of emoji, with the names and keywords of Unicode's CLDR; characters by a dozen
+illustrators, with their designers' names of mouths, eyes, brows and moods. None of the words are
+our own. `build` draws them once; `compose` makes a new picture of a drawing at each call.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from kcdp_lib.errors import KCDPError
 from kcdp_lib.keys import code_key
 from kcdp_lib.pretrain import IMAGE_SIZE, packages
 
-# Characters of each set; those whose designers named the features are worth more.
+# Characters of each set; more of those whose designers named the features
 NAMED, UNNAMED = 500, 200
 WITH_NAMES = frozenset(
     "avataaars big-smile dylan lorelei micah personas pixel-art toon-head".split()
 )
-# The same figure in five skins would count five times; flags show nothing but colours.
+# Skin tones would count the same figure five times; flags show only colours.
 LEFT_OUT = re.compile(r"-tone\d?$|-tone-|(light|medium|dark)-skin|^flag|^regional-indicator")
 GROUPS = {
     0: "face",
@@ -51,35 +51,35 @@ GROUPS = {
 
 
 class Drawing(NamedTuple):
-    """One drawing, before it has a size."""
+    """One drawing as SVG, before it is rendered."""
 
-    set: str  # whose hand: "twemoji", "micah"
-    name: str  # in its set, "grinning-face"; a character's number
-    label: str  # what it is called, "grinning face"; "person" for a character
+    set: str  # its artists' set: "twemoji", "micah"
+    name: str  # within its set, "grinning-face"; a character's number
+    label: str  # its name, "grinning face"; "person" for a character
     words: tuple[str, ...]  # keywords, or "sad mouth"
-    group: str  # one of `GROUPS`, "character", or "" where nobody says
+    group: str  # one of `GROUPS`, "character", or "" if unknown
     svg: str
 
 
 def plain(text: str) -> str:
-    """Lower-case letters, digits and single blanks: what the small tokenizer knows."""
+    """Reduce a text to lower-case letters, digits and single blanks, for the small tokenizer."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
 class Words(NamedTuple):
-    """What people call emoji."""
+    """People's words for emoji."""
 
-    entries: dict[str, dict]  # emojibase's, by label: "grinning-face" and "grinningface"
+    entries: dict[str, dict]  # of emojibase, by label: "grinning-face" and "grinningface"
     single: frozenset[str]  # every word of a label or keyword
 
     def of(self, icon: str) -> dict | None:
-        """The entry that an icon's name belongs to.
+        """Return the entry that an icon's name belongs to.
 
-        Sets number their variants ("fox-2"), run words together, and keep names that Unicode had
-        once ("frog-face" for the frog).
+        Sets number their variants ("fox-2"), run words together, and keep former Unicode names
+        ("frog-face" for the frog).
         """
         unnumbered = re.sub(r"-\d+$", "", icon)
-        # animals alone: a dizzy face is no dizzy, which is a star
+        # animals only: "dizzy face" is not "dizzy", which is a star
         animal = re.sub(r"(?<=cat)-face|^(\w+)-face$", r"\1", unnumbered)
         if self.entries.get(animal, {}).get("group") != 3 and "cat-face" not in unnumbered:
             animal = icon
@@ -91,7 +91,7 @@ class Words(NamedTuple):
 
 
 def people_say(emojibase: list[dict]) -> Words:
-    """The words of emojibase's entries."""
+    """Index the words of emojibase's entries."""
     entries: dict[str, dict] = {}
     single: set[str] = set()
     for entry in emojibase:
@@ -104,10 +104,10 @@ def people_say(emojibase: list[dict]) -> Words:
 
 
 def icons(name: str, collection: dict, words: Words) -> Iterator[Drawing]:
-    """The drawings of one of iconify's collections.
+    """Yield the drawings of one of iconify's collections.
 
-    Where nobody's words are known, a name of several words speaks for itself, and so does one that
-    is a word; a run of letters that is none ("adultmale") is left out.
+    If no entry matches, a name counts as the label if it has several words or is a known word. A
+    run of letters that is not a word ("adultmale") is left out.
     """
     for icon, body in collection["icons"].items():
         entry = words.of(icon)
@@ -131,9 +131,9 @@ def icons(name: str, collection: dict, words: Words) -> Iterator[Drawing]:
 
 
 def feature(name: str, value: str) -> str:
-    """What a designer calls a feature: ("mouth", "screamOpen") -> "scream open mouth".
+    """Return a designer's name of a feature: ("mouth", "screamOpen") -> "scream open mouth".
 
-    "" where the value is a number or no more than "default".
+    "" if the value is only a number or "default".
     """
     words = plain(re.sub(r"([a-z])([A-Z])", r"\1 \2", re.sub(r"\d+", "", value)))
     words = re.sub(r"\b(natural|default|base|variant)\b", "", words).strip()
@@ -141,7 +141,7 @@ def feature(name: str, value: str) -> str:
 
 
 def characters(lines: list[str]) -> Iterator[Drawing]:
-    """What `characters.mjs` wrote, a JSON line each."""
+    """Read the JSON lines of `characters.mjs`."""
     for number, line in enumerate(lines):
         one = json.loads(line)
         words = filter(None, (feature(*option) for option in one["options"].items()))
@@ -150,7 +150,7 @@ def characters(lines: list[str]) -> Iterator[Drawing]:
 
 
 def corpus_jobs() -> list[dict]:
-    """What `make corpus` asks `characters.mjs` for."""
+    """Return the jobs of `characters.mjs` for `make corpus`."""
     return [
         {
             "set": package.short,
@@ -162,7 +162,7 @@ def corpus_jobs() -> list[dict]:
 
 
 def drawn_by_node(folder: Path, archives: dict[str, Path], jobs: list[dict]) -> list[str]:
-    """Lines of `characters.mjs`; KCDPError without node, or with one that cannot run it."""
+    """Run `characters.mjs` and return its lines; KCDPError without node, or if it fails."""
     node = which("node")
     if node is None:
         raise KCDPError("node is not there; install it to draw the corpus. Nothing else needs it.")
@@ -179,7 +179,7 @@ def drawn_by_node(folder: Path, archives: dict[str, Path], jobs: list[dict]) -> 
 
 
 def read(folder: Path) -> list[Drawing]:
-    """All drawings, fetched into `folder` on first use."""
+    """Return all drawings, fetched into `folder` on first use."""
     archives = packages.fetch(folder / "packages")
     words = people_say(json.loads(packages.member(archives["emojibase-data"], "en/data.json")))
     found: list[Drawing] = []
@@ -190,7 +190,7 @@ def read(folder: Path) -> list[Drawing]:
 
 
 def draw(svg: str) -> np.ndarray | None:
-    """RGBA uint8 [S, S, 4], S = 128, in the middle of a transparent square.
+    """Render an SVG as RGBA uint8 [S, S, 4], S = 128, centred on a transparent square.
 
     None for a drawing that cannot be read or shows next to nothing.
     """
@@ -209,16 +209,16 @@ def draw(svg: str) -> np.ndarray | None:
 
 
 def key() -> str:
-    """What the drawings are known by: the pinned packages, and the code that reads and draws."""
+    """Return the cache key of the drawings, from the pinned packages and the code."""
     here = Path(__file__).parent
     pinned = [(here / name).read_bytes() for name in ("packages.json", "characters.mjs")]
     return paths.sha(code_key(Path(__file__), Path(packages.__file__)), *pinned)[:12]
 
 
 def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
-    """RGBA uint8 [N, S, S, 4] (S = 128, memory-mapped) and the N drawings, without their SVG.
+    """Return RGBA uint8 [N, S, S, 4] (S = 128, memory-mapped) and N drawings without their SVG.
 
-    Fetched and drawn once by all cores, and kept in `folder`.
+    They are fetched once, drawn by all cores, and kept in `folder`.
     """
     stem = f"drawings-{key()}"
     pictures_file, told_file = folder / f"{stem}.rgba", folder / f"{stem}.json"
@@ -245,11 +245,11 @@ def build(folder: Path) -> tuple[np.ndarray, list[Drawing]]:
 def compose(
     drawings: torch.Tensor, backgrounds: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Pictures float32 [N, 3, S, S] in [0, 255] of RGBA uint8 drawings [N, S, S, 4].
+    """Return pictures float32 [N, 3, S, S] in [0, 255] of RGBA uint8 drawings [N, S, S, 4].
 
-    Turned a little, mirrored, moved and scaled; some with the white border of a die-cut sticker;
-    some with thicker lines; on white, on a plain colour, or on one of the backgrounds, uint8
-    [M, S, S, 3]; a little brighter or darker.
+    They are slightly rotated, mirrored, shifted and scaled; some get the white border of a die-cut
+    sticker, some thicker lines; on white, on a plain colour, or on one of the backgrounds, uint8
+    [M, S, S, 3]; slightly brighter or darker.
     """
     count = len(drawings)
 
@@ -260,7 +260,7 @@ def compose(
         return torch.rand(count, 1, 1, 1, generator=generator) < share
 
     rgba = drawings.permute(0, 3, 1, 2).float()
-    # colours of transparent pixels are black, and would darken every edge when interpolated
+    # transparent pixels are black, and would darken every edge when interpolated
     rgba = torch.cat([rgba[:, :3] * rgba[:, 3:] / 255, rgba[:, 3:]], 1)
     scale, angle = between(0.9, 1.7), between(-0.2, 0.2)
     mirrored = torch.where(between(0, 1) < 0.5, -1.0, 1.0)
@@ -275,7 +275,7 @@ def compose(
     grid = F.affine_grid(affine, list(rgba.shape), align_corners=False)
     rgba = F.grid_sample(rgba, grid, align_corners=False)
     colours, alpha = rgba[:, :3], rgba[:, 3:] / 255
-    # a dark line eats a pixel of what is beside it, inside the drawing
+    # a dark line spreads by a pixel, inside the drawing
     solid = colours + 255 * (1 - alpha)
     thicker = -F.max_pool2d(-solid, 3, 1, 1) - 255 * (1 - alpha)
     colours = torch.where(happens(0.15), thicker.clamp(min=0), colours)
@@ -290,7 +290,7 @@ def compose(
 
 
 def main() -> None:
-    """The command line, `make corpus`: fetch and draw everything, and say how much there is."""
+    """Fetch and draw everything and print the counts, the command line of `make corpus`."""
     parser = argparse.ArgumentParser(prog="python -m kcdp_lib.pretrain.drawings")
     parser.add_argument("--work", type=Path, default=paths.CACHE / "pretrain", help="where it goes")
     folder = parser.parse_args().work

@@ -1,7 +1,7 @@
-"""`python -m kcdp_lib.pretrain --stage familiar`: what the miniature VLM has seen.
+"""Record what the miniature VLM has seen: `python -m kcdp_lib.pretrain --stage familiar`.
 
-Writes how the image features of the pictures it was trained on lie beside its weights, for
-`kcdp_lib.familiar` to tell what is unlike all of them. `write` does so for any VLM and pictures.
+Writes the distribution of the image features of its training pictures beside its weights;
+`kcdp_lib.familiar` compares other pictures with it. `write` works for any VLM and pictures.
 """
 
 from dataclasses import replace
@@ -17,28 +17,28 @@ from kcdp_lib.loading import FAMILIAR, model_key, place
 from kcdp_lib.pretrain import IMAGE_SIZE, corpus
 from kcdp_lib.pretrain.task import Task, mixture, read_drawings
 
-DIRECTIONS = 128  # that are kept; the file grows with each, and no committed run compares counts
+DIRECTIONS = 128  # kept; the file grows with each, and no committed run compares numbers of them
 QUANTILES = 1000
-SEED, NEW = 9, 0.06  # of the world's pictures that are held out, and their share of the corpus
-APART = 10  # one drawing in so many is held out, in all of its pictures
-MOST = 12_000  # pictures to fit on
+SEED, NEW = 9, 0.06  # of held-out pictures of the world, and their share of the corpus
+APART = 10  # one drawing in this many is held out, with all its pictures
+MOST = 12_000  # pictures to fit on, at most
 
 
 def draw(job: tuple[str, int]) -> np.ndarray:
-    """A picture of the world that nothing was trained on, uint8 [S, S, 3]."""
+    """Draw a picture of the world that no model was trained on, uint8 [S, S, 3]."""
     domain, index = job
     scene = world.sample_scene("pretrain", SEED, index, domain, corpus.DIALS)
     return np.asarray(world.render(scene, domain, IMAGE_SIZE, corpus.DIALS))
 
 
 def new_scenes() -> np.ndarray:
-    """A share of every domain of the corpus from another seed, uint8 [N, S, S, 3]."""
+    """Draw a share of every domain of the corpus from another seed, uint8 [N, S, S, 3]."""
     jobs = corpus.jobs({domain: round(NEW * count) for domain, count in corpus.SHARES.items()})
     return np.stack(list(paths.progress(machine.side_by_side(draw, jobs), "drawing", len(jobs))))
 
 
 def features(vlm: vision_language.VLM, pictures: np.ndarray, batch: int = 64) -> torch.Tensor:
-    """Image features [N, F] of uint8 pictures [N, S, S, 3] of any size, on the CPU."""
+    """Return image features [N, F] of uint8 pictures [N, S, S, 3] of any size, on the CPU."""
     parts = []
     for start in paths.progress(range(0, len(pictures), batch), "looking", images=batch):
         block = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch]))
@@ -47,11 +47,12 @@ def features(vlm: vision_language.VLM, pictures: np.ndarray, batch: int = 64) ->
 
 
 def fit(seen: torch.Tensor, held_out: torch.Tensor) -> Known:
-    """How known pictures lie, of the features of those that were trained on, [N, F].
+    """Fit the distribution of features [N, F] of training pictures.
 
-    And how far off others of their kind are, [M, F]. Like what is loaded, rounded to float16.
+    held_out: features [M, F] of similar pictures, whose distances are stored for comparison. All
+    tensors are rounded to float16, as when they are loaded.
     """
-    # A feature that never moves would make everything infinitely far.
+    # A constant feature would make every distance infinite.
     mean, scale = seen.mean(0), seen.std(0).clamp(min=1e-3)
     variances, directions = torch.linalg.eigh(((seen - mean) / scale).T.cov().double())
     variances = variances.flip(0).clamp(min=1e-4)
@@ -65,11 +66,10 @@ def fit(seen: torch.Tensor, held_out: torch.Tensor) -> Known:
 
 
 def write(preset: Preset, pictures: np.ndarray, held_out: np.ndarray) -> Path:
-    """Write what the preset's VLM has seen beside its weights; returns the file.
+    """Write what the preset's VLM has seen beside its weights; return the file.
 
     pictures: those it was trained on, or some thousands of them, uint8 [N, S, S, 3]; held_out:
-    others of their kind, [M, S, S, 3], that it was not trained on. KCDPError where the VLM cannot
-    be loaded.
+    similar ones, [M, S, S, 3], that it was not trained on. KCDPError if the VLM cannot be loaded.
     """
     vlm, home = vision_language.load_vlm(preset), preset.vlm_pretrained or preset.vlm
     known = fit(features(vlm, pictures), features(vlm, held_out))
@@ -80,10 +80,10 @@ def write(preset: Preset, pictures: np.ndarray, held_out: np.ndarray) -> Path:
 
 
 def train_familiar(task: Task) -> None:
-    """The last stage of the pre-training: nothing is trained, `task.out`/vlm is looked through.
+    """Run the last stage of the pre-training, which trains nothing and measures `task.out`/vlm.
 
-    Held out are scenes that nothing was trained on, and one drawing in ten, which the VLM was shown
-    and this measure was not.
+    Held out are scenes that no model was trained on, and one drawing in ten; the VLM was trained on
+    these drawings, but this fit is not.
     """
     pictures, told = mixture(task)
     rows, drawn = np.arange(len(told)), len(read_drawings(task).about)

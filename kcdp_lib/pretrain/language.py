@@ -1,4 +1,4 @@
-"""What texts teach: the losses of both text encoders, and the sentence encoder as a teacher."""
+"""Losses on texts for both text encoders, with the sentence encoder as a teacher."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,26 +12,26 @@ from kcdp_lib import world
 from kcdp_lib.pretrain import captions, sentences, texts
 from kcdp_lib.pretrain.task import Drawn, Task
 
-PAIRS = 8000  # of texts, of each kind
+PAIRS = 8000  # of texts, for each kind
 TEMPERATURE = 0.07  # of cosines, in every contrastive loss
 
 
 class TextPool(NamedTuple):
     """Texts without pictures."""
 
-    first: list[str]  # pairs that mean the same ...
+    first: list[str]  # pairs with the same meaning ...
     second: list[str]
-    single: list[str]  # ... and texts on their own
-    ours: np.ndarray  # bool [N], over all three: is it a text of the built-in world?
+    single: list[str]  # ... and single texts
+    ours: np.ndarray  # bool [N], over all three: whether it is a text of the built-in world
 
     @property
     def all(self) -> list[str]:
-        """Every text [N]: the first of each pair, the second, then those on their own."""
+        """Every text [N]: the first of each pair, the second, then the single ones."""
         return [*self.first, *self.second, *self.single]
 
 
 def text_pool(task: Task, drawn: Drawn) -> TextPool:
-    """Pairs and texts from a fixed seed, of the kinds that the task's knowledge has."""
+    """Draw pairs and single texts from a fixed seed, for the task's kinds of knowledge."""
     rng = np.random.default_rng([6, 13])
     both = [texts.scene_pair(rng) for _ in range(PAIRS)]
     if task.knowledge != "language":
@@ -52,7 +52,7 @@ def text_pool(task: Task, drawn: Drawn) -> TextPool:
 
 
 def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Symmetric contrastive loss [] in nats of paired embeddings [B, D].
+    """Return the symmetric contrastive loss [] in nats of paired embeddings [B, D].
 
     They need not be normalised.
     """
@@ -62,9 +62,9 @@ def info_nce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def same_neighbours(own: torch.Tensor, teachers: torch.Tensor) -> torch.Tensor:
-    """How far a text's neighbours are from the teacher's: cross-entropy [] in nats.
+    """Return the cross-entropy [] in nats between a text's neighbours and the teacher's.
 
-    own [N, D] and the teacher's [N, 384], each of length one: which of the other texts is near?
+    own [N, D] and the teacher's [N, 384], each of length one.
     """
     near = (teachers @ teachers.T / 0.05).fill_diagonal_(-torch.inf).softmax(-1)
     logits = own @ own.T / TEMPERATURE
@@ -73,15 +73,15 @@ def same_neighbours(own: torch.Tensor, teachers: torch.Tensor) -> torch.Tensor:
 
 
 def taught(own: torch.Tensor, head: nn.Linear, thoughts: torch.Tensor) -> torch.Tensor:
-    """Twice the cosine distance [] of `head` of own [N, D] from the teacher's [N, 384]."""
+    """Return twice the cosine distance [] of `head` of own [N, D] from the teacher's [N, 384]."""
     return 2 * (1 - F.cosine_similarity(head(own), thoughts)).mean()
 
 
 class TextSide:
-    """The losses that a text encoder learns by, without pictures; for both text encoders.
+    """Losses of a text encoder without pictures, for both text encoders.
 
     encode: N texts' token ids [N, L] -> embeddings [N, D]; tokenize: texts -> ids [N, L]. Padding
-    with `pad` is cut off; CoCa's must stay, because its embedding is read behind it.
+    with `pad` is cut off; CoCa's must stay, because its embedding is read after it.
     """
 
     def __init__(self, task: Task, drawn: Drawn, tokenize: Callable, pad: int | None = None):
@@ -97,19 +97,19 @@ class TextSide:
             self.felt = task.answers(sentences.feelings(self.pool.all, task.work), self.pool.ours)
 
     def short(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids [N, L] without the padding that no text needs, [N, l]: no time is spent on it."""
+        """Cut common padding off ids [N, L] to save time: [N, l]."""
         if self.pad is not None:
             ids = ids[:, : int((ids != self.pad).sum(1).max()) + 1]
         return ids.to(self.task.device)
 
     def words(self, encode: Callable, rng: np.random.Generator) -> torch.Tensor:
-        """Embeddings [W, D], of length one, of the words for emotions in one of the prompts."""
+        """Return embeddings [W, D], of length one, of the emotion words in one of the prompts."""
         return F.normalize(encode(texts.pick(rng, self.prompts)), dim=-1)
 
     def loss(
         self, encode: Callable, head: nn.Linear, words: torch.Tensor, rng, batch: int
     ) -> torch.Tensor:
-        """[]: pairs attract each other; neighbours, thoughts and feelings are the teacher's."""
+        """Return the loss []: contrastive on pairs, and distillation from the teacher."""
         pairs = rng.integers(len(self.pool.first), size=batch // 2)
         alone = rng.integers(len(self.pool.single), size=batch // 2)
         rows = np.concatenate(
@@ -128,9 +128,9 @@ class TextSide:
 
 
 def people_feel(drawn: Drawn, felt: torch.Tensor) -> torch.Tensor:
-    """Shares [N, W] of words for emotions that go with N drawings.
+    """Return shares [N, W] of emotion words for N drawings.
 
-    Half the teacher's, `felt`, half those that the drawing's people name, if they name any.
+    Half the teacher's, `felt`, half those of the emotions that the drawing's words name, if any.
     """
     shares = felt.clone()
     for row, drawing in enumerate(drawn.about):
@@ -143,7 +143,7 @@ def people_feel(drawn: Drawn, felt: torch.Tensor) -> torch.Tensor:
 
 
 class Teacher:
-    """What the sentence encoder thinks of N pictures' captions, where language teaches at all.
+    """The sentence encoder's targets for N pictures' captions, if the knowledge is by language.
 
     every: the captions of the world's pictures, `ours` of them, then those of every drawing, once
     or several times over.
@@ -161,7 +161,7 @@ class Teacher:
     def loss(
         self, head: nn.Linear, seen: torch.Tensor, words: torch.Tensor, rows: np.ndarray
     ) -> torch.Tensor | float:
-        """[]: pictures' embeddings, seen [B, D], say what the teacher says of captions `rows` [B].
+        """Return the loss [] of pictures' embeddings, seen [B, D], against captions `rows` [B].
 
         head as in `taught`; words [W, D] are those for emotions.
         """

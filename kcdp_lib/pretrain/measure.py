@@ -1,10 +1,10 @@
-"""How good the miniature foundation models are.
+"""Measure how good the miniature models are.
 
-`python -m kcdp_lib.pretrain.measure [DIR]` measures the shipped ones into results/miniatures.json,
-or those of a folder.
+`python -m kcdp_lib.pretrain.measure [DIR]` measures the ones in the repository into
+results/miniatures.json, or prints the measurements of a folder.
 
 Pictures and scenes come from a seed of the test split that no run uses. The world's own captions
-are read here, in `benchmarks/knowledge.py` and in pre-training, and nowhere else.
+are used only here, in `benchmarks/knowledge.py` and in pre-training.
 """
 
 import json
@@ -46,17 +46,17 @@ STEPS, GUIDANCE = 40, 4.0  # of the text-to-image pictures
 
 
 def scenes(domain: str, count: int) -> list[world.Scene]:
-    """Unseen scenes of a domain, as its test split has them."""
+    """Return unseen scenes of a domain, as in its test split."""
     return [world.sample_scene("test", SEED, index, domain) for index in range(count)]
 
 
 def draw(domain: str, drawn: Sequence[world.Scene], size: int) -> torch.Tensor:
-    """Pictures of N scenes, uint8 [N, 3, size, size]."""
+    """Draw N scenes, uint8 [N, 3, size, size]."""
     return datasets.read_images([world.render(scene, domain, size) for scene in drawn], size)
 
 
 def attributes(caption: str) -> set[str]:
-    """The attributes a caption names: "subject cat", "mouth a smile", "event beside a grave" ..."""
+    """Return a caption's attributes: "subject cat", "mouth a smile", "event beside a grave" ..."""
     subject = re.match(r"an? \w+ of an? (\w+)", caption)
     named = {
         f"{kind} {phrase}"
@@ -68,9 +68,9 @@ def attributes(caption: str) -> set[str]:
 
 
 def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]]) -> dict:
-    """Micro- and macro-F1, 0 to 1, of what captions name against `world.visible_attributes`.
+    """Return micro- and macro-F1, 0 to 1, of attributes in captions against the visible ones.
 
-    Macro over the attributes that occur in one of them, and by kind.
+    Macro-F1 is over the attributes that occur in either; micro-F1 is also given by kind.
     """
     true = [{f"{kind} {phrase}" for kind, phrase in of_one.items()} for of_one in visible]
     table = MultiLabelBinarizer().fit([*true, *map(attributes, captions)])
@@ -93,9 +93,9 @@ def attribute_scores(captions: Sequence[str], visible: Sequence[dict[str, str]])
 
 
 def names_an_emotion(captions: Sequence[str]) -> float:
-    """Share of captions with a word for an emotion.
+    """Return the share of captions with a word for an emotion.
 
-    In the training no picture of a benchmark domain had one beside it, but real drawings had.
+    In training, no caption of a benchmark domain had one, but captions of real drawings did.
     """
     words = {word for of_class in world.EMOTION_WORDS.values() for word in of_class}
     return round(float(np.mean([bool(words & set(text.split())) for text in captions])), 4)
@@ -104,9 +104,9 @@ def names_an_emotion(captions: Sequence[str]) -> float:
 def retrieval(
     image_embeddings: torch.Tensor, text_embeddings: torch.Tensor, captions: Sequence[str]
 ) -> dict:
-    """Share of N pictures [N, D] whose nearest text [N, D] is their own caption, or says the same.
+    """Return the share of N pictures [N, D] whose nearest text [N, D] is their own caption.
 
-    And the other way round.
+    An equal caption counts, too. Likewise for texts and their nearest pictures.
     """
     same = torch.tensor(np.array(captions)[:, None] == np.array(captions)[None])
     cosines = image_embeddings @ text_embeddings.T
@@ -124,7 +124,7 @@ def retrieval(
 
 @torch.no_grad()
 def round_trip(vae, images: torch.Tensor) -> torch.Tensor:
-    """What the VAE makes of uint8 images [N, 3, S, S]: float [N, 3, S, S] in 0 .. 1."""
+    """Encode and decode uint8 images [N, 3, S, S] by the VAE: float [N, 3, S, S] in 0 .. 1."""
     blocks = []
     for some in images.split(50):
         encoded = latents.encode_images(vae, some, RECIPES["paper"]) / vae.config.scaling_factor
@@ -133,32 +133,32 @@ def round_trip(vae, images: torch.Tensor) -> torch.Tensor:
 
 
 def psnr(images: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio [N] in dB after the VAE's round trip.
+    """Return the peak signal-to-noise ratio [N] in dB after the VAE's round trip.
 
-    Of uint8 images [N, 3, S, S] and what came back of them, [N, 3, S, S] in 0 .. 1.
+    images: uint8 [N, 3, S, S]; decoded: their reconstructions, [N, 3, S, S] in 0 .. 1.
     """
     return -10 * torch.log10((decoded - images / 255).pow(2).mean((1, 2, 3)))
 
 
 def tears(captions: Sequence[str], visible: Sequence[dict[str, str]]) -> float:
-    """F1, 0 to 1, of "shedding tears" in captions, against what is visible in N pictures."""
+    """Return F1, 0 to 1, of "shedding tears" in captions, against what is visible in N pictures."""
     there = ["shedding tears" in of_one.values() for of_one in visible]
     return round(float(f1_score(there, ["shedding tears" in c for c in captions])), 4)
 
 
 def brows(seen: torch.Tensor, drawn: Sequence[world.Scene], domain: str) -> RidgeCV:
-    """A linear reading of angle and height of N brows from what the VLM sees, [N, D]."""
+    """Fit angle and height of N brows linearly on the VLM's features, [N, D]."""
     return RidgeCV(np.logspace(-2, 4, 7)).fit(seen.numpy(), brows_of(drawn, domain))
 
 
 def brows_of(drawn: Sequence[world.Scene], domain: str) -> np.ndarray:
-    """Angle and height of the brows as N scenes show them in a domain, [N, 2]."""
+    """Return angle and height of the brows that N scenes show in a domain, [N, 2]."""
     faces = [world.shown(scene, domain).face for scene in drawn]
     return np.array([(face.brow_angle, face.brow_height) for face in faces])
 
 
 def say_and_see(vlm: vision_language.VLM, images: torch.Tensor) -> tuple[list[str], torch.Tensor]:
-    """Captions of N uint8 images [N, 3, S, S] and the VLM's features of each as a whole, [N, D]."""
+    """Return captions of N uint8 images [N, 3, S, S] and the VLM's features of each, [N, D]."""
     blocks = [vision_language.see_and_say(vlm, None, some) for some in images.split(100)]
     captions = [caption for _, some, _ in blocks for caption in some]
     return captions, torch.cat([together for *_, together in blocks])
@@ -172,11 +172,11 @@ def lost_by_the_vae(
     drawn: Sequence[world.Scene],
     domain: str,
 ) -> dict:
-    """What the eye cannot see, because the VAE loses it: originals beside reconstructions.
+    """Measure what the VAE loses, on originals and reconstructions.
 
-    Of N uint8 images [N, 3, S, S], and what the VLM `read` of them (`say_and_see`): micro-F1 of
-    captions, F1 of tears, and R2 of the brows' angle and height, read from the VLM's image features
-    by a ridge regression on the first half of the originals and tested on the second half.
+    For N uint8 images [N, 3, S, S], with captions and features in `read` (`say_and_see`): micro-F1
+    of captions, F1 of tears, and R2 of brow angle and height, predicted from the features by a
+    ridge regression (fitted on the first half of the originals, tested on the second).
     """
     visible = [world.visible_attributes(scene, domain) for scene in drawn]
     half = len(drawn) // 2
@@ -199,9 +199,9 @@ def lost_by_the_vae(
 
 @torch.no_grad()
 def maps_of(preset: Preset, vae, images: torch.Tensor) -> torch.Tensor:
-    """Mean and maximum of the UNet's four frozen maps under an empty text, [N, F].
+    """Return mean and maximum of the UNet's four frozen maps under an empty text, [N, F].
 
-    Of N uint8 images [N, 3, S, S]; the attention maps, which tell of words, are left out.
+    images: N uint8 images [N, 3, S, S]. The attention maps, which belong to words, are left out.
     """
     recipe, text_encoder = RECIPES["paper"], load_text_encoder(preset)
     tokens, mask = knowledge_tokens([""], [[]], recipe, text_encoder)
@@ -211,7 +211,7 @@ def maps_of(preset: Preset, vae, images: torch.Tensor) -> torch.Tensor:
         encoded = latents.encode_images(vae, some, recipe)
         told = tokens.expand(len(some), -1, -1), mask.expand(len(some), -1)
         maps, _ = kadap.look(encoded, *told)
-        # the attention to each of T tokens stands behind the channels of the middle two
+        # the attention to T tokens is appended to the channels of the middle two maps
         bare = [maps[0], *(map_[:, : -tokens.shape[1]] for map_ in maps[1:3]), maps[3]]
         parts.append(
             torch.cat([of(map_, (2, 3)) for map_ in bare for of in (torch.mean, torch.amax)], 1)
@@ -220,9 +220,9 @@ def maps_of(preset: Preset, vae, images: torch.Tensor) -> torch.Tensor:
 
 
 def eye(preset: Preset, vae, domain: str) -> float:
-    """Macro-F1 of a linear classifier on `maps_of` a domain's test pictures.
+    """Return the macro-F1 of a linear classifier on `maps_of` a domain's test pictures.
 
-    Taught by the labels of its training pictures, 1,200 as a rule.
+    It is trained on the labels of its training pictures, 1,200 as a rule.
     """
     features, labels = [], []
     for split in ("train", "test"):
@@ -235,8 +235,8 @@ def eye(preset: Preset, vae, domain: str) -> float:
 
 
 def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
-    """The preset's text-to-image pipeline, as diffusers loads any, from safetensors alone."""
-    logging.disable_progress_bar()  # of loading: it would be debris in a saved notebook
+    """Load the preset's text-to-image pipeline by diffusers, from safetensors alone."""
+    logging.disable_progress_bar()  # of loading, which would clutter a saved notebook
     pipeline = StableDiffusionPipeline.from_pretrained(
         place(preset.diffusion), variant=preset.variant, use_safetensors=True, safety_checker=None
     )
@@ -247,7 +247,7 @@ def load_pipeline(preset: Preset) -> StableDiffusionPipeline:
 def text_to_image(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], size: int, seed: int = 0
 ) -> torch.Tensor:
-    """Pictures drawn from noise under N prompts, uint8 [N, 3, size, size]."""
+    """Generate pictures for N prompts, uint8 [N, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     drawn = pipeline(
         list(prompts),
@@ -262,9 +262,9 @@ def text_to_image(
 
 
 def obeyed(vlm: vision_language.VLM, drawn: torch.Tensor, prompts: Sequence[str]) -> dict:
-    """What the captioner finds in drawn pictures, uint8 [N, 3, S, S], of what N prompts ask for.
+    """Return how much of N prompts the captioner finds in generated pictures, uint8 [N, 3, S, S].
 
-    Share of the medium and of every kind of attribute, 0 to 1.
+    The share of the medium and of every kind of attribute, 0 to 1.
     """
     hits: dict[str, list[bool]] = {}
     for prompt, caption in zip(prompts, vision_language.caption(vlm, drawn), strict=True):
@@ -278,9 +278,9 @@ def obeyed(vlm: vision_language.VLM, drawn: torch.Tensor, prompts: Sequence[str]
 
 
 def measure(preset: Preset, count: int = 1000) -> dict:
-    """Everything that results/miniatures.json holds, of a preset of the miniature's architecture.
+    """Return the contents of results/miniatures.json, for a preset of the miniature's architecture.
 
-    By domain what captioner, embeddings and VAE do, and what is drawn from words.
+    The scores of captions, embeddings and VAE by domain, and of pictures generated from prompts.
     """
     vlm, vae = vision_language.load_vlm(preset), latents.load_vae(preset)
     domains = {}
@@ -316,8 +316,8 @@ def measure(preset: Preset, count: int = 1000) -> dict:
 
 if __name__ == "__main__":
     tiny = PRESETS["tiny"]
-    # Another folder of miniatures, such as one that `--out` of the pre-training names: nothing is
-    # written.
+    # Another folder of miniatures, such as the `--out` of a pre-training, is measured but not
+    # recorded.
     if sys.argv[1:]:
         tiny = replace(
             tiny, diffusion=f"{sys.argv[1]}/diffusion", vlm=f"local-dir:{sys.argv[1]}/vlm"

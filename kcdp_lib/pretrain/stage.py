@@ -1,7 +1,7 @@
-"""The loop of every stage, and the record of what was trained.
+"""The training loop of every stage, and the record of what was trained.
 
-Every step draws its batch from a generator seeded by (stage, step), so a resumed stage continues
-exactly where it was.
+Every step draws its batch from a generator seeded by (stage, step), so a resumed stage gives
+exactly the same result.
 """
 
 import json
@@ -16,7 +16,7 @@ from kcdp_lib.errors import KCDPError
 from kcdp_lib.pretrain import corpus
 from kcdp_lib.pretrain.task import Task
 
-# Optimizer steps and pictures (or texts) a step; chosen to fit six hours on two cores
+# Optimizer steps, and pictures (or texts) per step; chosen to fit six hours on two cores
 STEPS = {
     "text": (1500, 128),
     "vae": (8000, 32),
@@ -28,16 +28,16 @@ RECORD = "pretraining.json"
 
 
 def key_of(module: nn.Module) -> str:
-    """12 hex digits of a module's weights."""
+    """Return 12 hex digits of the hash of a module's weights."""
     tensors = module.state_dict().values()
     return paths.sha(*(value.cpu().numpy().tobytes() for value in tensors))[:12]
 
 
 class Stage:
-    """One stage's loop: AdamW with warm-up and cosine, and a checkpoint every `every` steps.
+    """Train one stage: AdamW with warm-up and cosine, and a checkpoint every `every` steps.
 
-    The same command resumes it; a checkpoint of another schedule, or made from other things than
-    `made_from`, is left aside.
+    The same command resumes it. A checkpoint of another schedule, or of other inputs than
+    `made_from`, is ignored.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Stage:
         schedule = repr((STEPS[name], PEAK[name]))
         self.key = paths.sha(schedule, task.knowledge, task.pictures, *made_from)[:12]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        # what begins with knowledge learns at a third of the rate
+        # pre-trained parameters learn at a third of the rate
         slow = [p for p in slow if p.requires_grad]
         known = set(map(id, slow))
         fast = [p for p in self.parameters if id(p) not in known]
@@ -72,19 +72,19 @@ class Stage:
         )
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up over the first 5%, cosine to a hundredth at the end."""
+        """Return the rate: linear warm-up over the first 5%, cosine to a hundredth at the end."""
         rising = step / (0.05 * self.steps) + 0.01
         falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (step / self.steps)))
         return PEAK[self.name] * min(rising, falling)
 
     def save(self, step: int) -> None:
-        """Write weights, optimizer state and `step`, the next to do (`kcdp_lib.checkpoints`)."""
+        """Write weights, optimizer state and `step`, the next to run (`kcdp_lib.checkpoints`)."""
         module = {name: value.detach().cpu() for name, value in self.module.state_dict().items()}
         about = {"step": str(step), "key": self.key}
         checkpoints.save(self.file, about, self.optimizer, module=module)
 
     def load(self) -> int:
-        """Take up the checkpoint, if there is one; returns the next step."""
+        """Load the checkpoint, if there is one; return the next step."""
         about, tensors = checkpoints.read(self.file)
         if about.get("key") != self.key:
             if about:
@@ -95,7 +95,7 @@ class Stage:
         return int(about["step"])
 
     def run(self, loss_of: Callable[[np.random.Generator, int], torch.Tensor]) -> None:
-        """`loss_of(rng, batch)` gives one step's loss [] on `batch` pictures or texts.
+        """Train with `loss_of(rng, batch)`, one step's loss [] on `batch` pictures or texts.
 
         The last state is kept on disk.
         """
@@ -121,7 +121,7 @@ class Stage:
 
 
 def report(task: Task) -> None:
-    """Begin the record of a pre-training, pretraining.json: corpus, knowledge, what is left out."""
+    """Start the record pretraining.json: corpus, knowledge, and sets left out."""
     config = {
         "steps": {},
         "learning_rate": {},
@@ -134,7 +134,7 @@ def report(task: Task) -> None:
 
 
 def check(task: Task) -> None:
-    """KCDPError where the folder's models are trained on something else than the task's."""
+    """Check that the folder's models were trained for the same task. KCDPError if not."""
     config = json.loads((task.out / RECORD).read_text(encoding="utf-8"))
     if (config["knowledge"], tuple(config["without"])) != (task.knowledge, task.without):
         raise KCDPError(
@@ -144,7 +144,7 @@ def check(task: Task) -> None:
 
 
 def record(task: Task, name: str) -> None:
-    """Add a stage that is finished to the record: its steps with their batch, and its rate."""
+    """Add a finished stage to the record: its steps, batch size and learning rate."""
     if name in STEPS:
         config = json.loads((task.out / RECORD).read_text(encoding="utf-8"))
         config["steps"][name], config["learning_rate"][name] = STEPS[name], PEAK[name]

@@ -1,4 +1,4 @@
-"""What a stage of the pre-training is trained on: pictures of the world and real drawings."""
+"""The training data of a pre-training stage: pictures of the world and real drawings."""
 
 import os
 from collections.abc import Callable
@@ -12,40 +12,40 @@ import torch.nn.functional as F
 from kcdp_lib import paths
 from kcdp_lib.pretrain import IMAGE_SIZE, captions, corpus, drawings
 
-# Where the text side's knowledge of feelings comes from: what people say of real drawings and what
-# a sentence encoder has read, the generator's own table (`texts.HEARSAY`), or both.
+# Source of the text side's knowledge of emotions: people's words for real drawings and a sentence
+# encoder, the generator's own table (`texts.HEARSAY`), or both
 KNOWLEDGE = ("language", "hearsay", "both")
 VARIANTS = 4  # captions of each drawing
 
 
 class Task(NamedTuple):
-    """What a stage is trained on, and where it writes."""
+    """Training data of a stage, and where it writes."""
 
     work: Path  # the corpus, and checkpoints below it
     out: Path  # the finished models
     device: str = "cpu"
     knowledge: str = "both"  # one of `KNOWLEDGE`
-    without: tuple[str, ...] = ()  # sets of drawings left out, to be tried on
+    without: tuple[str, ...] = ()  # sets of drawings left out, for tests on them
 
     @property
     def checkpoints(self) -> Path:
-        """A folder for what is trained this way."""
+        """Folder of the checkpoints for this knowledge and these sets."""
         return self.work / "-".join([self.knowledge, *(f"without-{one}" for one in self.without)])
 
     @property
     def pictures(self) -> str:
-        """What the world's pictures and the drawings are known by: 12 hex digits."""
+        """Key of the world's pictures and the drawings, 12 hex digits."""
         return paths.sha(corpus.key(), drawings.key(), *self.without)[:12]
 
     @property
     def by_language(self) -> bool:
-        """Does the sentence encoder teach, and do people's words?"""
+        """Whether the sentence encoder and people's words are used."""
         return self.knowledge != "hearsay"
 
     def answers(self, felt: torch.Tensor, ours: np.ndarray) -> torch.Tensor:
-        """What is to be said of N texts' feelings: `felt` [N, W], or nothing, which is zeros.
+        """Return the target feelings of N texts: `felt` [N, W], or zeros for none.
 
-        Where both kinds of knowledge teach, texts of the world, `ours` [N], are left to hearsay.
+        With both kinds of knowledge, texts of the world, `ours` [N], get theirs from hearsay.
         """
         if self.knowledge == "both":
             return felt * ~torch.from_numpy(ours)[:, None]
@@ -53,18 +53,18 @@ class Task(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Real drawings, and what is said of each."""
+    """Real drawings with captions."""
 
     pictures: np.ndarray  # uint8 RGBA [N, S, S, 4]
     about: list[drawings.Drawing]
     captions: list[list[str]]  # `VARIANTS` lists of N
-    share: np.ndarray  # how often each is shown, [N], sums to one
+    share: np.ndarray  # how often each is drawn, [N], sums to one
 
 
 def read_drawings(task: Task) -> Drawn:
-    """The drawings of all sets that are not left out, with captions from a fixed seed.
+    """Return the drawings of all sets that are not left out, with captions from a fixed seed.
 
-    Faces are shown most; characters whose features nobody named, least.
+    Faces are sampled most; characters without named features, least.
     """
     pictures, about = drawings.build(task.work)
     kept = [i for i, one in enumerate(about) if one.set not in task.without]
@@ -78,7 +78,7 @@ def read_drawings(task: Task) -> Drawn:
 
 
 def interest(drawing: drawings.Drawing) -> float:
-    """How often a drawing is shown, compared with one of a thing."""
+    """Return how often a drawing is sampled, relative to that of an object."""
     if drawing.group == "face":
         return 4.0
     if drawing.group == "character":
@@ -87,17 +87,17 @@ def interest(drawing: drawings.Drawing) -> float:
 
 
 def spoken(task: Task) -> list[str]:
-    """Everything that is said of the real drawings: the tokenizer learns its words from it."""
+    """Return all texts on the real drawings, from which the tokenizer learns its words."""
     drawn = read_drawings(task)
     told = [text for variant in drawn.captions for text in variant]
     return [*told, *(" , ".join([one.label, *one.words]) for one in drawn.about)]
 
 
 def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
-    """All that the diffusion model sees: uint8 [N, S, S, 3] (memory-mapped) and N captions.
+    """Return the diffusion model's training data: uint8 [N, S, S, 3] (memory-mapped), N captions.
 
-    Every other picture of the world, then one of every drawing; kept in the task's folder. To look
-    at twice as many takes as long as a thousand steps.
+    Every other picture of the world, then one of every drawing; kept in the task's folder. Twice as
+    many pictures would take as long to encode as a thousand training steps.
     """
     pictures, told = corpus.build(task.work)
     pictures, told = pictures[::2], told[::2]
@@ -122,7 +122,7 @@ def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
 
 
 def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What `make` computes of the mixture, [N, ...], from the task's folder once it is there."""
+    """Compute `make()` on the mixture, [N, ...], once, and keep it in the task's folder."""
     path = task.checkpoints / f"{name}-{task.pictures}.npy"
     if not path.exists():
         part = path.with_suffix(".part.npy")
@@ -134,10 +134,10 @@ def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tenso
 def images(
     pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 8
 ) -> torch.Tensor:
-    """Rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S].
+    """Return rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S].
 
-    In [-1, 1], perhaps mirrored (all of them). With `shift`, also moved by up to so many pixels,
-    and with a little colour jitter.
+    They are in [-1, 1], and all mirrored or none. With `shift`, they are also shifted by up to so
+    many pixels, with a little colour jitter.
     """
     x = torch.from_numpy(pictures[np.sort(rows)]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     if rng.random() < 0.5:
@@ -152,8 +152,8 @@ def images(
 
 
 def draw_rows(rng: np.random.Generator, n: int, batch: int) -> np.ndarray:
-    """B = `batch` different rows below n, int64 [B].
+    """Draw B = `batch` different rows below n, int64 [B].
 
-    In rising order, as a memory-mapped file likes them.
+    They are sorted, for quick access to a memory-mapped file.
     """
     return np.sort(rng.choice(n, batch, replace=False))

@@ -1,4 +1,4 @@
-"""The training of the diffusion model's text encoder."""
+"""Train the diffusion model's text encoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from kcdp_lib.pretrain.task import Task, read_drawings
 
 
 class Encoder(nn.Module):
-    """The diffusion model's text encoder with the head that its teacher needs."""
+    """The diffusion model's text encoder, with a head for the teacher's embeddings."""
 
     def __init__(self, encoder: Any):
         super().__init__()
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
 
 
 def train_text(task: Task) -> None:
-    """Text only: `TextSide`, and every token predicts the next (a causal language model)."""
+    """Train on text only: `TextSide`, and next-token prediction (a causal language model)."""
     tokenizer = CLIPTokenizer.from_pretrained(task.out / "diffusion" / "tokenizer")
     drawn = read_drawings(task)
     model = Encoder(stack.new_text_encoder(len(tokenizer)))
@@ -45,7 +45,7 @@ def train_text(task: Task) -> None:
             states = model.encoder(ids)
             words = model.encoder.get_input_embeddings().weight
             logits = states.last_hidden_state[:, :-1] @ words.T * stack.HIDDEN**-0.5
-            # the first end token is predicted, those that pad are not
+            # the first end token is a label, the padding is not
             ended = (ids[:, :-1] == end).cumsum(1) > 0
             labels = ids[:, 1:].masked_fill(ended, -100)
             spoken.append(F.cross_entropy(logits.transpose(1, 2), labels))

@@ -1,6 +1,6 @@
-"""The words of the miniature world.
+"""The texts of the miniature world.
 
-Captions for its pictures, text-only sentences that speak of emotions, and the tokenizer made from
+These are captions of its pictures, text-only sentences about emotions, and the tokenizer trained on
 both.
 """
 
@@ -20,16 +20,15 @@ MEDIA = tuple(causes.DOMAINS[domain].word for domain in world.BENCHMARK)
 
 
 def typical(weights: dict[str, float]) -> tuple[str, ...]:
-    """The emotions a sign is known for.
+    """Return the typical emotions of a sign, {emotion: weight} -> names.
 
-    Those it goes with at least half as often as with the one it goes with most. {emotion: weight}
-    -> names.
+    Their weight is at least half of the largest.
     """
     return tuple(name for name, weight in weights.items() if weight >= max(weights.values()) / 2)
 
 
 def face_weights(phrase_of) -> dict[str, dict[str, float]]:
-    """{"with " + phrase: {emotion: share of its prototype faces}}.
+    """Return {"with " + phrase: {emotion: share of its prototype faces}}.
 
     phrase_of: `causes.mouth_of` or `causes.eyes_of`.
     """
@@ -41,8 +40,8 @@ def face_weights(phrase_of) -> dict[str, dict[str, float]]:
     return signs
 
 
-# What everybody has heard of feelings: sign -> the emotions it is known for. Neither how often, nor
-# what goes together with what.
+# Common knowledge of emotions: sign -> its typical emotions, without frequencies and without
+# combinations of signs
 HEARSAY = {
     kind: {phrase: typical(weights) for phrase, weights in table}
     for kind, table in (
@@ -52,25 +51,25 @@ HEARSAY = {
         ("eyes", face_weights(causes.eyes_of).items()),
     )
 }
-# How often a kind of sign is spoken of.
+# Frequency of each kind of sign in texts
 KINDS = {"event": 0.4, "response": 0.4, "mouth": 0.13, "eyes": 0.07}
 
 
 def pick(rng: np.random.Generator, items):
-    """One of `items`, each equally likely."""
+    """Draw one of `items`, each equally likely."""
     return items[rng.integers(len(items))]
 
 
 def emotion_word(emotion: str, rng: np.random.Generator) -> str:
-    """A word for one of the world's eight emotions, or for its class of the six."""
+    """Draw a word for one of the world's eight emotions, or for its class of the six."""
     taxonomy = pick(rng, tuple(world.TAXONOMIES))
     return pick(rng, world.EMOTION_WORDS[world.label_of(emotion, taxonomy)])
 
 
 def heard(rng: np.random.Generator) -> tuple[str, str, str]:
-    """(subject, sign, emotion): a sign on its own, and one of the emotions it is known for.
+    """Draw (subject, sign, emotion): one sign, and one of its typical emotions.
 
-    No scene stands behind it.
+    It belongs to no scene.
     """
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     sign = pick(rng, list(HEARSAY[kind]))
@@ -78,7 +77,7 @@ def heard(rng: np.random.Generator) -> tuple[str, str, str]:
 
 
 def as_triplet(who: str, sign: str) -> str:
-    """A sign as the parser's triplet says it.
+    """Write a sign like a parser's triplet.
 
     ("cat", "with a big smile") -> "cat has big smile", ("girl", "beside a grave") -> "girl beside
     grave".
@@ -87,7 +86,7 @@ def as_triplet(who: str, sign: str) -> str:
 
 
 def described(who: str, sign: str, rng: np.random.Generator) -> str:
-    """A short text that shows one sign and names no emotion: a caption or a triplet."""
+    """Write a caption or triplet that contains one sign and names no emotion."""
     return pick(
         rng,
         (
@@ -99,9 +98,9 @@ def described(who: str, sign: str, rng: np.random.Generator) -> str:
 
 
 def hearsay(who: str, sign: str, word: str, rng: np.random.Generator) -> str:
-    """A sentence that sets an emotion's word beside one sign.
+    """Write a sentence that joins an emotion word to one sign, without a picture.
 
-    What a reader of books knows of feelings. No picture is beside it.
+    This is what a reader of books knows about emotions.
     """
     return pick(
         rng,
@@ -116,9 +115,9 @@ def hearsay(who: str, sign: str, word: str, rng: np.random.Generator) -> str:
 
 
 def emotion_pair(rng: np.random.Generator) -> tuple[str, str]:
-    """Two texts on one sign, no picture.
+    """Write two texts about one sign, without a picture.
 
-    One shows it, the other names an emotion it is known for, with the sign or without.
+    One contains the sign; the other names a typical emotion of it, with or without the sign.
     """
     who, sign, emotion = heard(rng)
     word = emotion_word(emotion, rng)
@@ -136,7 +135,7 @@ def emotion_pair(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def phrase(scene: world.Scene, domain: str, rng: np.random.Generator) -> str:
-    """One visible attribute of a scene as a triplet says it ("cat has big smile")."""
+    """Write one visible attribute of a scene like a triplet ("cat has big smile")."""
     attributes = world.visible_attributes(scene, domain)
     subject = attributes.pop("subject")
     kind = pick(rng, list(attributes) or ["subject"])
@@ -147,9 +146,9 @@ def phrase(scene: world.Scene, domain: str, rng: np.random.Generator) -> str:
 
 
 def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
-    """Two texts on one scene, no picture and no word for an emotion.
+    """Write two texts about one scene, without a picture and without emotion words.
 
-    Its caption in one domain, and in another its caption or one of its attributes.
+    One is its caption in one domain; the other its caption or an attribute in another.
     """
     scene = world.sample_scene("pretrain", 1, int(rng.integers(200_000)))
     first, second = pick(rng, world.BENCHMARK), pick(rng, world.BENCHMARK)
@@ -160,15 +159,15 @@ def scene_pair(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def sign_text(rng: np.random.Generator) -> str:
-    """A short text that shows one sign and names no emotion, or only names the sign."""
+    """Write a short text that contains one sign and names no emotion, or the sign alone."""
     who, sign, _ = heard(rng)
     return described(who, sign, rng) if rng.random() < 0.8 else sign
 
 
 def icon_caption(scene: world.Scene) -> str:
-    """The caption of a picture in the style `icons`: a word for the emotion, and no sign of it.
+    """Write the caption of an icon: an emotion word, and no sign of the emotion.
 
-    The one style that stands beside emotion words.
+    Only this style has emotion words in its captions.
     """
     taxonomy = list(world.TAXONOMIES)[scene.chance.seed % 2]
     words = world.EMOTION_WORDS[world.label_of(scene.emotion, taxonomy)]
@@ -176,7 +175,7 @@ def icon_caption(scene: world.Scene) -> str:
 
 
 def corpus(n: int = 4000, seed: int = 0) -> list[str]:
-    """Captions, short phrases and text-only sentences, `n` of each kind."""
+    """Write captions, short phrases and text-only sentences, `n` of each kind."""
     rng, texts = np.random.default_rng([9, seed]), []
     for i in range(n):
         scene = world.sample_scene("pretrain", seed, i)
@@ -191,9 +190,9 @@ def corpus(n: int = 4000, seed: int = 0) -> list[str]:
 
 
 def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPTokenizer:
-    """CLIP's byte-level BPE trained on the corpus and on `said`, and saved to `folder`.
+    """Train CLIP's byte-level BPE on the corpus and on `said`, and save it to `folder`.
 
-    In the real tokenizer's layout; `pad_token` has id 0 in the VLM's copy.
+    It has the real tokenizer's layout; `pad_token` has id 0 in the VLM's copy.
     """
     reference = CLIPTokenizer()
     bpe = Tokenizer(
@@ -204,8 +203,8 @@ def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPToke
     bpe.normalizer = reference._tokenizer.normalizer
     bpe.pre_tokenizer = reference._tokenizer.pre_tokenizer
     bpe.decoder = decoders.ByteLevel()
-    # The end must not have id 2: transformers then takes the token of the largest id for it, as
-    # early CLIPs had it, and would pool any rare word.
+    # The end must not have id 2: like early CLIPs, transformers then pools the token with the
+    # largest id, which could be any rare word.
     specials = ["<|pad|>", "<|endoftext|>", "<|startoftext|>"]
     trainer = trainers.BpeTrainer(
         vocab_size=2800,
@@ -218,8 +217,8 @@ def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPToke
     bpe.train_from_iterator([*corpus(), *said], trainer)
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(merge) for merge in state["merges"]]
-    # As CLIP numbers its words: bytes, bytes that end a word (so that no text is unknown), merges.
-    # The trainer numbers the second kind anew in every process.
+    # Numbered like CLIP's: bytes, bytes that end a word (so that no text is unknown), merges. The
+    # trainer numbers the second kind differently in every process.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*specials, *letters, *(f"{letter}</w>" for letter in letters)]
     words += ["".join(merge) for merge in merges]
@@ -228,6 +227,6 @@ def make_tokenizer(folder, pad_token: str, said: Sequence[str] = ()) -> CLIPToke
         vocab=vocab, merges=merges, pad_token=pad_token, model_max_length=MAX_LENGTH
     )
     tokenizer.save_pretrained(folder)
-    # vocab.json and merges.txt, which the real folders have
+    # vocab.json and merges.txt, as in the real folders
     tokenizer._tokenizer.model.save(str(folder))
     return tokenizer

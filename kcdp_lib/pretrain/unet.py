@@ -1,4 +1,4 @@
-"""The training of the UNet: denoising, with its maps aligned with what the VLM sees."""
+"""Train the UNet: denoising, with its maps aligned with the VLM's image tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,20 +17,20 @@ from kcdp_lib.pretrain.stage import Stage, key_of
 from kcdp_lib.pretrain.task import Task, draw_rows, kept, mixture
 from kcdp_lib.pretrain.vae import encode_latents
 
-# Of each batch so much carries almost no noise, as where KADAP looks ...
+# Share of each batch with almost no noise, as in KADAP ...
 CLEAN = 0.5
-# ... and of it, and of the rest, so much has its caption beside it. Most of the clean ones have
-# none: an eye that is told the caption need not look.
+# ... and the shares of it, and of the rest, with a caption. Most of the clean pictures have none: a
+# UNet that reads the caption need not look at the picture.
 SPOKEN = (0.25, 0.8)
-# The UNet's maps that are aligned with what the VLM sees, those that KADAP reads, by channels.
+# Maps that KADAP reads, aligned with the VLM's image tokens, by channels
 ALIGNED = dict(zip(BACKBONES["sd"].maps, stack.CHANNELS, strict=True))
 
 
 class Aligned(nn.Module):
-    """The UNet, and what aligns its features with the VLM's (REPA, arXiv 2410.06940).
+    """The UNet with heads that align its features with the VLM's (REPA, arXiv 2410.06940).
 
-    Behind each of the maps that KADAP reads a small projection, place by place, and a linear one
-    of its mean and maximum, as KADAP pools it. Only the UNet is kept.
+    Each map that KADAP reads gets a small projection, place by place, and a linear one of its mean
+    and maximum, as KADAP pools it. Only the UNet is kept.
     """
 
     def __init__(self, unet: Any, width: int):
@@ -46,7 +46,7 @@ class Aligned(nn.Module):
             self.wholes.append(nn.Linear(2 * channels, width))
 
     def keep(self, name: str) -> Callable:
-        """A hook that keeps a module's map [B, C, h, w]."""
+        """Return a hook that stores a module's map [B, C, h, w]."""
 
         def hook(module, inputs, output):
             self.maps[name] = output[0] if isinstance(output, tuple) else output
@@ -54,9 +54,9 @@ class Aligned(nn.Module):
         return hook
 
     def unlike(self, seen: torch.Tensor) -> torch.Tensor:
-        """Cosine distance [] of the projected maps from what the VLM sees, [B, 1 + T, D].
+        """Return the cosine distance [] of the projected maps from the VLM's tokens, [B, 1 + T, D].
 
-        Of that the first token is the picture as a whole, the others are its T places.
+        The first token is the picture as a whole, the others are its T places.
         """
         side = int((seen.shape[1] - 1) ** 0.5)
         grid = seen[:, 1:].transpose(1, 2).unflatten(2, (side, side))
@@ -71,12 +71,12 @@ class Aligned(nn.Module):
 
 
 def train_unet(task: Task) -> None:
-    """Stable Diffusion's objective: predict the noise of scaled latents under the caption's tokens.
+    """Train Stable Diffusion's objective: predict the noise of scaled latents, given the caption.
 
-    A share 1 - `SPOKEN` of the captions is empty, most where the picture is clean. Padding is
-    hidden from the cross-attention in every other step, so that both recipes meet a context they
-    know. While the UNet learns to denoise, its maps are aligned with what the VLM sees; a share
-    `CLEAN` of the batch carries almost no noise, as where KADAP looks, and learns by that alone.
+    A share 1 - `SPOKEN` of the captions is empty, most of them where the picture is clean. In every
+    other step the cross-attention does not see the padding, so that both recipes find a context
+    that the UNet knows. Meanwhile its maps are aligned with the VLM's image tokens; a share `CLEAN`
+    of the batch carries almost no noise, as in KADAP, and has this loss alone.
     """
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel

@@ -1,4 +1,4 @@
-"""The training of the VAE."""
+"""Train the VAE."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from kcdp_lib.pretrain.task import Task, images, mixture
 
 
 class Likeness(nn.Module):
-    """How unlike two pictures are to the VLM's tower, frozen: in features of every level.
+    """Perceptual distance of two pictures, in features of every level of the VLM's frozen tower.
 
-    A tear of three pixels is nothing to a mean of squares, and all to whoever reads the face. That
-    latents should keep what a trained tower sees is VA-VAE's idea (arXiv 2501.01423).
+    A tear of three pixels hardly changes the squared error, but it changes the expression. Latents
+    that keep what a trained tower sees are the idea of VA-VAE (arXiv 2501.01423).
     """
 
     def __init__(self, task: Task):
@@ -40,11 +40,11 @@ class Likeness(nn.Module):
 
 
 def train_vae(task: Task) -> None:
-    """Reconstruction (L1 + L2, and `Likeness`) with a light KL term.
+    """Train on reconstruction (L1 + L2, and `Likeness`) with a light KL term.
 
-    Crops of half the side in bfloat16 first, whole pictures in full precision in the last tenth.
-    Sketches and paintings, whose lines and strokes are hardest to keep, are shown twice as often.
-    The scaling factor makes the latents' standard deviation one, as in Stable Diffusion.
+    Crops of half the side in bfloat16 come first, whole pictures in full precision in the last
+    tenth. Sketches and paintings, whose lines and strokes are hardest to keep, are sampled twice as
+    often. The scaling factor makes the latents' standard deviation one, as in Stable Diffusion.
     """
     pictures, told = mixture(task)
     hard = {world.causes.DOMAINS[domain].word for domain in ("sketches", "paintings")}
@@ -74,7 +74,7 @@ def train_vae(task: Task) -> None:
 
 @torch.no_grad()
 def encode_latents(vae, pictures: np.ndarray, device: str) -> torch.Tensor:
-    """Posterior modes [N, Z, S/8, S/8], half precision, of uint8 pictures [N, S, S, 3], unscaled.
+    """Return posterior modes [N, Z, S/8, S/8], float16, of uint8 pictures [N, S, S, 3], unscaled.
 
     Method chapter, eq-latents with a factor of one.
     """

@@ -1,7 +1,7 @@
 """The built-in world: pictures with known causes in four domains (chapter 01).
 
-Dials set how far the domains lie apart. `causes` is the causal model, `render` the drawing (with
-`subjects`, `faces`, `responses`, `events`, `scenery` on `svg`), `store` the pictures on disk.
+Dials set how far the domains lie apart. `causes` is the causal model, `render` draws (with
+`subjects`, `faces`, `responses`, `events`, `scenery` on `svg`), `store` writes pictures to disk.
 """
 
 from .causes import (

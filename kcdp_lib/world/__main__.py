@@ -1,6 +1,6 @@
-"""`python -m kcdp_lib.world` records the hash of the reference pictures as the world's key.
+"""Record the hash of the reference pictures as the world's key: `python -m kcdp_lib.world`.
 
-To be run after a change that is meant to change pictures; `VERSION` in `store` is raised first.
+Run it after a change that is meant to change pictures, and first raise `VERSION` in `store`.
 """
 
 from kcdp_lib.command import command

@@ -1,14 +1,12 @@
-"""The built-in world's causal model.
-
-What causes what, as structural equations with their chance written out (chapter 01).
+"""The built-in world's causal model: structural equations with explicit noise (chapter 01).
 
     emotion -> event, facial expression, bodily response          (`EVENTS`, `FACES`, `RESPONSES`)
     domain and dials -> which of them are shown, and how strongly  (`DOMAINS`, `Dials`)
     all of these, looks, place, light, camera -> picture           (`render.py`)
 
-Every cause is a function of its parents and of numbers drawn once for a scene, from (split, seed,
-index) alone. An intervention sets one cause and evaluates the rest again with the same numbers, so
-that only what depends on it changes: a counterfactual in Pearl's sense, for pictures.
+Every cause is a function of its parents and of random numbers drawn once for a scene, from (split,
+seed, index) alone. An intervention sets one cause and evaluates the rest again with the same
+numbers, so only what depends on it changes: a counterfactual in Pearl's sense, for pictures.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,14 +16,14 @@ import numpy as np
 
 from ..errors import KCDPError
 
-# The world's emotions are EmoSet's eight; the six classes of the paper are unions of them: awe and
-# excitement are surprise, amusement and contentment happy.
+# The world's emotions are EmoSet's eight. The paper's six classes are unions of them: awe and
+# excitement are surprise, amusement and contentment are happy.
 EIGHT = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 SIX = ("surprise", "happy", "disgust", "fear", "sadness", "anger")
 TAXONOMIES = {"six": SIX, "eight": EIGHT}
 SIX_OF = {"amusement": "happy", "awe": "surprise", "contentment": "happy", "excitement": "surprise"}
-# Words for the classes of both taxonomies. The world's captions never use them, and pre-training
-# never sets them beside a picture of a benchmark domain.
+# Words for the classes of both taxonomies. The world's captions never contain them, and
+# pre-training never pairs them with a picture of a benchmark domain.
 EMOTION_WORDS = {
     "surprise": ("surprise", "surprised", "astonished", "amazed"),
     "happy": ("happy", "joyful", "glad", "cheerful"),
@@ -64,7 +62,7 @@ SPLITS = {
     "train": 0,
     "test": 1,
     "pretrain": 2,
-}  # "pretrain" feeds the miniature foundation models only
+}  # "pretrain" is for the miniature models only
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ FEATURES = tuple(field.name for field in fields(Face))
 
 
 def numbers(face: Face) -> np.ndarray:
-    """A face as a vector [F], F = 13, in the order of `FEATURES`."""
+    """Return a face as a vector [F], F = 13, in the order of `FEATURES`."""
     return np.array([getattr(face, name) for name in FEATURES])
 
 
@@ -101,7 +99,7 @@ HIGHEST = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1.6, 1, 1, 1, 1])
 
 @dataclass(frozen=True)
 class Looks:
-    """What the subject looks like; independent of the emotion (tests/test_world.py).
+    """The subject's looks; independent of the emotion (tests/test_world.py).
 
     The five numbers, 0 .. 1, choose colours and accessories in `subjects.py`.
     """
@@ -115,22 +113,22 @@ class Looks:
 
 
 class Chance(NamedTuple):
-    """All that is left to chance in a scene: drawn once, kept under every intervention."""
+    """All random numbers of a scene: drawn once, kept under every intervention."""
 
-    uniform: dict[str, float]  # by the name of the cause it decides, 0 .. 1
+    uniform: dict[str, float]  # by the name of the cause that it decides, 0 .. 1
     manner: tuple[
         float, ...
-    ]  # standard normal, a person's own way of showing an emotion, one for each of `FEATURES`
+    ]  # standard normal, the person's manner of showing an emotion, one for each of `FEATURES`
     rest: tuple[float, ...]  # standard normal, the same face at rest
-    seed: int  # of what is left to chance in the drawing: clutter, framing, grain
+    seed: int  # for the drawing: clutter, framing, grain
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that causes one picture."""
+    """All causes of one picture."""
 
     emotion: str  # one of `EIGHT`
-    undertone: str | None  # a second emotion that plays about the face: mixed feelings
+    undertone: str | None  # a second emotion mixed into the face
     intensity: float  # of the emotion, 0 .. 1
     looks: Looks
     face: Face
@@ -142,12 +140,12 @@ class Scene:
 
 
 def label_of(emotion: str, taxonomy: str = "six") -> str:
-    """The class of one of EmoSet's eight emotions in a taxonomy, "six" or "eight"."""
+    """Return the class of one of EmoSet's eight emotions in a taxonomy, "six" or "eight"."""
     return SIX_OF.get(emotion, emotion) if taxonomy == "six" else emotion
 
 
-# Ways to show an emotion at full intensity. A frown may be sadness, anger, disgust or fear, an open
-# mouth nearly anything: brows, lids and nose tell.
+# Faces that show an emotion at full intensity. A frown may be sadness, anger, disgust or fear, an
+# open mouth nearly anything: brows, lids and nose decide.
 FACES = {
     "amusement": (
         Face(0.8, 0.65, teeth=0.6, eye_open=0.2, squint=0.9, brow_height=0.2),
@@ -238,12 +236,12 @@ FACES = {
         Face(-0.55, 0.05, wobble=0.6, brow_angle=-0.8, brow_height=0.2, eye_open=0.8, gaze_y=0.4),
     ),
 }
-# standard deviation of a person's own way of showing it, of every feature at full intensity; and of
-# a face's own rest, which exaggeration does not scale
+# standard deviations of a person's manner, for every feature at full intensity; and of the face at
+# rest, which exaggeration does not scale
 NOISE = np.array([0.2, 0.15, 0.18, 0.14, 0.17, 0.17, 0.22, 0.22, 0.15, 0.18, 0.18, 0.35, 0.35])
 REST_NOISE = np.array([0.08, 0.03, 0, 0, 0.03, 0.03, 0.1, 0.1, 0.07, 0.06, 0.04, 0.15, 0.12])
 
-# event -> (its caption phrase, how often it precedes an emotion: weights)
+# event -> (caption phrase, relative frequency by emotion)
 EVENTS = {
     "waterfall": ("before a huge waterfall", {"awe": 2, "contentment": 0.6}),
     "rainbow": ("under a rainbow", {"awe": 1.2, "contentment": 1, "excitement": 0.3}),
@@ -282,8 +280,8 @@ EVENTS = {
     "icecream": ("beside a fallen ice cream", {"sadness": 1.5, "anger": 1}),
 }
 
-# response -> (its caption phrase, P(response | emotion) at full intensity); what is left to one is
-# "no response"
+# response -> (caption phrase, P(response | emotion) at full intensity); the remaining probability
+# is "no response"
 RESPONSES = {
     "tears": (
         "shedding tears",
@@ -349,9 +347,9 @@ RESPONSES = {
 
 @dataclass(frozen=True)
 class Domain:
-    """What a domain shows, and of whom. How it draws is in `render.py`."""
+    """What a domain shows. Its drawing style is in `render.py`."""
 
-    word: str  # what a caption calls it
+    word: str  # its name in captions
     prior: tuple[float, ...]  # P(emotion), in the order of `EIGHT`
     event: float  # P(the event is in the picture)
     response: float  # P(a response is in the picture, if there is one)
@@ -363,8 +361,8 @@ class Domain:
 EVEN = (1 / 8,) * 8
 DOMAINS = {
     # Photos carry the event and a subtle face, stickers the exaggerated face and the response
-    # (paper, introduction). EmoSet's eight classes are about equally frequent;
-    # of SER30K's six, 56% are happy and 1% disgust by published recalls, the rest is our guess.
+    # (paper, introduction). EmoSet's eight classes are about equally frequent. Of SER30K's six, 56%
+    # are happy and 1% disgust by published recalls; the rest is our guess.
     "photos": Domain("photo", EVEN, 0.90, 0.15, (0.40, 0.75), 0.0, 0.75),
     "stickers": Domain(
         "sticker",
@@ -393,8 +391,8 @@ DOMAINS = {
         0.0,
         0.65,
     ),
-    # no benchmark: the one domain whose captions name emotions when the miniature models are
-    # pre-trained (chapter "The miniature models")
+    # not a benchmark domain: the only one whose captions name emotions in pre-training (chapter
+    # "The miniature models")
     "icons": Domain("icon", EVEN, 0.0, 0.5, (0.90, 1.20), 0.0, 0.0),
 }
 BENCHMARK = ("photos", "stickers", "sketches", "paintings")
@@ -405,8 +403,8 @@ SOURCE = "photos"
 class Dials:
     """How far the domains lie apart, 0 (the domain is like photos) to 1 each, and a trap.
 
-    With the first four at 0 every domain is photos. prior_shift stands at 0.7, so that the rarest
-    class has some fifty of 1,200 test stickers.
+    With the first four at 0 every domain is like photos. The default of prior_shift is 0.7, so that
+    the rarest class has about fifty of 1,200 test stickers.
     """
 
     style_gap: float = 1.0  # rendering
@@ -416,14 +414,14 @@ class Dials:
     spurious: float = 0.0  # share of the source's pictures whose light is set by their class
 
     def felt_by(self, domain: str) -> "Dials":
-        """The dials that touch a domain, the others at their defaults.
+        """Return the dials that affect a domain, the others at their defaults.
 
-        The source knows only the trap, every other domain only the gaps.
+        The trap affects only the source, the gaps only the other domains.
         """
         return Dials(spurious=self.spurious) if domain == SOURCE else replace(self, spurious=0.0)
 
     def check(self) -> "Dials":
-        """Return self; KCDPError if a dial is no number from 0 to 1."""
+        """Return self; KCDPError if a dial is not a number from 0 to 1."""
         for name, value in asdict(self).items():
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise KCDPError(f"{name}={value!r} must be a number from 0 to 1.")
@@ -431,11 +429,11 @@ class Dials:
 
 
 def read_dials(text: str) -> Dials:
-    """Dials from text, "style_gap=0.5, spurious=1".
+    """Parse dials from text, "style_gap=0.5, spurious=1".
 
-    Those not named stay as they are by default ("" is the default world).
+    Dials that are not named keep their defaults ("" is the default world).
 
-    Raises KCDPError naming what is not known.
+    Raises KCDPError naming an unknown dial or a wrong value.
     """
     told = {}
     for part in filter(None, (part.strip() for part in str(text).split(","))):
@@ -452,9 +450,9 @@ def read_dials(text: str) -> Dials:
 
 
 def between(a, b, t: float):
-    """From `a` (t = 0) to `b` (t = 1), for numbers and tuples of them.
+    """Interpolate from `a` (t = 0) to `b` (t = 1), for numbers and tuples of them.
 
-    Exactly `a` at 0, so that a closed gap leaves no trace.
+    The result at 0 is exactly `a`, so that a closed gap leaves no trace.
     """
     if isinstance(a, tuple):
         return tuple(between(x, y, t) for x, y in zip(a, b, strict=True))
@@ -469,7 +467,7 @@ def _known(domain: str) -> None:
 
 
 def domain_at(name: str, dials: Dials) -> Domain:
-    """A domain moved towards photos as the dials say. Raises KCDPError for an unknown domain."""
+    """Return a domain moved towards photos by the dials. KCDPError for an unknown domain."""
     _known(name)
     near, far = DOMAINS[SOURCE], DOMAINS[name]
     gaps = {
@@ -517,7 +515,7 @@ CHOICES = (
 
 
 def chance(split: str, seed: int, index: int, domain: str = SOURCE) -> Chance:
-    """The chance of scene `index` of a domain's split; no two domains or splits share a scene.
+    """Draw the random numbers of scene `index`; no two domains or splits share a scene.
 
     Raises KCDPError for an unknown split or domain.
     """
@@ -534,7 +532,7 @@ def chance(split: str, seed: int, index: int, domain: str = SOURCE) -> Chance:
 
 
 def choose(weights: dict, u: float):
-    """The key at quantile u of {key: weight}."""
+    """Return the key at quantile u of {key: weight}."""
     total, reached = sum(weights.values()), 0.0
     for key, weight in weights.items():
         reached += weight / total
@@ -544,23 +542,24 @@ def choose(weights: dict, u: float):
 
 
 def given(table: dict, emotion: str) -> dict[str, float]:
-    """{cause: weight} of the events or responses that an emotion has."""
+    """Return {cause: weight} of an emotion's events or responses."""
     return {name: weights[emotion] for name, (_, weights) in table.items() if emotion in weights}
 
 
 def response_given(emotion: str, intensity: float) -> dict[str | None, float]:
-    """P(response | emotion, intensity); None is "no response".
+    """Return P(response | emotion, intensity); None is "no response".
 
-    A weak emotion has half as many as a strong one.
+    At intensity 0 responses are half as frequent as at 1.
     """
     shares = {name: p * (0.5 + 0.5 * intensity) for name, p in given(RESPONSES, emotion).items()}
     return {**shares, None: 1 - sum(shares.values())}
 
 
 def expression(emotion: str, undertone: str | None, intensity: float, noise: Chance) -> Face:
-    """The state: one of the emotion's faces in the person's manner, scaled by intensity.
+    """Return one of the emotion's faces in the person's manner, scaled by intensity.
 
-    The undertone's first face may be mixed in. Not yet bounded: domains scale it further.
+    The undertone's first face may be mixed in. Values are not clipped yet, because domains scale
+    them.
     """
     ways = FACES[emotion]
     proto = numbers(ways[int(noise.uniform["way"] * len(ways))])
@@ -570,7 +569,7 @@ def expression(emotion: str, undertone: str | None, intensity: float, noise: Cha
 
 
 def scene_of(noise: Chance, domain: str = SOURCE, dials: Dials = Dials(), **do) -> Scene:
-    """All causes of a picture of `domain` from their chance.
+    """Evaluate all causes of a picture of `domain` from its random numbers.
 
     `do` sets any of emotion, undertone, intensity, looks, face, event, response, place, light.
     """
@@ -611,15 +610,15 @@ def scene_of(noise: Chance, domain: str = SOURCE, dials: Dials = Dials(), **do) 
 def sample_scene(
     split: str, seed: int, index: int, domain: str = SOURCE, dials: Dials = Dials()
 ) -> Scene:
-    """Scene `index` of a domain's split. Raises KCDPError for an unknown split or domain."""
+    """Return scene `index` of a domain's split. KCDPError for an unknown split or domain."""
     return scene_of(chance(split, seed, index, domain), domain, dials)
 
 
 def intervene(scene: Scene, **do) -> Scene:
-    """The same scene under do(emotion="anger"), do(event="grave"), do(response=None) ....
+    """Return the scene under do(emotion="anger"), do(event="grave"), do(response=None) ....
 
-    What is set is set, what depends on it is evaluated again with the same chance, all else stays.
-    do(domain) is drawing the scene in another domain.
+    What depends on the intervention is evaluated again with the same random numbers; all else
+    stays. For do(domain), draw the scene in another domain.
 
     Raises KCDPError for a cause or value that does not exist.
     """
@@ -648,19 +647,19 @@ def intervene(scene: Scene, **do) -> Scene:
     }
     if (
         not {"emotion", "undertone", "intensity"} & do.keys()
-    ):  # nothing upstream was touched: what was set before stays set
+    ):  # no parent was set, so earlier interventions stay
         kept |= {name: getattr(scene, name) for name in ("face", "event", "response")}
     return scene_of(scene.chance, **(kept | do))
 
 
-# ----------------------------------------------- what a picture shows, and what can be said of it
+# ----------------------------------------------- what a picture shows, and its caption
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What of a scene a domain lets through: the face as drawn, every value within its bounds.
+    """The visible part of a scene in a domain: the face as drawn, with clipped values.
 
-    None for what is hidden.
+    event and response are None if they are hidden.
     """
 
     face: Face
@@ -670,7 +669,7 @@ class Shown:
 
 
 def shown(scene: Scene, domain: str, dials: Dials = Dials()) -> Shown:
-    """The scene as `domain` shows it."""
+    """Return what `domain` shows of the scene."""
     d, u = domain_at(domain, dials), scene.chance.uniform
     low, high = d.strength
     drawn = (
@@ -689,7 +688,7 @@ def shown(scene: Scene, domain: str, dials: Dials = Dials()) -> Shown:
 
 
 def mouth_of(face: Face) -> str | None:
-    """The phrase for a mouth, as coarse as a captioner's; None for one that is not worth a word."""
+    """Return the phrase for a mouth, as coarse as a captioner's; None for an ordinary one."""
     if face.tongue > 0.45:
         return "the tongue out"
     if face.open > 0.3:
@@ -698,17 +697,17 @@ def mouth_of(face: Face) -> str | None:
 
 
 def eyes_of(face: Face) -> str | None:
-    """The phrase for wide or closed eyes, None for others."""
+    """Return the phrase for wide or closed eyes, None for others."""
     return "wide eyes" if face.eye_open > 1.25 else "closed eyes" if face.eye_open < 0.25 else None
 
 
 def visible_attributes(scene: Scene, domain: str, dials: Dials = Dials()) -> dict[str, str]:
-    """What an ordinary captioner names in the picture.
+    """Return what an ordinary captioner names in the picture.
 
     {kind: phrase}, kinds subject, mouth, eyes, response, event.
 
-    Coarse on purpose: degrees, brows, lids, nose, gaze and lip are left to the eye (a frown may be
-    sadness, anger, disgust or fear).
+    It is coarse on purpose: degrees, brows, lids, nose, gaze and lip are left to the perception
+    model (a frown may be sadness, anger, disgust or fear).
     """
     s = shown(scene, domain, dials)
     found = {
@@ -722,12 +721,12 @@ def visible_attributes(scene: Scene, domain: str, dials: Dials = Dials()) -> dic
 
 
 def with_article(noun: str) -> str:
-    """A noun with its article: "a cat", "an egg"."""
+    """Return a noun with its article: "a cat", "an egg"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def sentence(word: str, who: str, seen: dict[str, str]) -> str:
-    """English for a picture's kind ("photo"), subject ("cat") and other visible attributes."""
+    """Write a caption from a medium ("photo"), a subject ("cat") and other visible attributes."""
     face = " and ".join(seen[kind] for kind in ("mouth", "eyes") if kind in seen)
     parts = [
         f"{with_article(word)} of {with_article(who)}" + (f" with {face}" if face else ""),
@@ -737,9 +736,9 @@ def sentence(word: str, who: str, seen: dict[str, str]) -> str:
 
 
 def caption(scene: Scene, domain: str, dials: Dials = Dials()) -> str:
-    """One English sentence on what the picture shows, without a word that names an emotion.
+    """Write one English sentence about the picture, without a word that names an emotion.
 
-    For pre-training and for tests of the captioner only: no method is ever given it.
+    It is for pre-training and for tests of the captioner only; no method receives it.
     """
     return sentence(
         domain_at(domain, dials).word, scene.looks.subject, visible_attributes(scene, domain, dials)
@@ -747,10 +746,10 @@ def caption(scene: Scene, domain: str, dials: Dials = Dials()) -> str:
 
 
 def metadata(scene: Scene, domain: str, dials: Dials = Dials()) -> dict:
-    """The causes as a JSON record.
+    """Return the causes as a JSON record.
 
-    Those of the scene (`emotion` is one of `EIGHT`), and under `shown` what the domain lets
-    through.
+    It holds those of the scene (`emotion` is one of `EIGHT`), and under `shown` what the domain
+    shows.
     """
     causes = {name: value for name, value in asdict(scene).items() if name != "chance"}
     return {**causes, "shown": asdict(shown(scene, domain, dials))}

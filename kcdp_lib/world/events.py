@@ -1,6 +1,6 @@
-"""What happened in a scene: one drawing for each event of `causes.EVENTS`.
+"""Draw what happened in a scene: one function for each event of `causes.EVENTS`.
 
-It fills the whole picture (`WIDE`) or is a thing beside the subject.
+An event fills the whole picture (`WIDE`) or is an object beside the subject.
 """
 
 from collections.abc import Callable
@@ -32,23 +32,23 @@ def thing(draw: Callable) -> Callable:
 
 
 def two(rng: np.random.Generator) -> tuple[str, str]:
-    """Two different bright colours."""
+    """Return two different bright colours."""
     first = int(rng.random() * len(BRIGHT))
     return BRIGHT[first], BRIGHT[(first + 1 + int(rng.random() * (len(BRIGHT) - 1))) % len(BRIGHT)]
 
 
 def veil(c: Canvas, colour: str, opacity: float = 1.0) -> None:
-    """A colour over the whole place."""
+    """Draw a colour over the whole place."""
     c.rect(-2, -2, 104, 104, colour, detail=True, opacity=opacity)
 
 
 def ground(c: Canvas, x: float, y: float, r: float) -> None:
-    """The shadow below a thing that stands at (x, y)."""
+    """Draw the shadow below an object at (x, y)."""
     c.ellipse(x, y, r, r * 0.16, SHADOW, detail=True, opacity=0.28)
 
 
 def cloud(c: Canvas, x: float, y: float, r: float, colour: str, detail: bool = False) -> None:
-    """A cloud around (x, y), about 4 r wide."""
+    """Draw a cloud around (x, y), about 4 r wide."""
     c.path(
         at(
             x,
@@ -63,7 +63,7 @@ def cloud(c: Canvas, x: float, y: float, r: float, colour: str, detail: bool = F
 
 
 def rosette(x: float, y: float, r: float, n: int, turn: float = 0.0) -> str:
-    """SVG path of a flower's n round petals around (x, y)."""
+    """Return the SVG path of a flower's n round petals around (x, y)."""
     out = ""
     for k in range(n + 1):
         a, half = turn + 2 * pi * k / n, pi / n
@@ -77,13 +77,13 @@ def rosette(x: float, y: float, r: float, n: int, turn: float = 0.0) -> str:
 
 
 def pair(c: Canvas, x: float, y: float, dx: float, rx: float, ry: float, colour: str) -> None:
-    """Two small marks, dx to the left and to the right of (x, y): eyes, or what is in them."""
+    """Draw two small marks, dx to the left and right of (x, y), such as eyes or pupils."""
     for side in (-dx, dx):
         c.ellipse(x + side, y, rx, ry, colour, detail=True)
 
 
 def tube(c: Canvas, path: str, colour: str, width: float) -> None:
-    """A thick round line with the style's outline, for handles and necks."""
+    """Draw a thick round line with the style's outline, for handles and necks."""
     c.path(
         path,
         line=c.ink if c.outline else mix(colour, SHADOW, 0.4),
@@ -93,18 +93,18 @@ def tube(c: Canvas, path: str, colour: str, width: float) -> None:
 
 
 def fly(c: Canvas, x: float, y: float, r: float) -> None:
-    """A fly with two raised wings."""
+    """Draw a fly with two raised wings."""
     pair(c, x, y - r * 0.6, r * 1.0, r * 0.8, r * 0.4, "#9fb0bd")
     c.ellipse(x, y, r * 0.75, r, "#1d1a20", detail=True)
 
 
 def stink(c: Canvas, x: float, y: float, s: float, colour: str = "#8fae3a") -> None:
-    """A wavy line of bad smell that rises s from (x, y)."""
+    """Draw a wavy line of bad smell that rises s from (x, y)."""
     c.path(at(x, y, s, "M0 0 C-.35 -.3 .35 -.6 0 -1"), line=colour, width=s * 0.2)
 
 
 def beetle(c: Canvas, x: float, y: float, r: float, colour: str, turn: float) -> None:
-    """A beetle seen from above, its head towards the angle `turn` in degrees."""
+    """Draw a beetle seen from above, its head towards the angle `turn` in degrees."""
     c.group(f'transform="rotate({turn:.0f} {x:.2f} {y:.2f})"')
     c.path(
         at(
@@ -181,7 +181,7 @@ def rainbow(c: Canvas, rng: np.random.Generator) -> None:
 
 @scene
 def stars(c: Canvas, rng: np.random.Generator) -> None:
-    """Big yellow stars that fall with bright tails through a night sky."""
+    """Big yellow stars falling with bright tails through a night sky."""
     veil(c, pick(("#1d2457", "#2a1f5c", "#16305c"), rng), 0.92)
     dots = rng.uniform(2, 98, (26, 2))
     c.path(" ".join(f"M{x:.1f} {y:.1f} l.01 0" for x, y in dots), line="#dfe6ff", width=1.1)
@@ -250,7 +250,7 @@ def fireworks(c: Canvas, rng: np.random.Generator) -> None:
 
 
 def rays(x: float, y: float, angles: np.ndarray, start: float, end: float) -> str:
-    """A path of strokes away from (x, y), one for each angle [n] in radians."""
+    """Return a path of strokes away from (x, y), one for each angle [n] in radians."""
     strokes = (
         f"M{x + start * cos(t):.2f} {y + start * sin(t):.2f} "
         f"L{x + end * cos(t):.2f} {y + end * sin(t):.2f}"
@@ -490,7 +490,7 @@ def rain(c: Canvas, rng: np.random.Generator) -> None:
 
 @thing
 def hat(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """A white rabbit that looks out of a magician's hat."""
+    """A white rabbit looking out of a magician's hat."""
     fur, felt = (
         pick(("#fbf7f2", "#f3ead9", "#e6e9ee"), rng),
         pick(("#35304a", "#2c3550", "#3d2b42"), rng),
@@ -919,7 +919,7 @@ def garbage(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -
 
 @thing
 def rotten(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """A brown apple with mould and a worm that looks out of it."""
+    """A brown apple with mould and a worm looking out of it."""
     skin, worm = (
         pick(("#8a5a2c", "#7d6230", "#94552f"), rng),
         pick(("#b6e04a", "#f2a0b4", "#e6e27a"), rng),
@@ -998,7 +998,7 @@ def slime(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> 
 
 @thing
 def bugs(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """A white plate with three big beetles on it and one that leaves it."""
+    """A white plate with three big beetles on it and one leaving it."""
     ground(c, x, y + s * 0.95, s * 1.3)
     c.ellipse(x, y + s * 0.2, s * 1.5, s * 0.9, "#f9f7f2")
     c.ellipse(x, y + s * 0.16, s * 1.18, s * 0.66, "#d3dae2", detail=True)
@@ -1151,7 +1151,7 @@ def grave(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> 
 
 @thing
 def wilted(c: Canvas, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """A flower that hangs its head over the edge of its pot and loses its petals."""
+    """A flower hanging its head over the edge of its pot and losing its petals."""
     pot, petal = (
         pick(("#c4683c", "#b0563a", "#c98a4a"), rng),
         pick(("#a8647c", "#9a6a8f", "#b0705a"), rng),
@@ -1246,14 +1246,14 @@ WIDE: frozenset[str] = frozenset(SCENES)
 
 
 def event(c: Canvas, name: str, x: float, y: float, s: float, rng: np.random.Generator) -> None:
-    """Draw event `name`: a thing around (x, y) with half height about `s`.
+    """Draw event `name`: an object around (x, y) with half height about `s`.
 
-    If it is in `WIDE`, it covers the whole picture.
+    An event in `WIDE` covers the whole picture.
     """
     outline, c.outline = (
         c.outline,
         c.outline * 0.6,
-    )  # events have smaller parts than the subject, a full line would swallow them
+    )  # a full outline would cover an event's small parts
     if name in SCENES:
         SCENES[name](c, rng)
     else:

@@ -1,6 +1,6 @@
-"""A facial expression as eyes, brows, nose and mouth (chapter 01).
+"""Draw a facial expression as eyes, brows, nose and mouth (chapter 01).
 
-Geometry: the head is around (x, y) with radius r; nothing here knows what an emotion is.
+The head is around (x, y) with radius r. No function here depends on the emotion.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ def features(
     natural: float,
     rng: np.random.Generator,
 ) -> None:
-    """Draw the expression on a head of `colour`. natural.
+    """Draw the expression on a head of `colour`.
 
-    1 as a camera sees it (lids, iris, lips), 0 as it is drawn (ink).
+    natural: 1 for features as a camera sees them (lids, iris, lips), 0 for ink.
     """
     human = subject in HUMANS
     width = max(c.outline * 0.85, r * 0.055)
@@ -81,7 +81,7 @@ def features(
 
 
 def nose(c: Canvas, x: float, y: float, r: float, colour: str, natural: float) -> None:
-    """The shadow side of a nose and its wings."""
+    """Draw the shaded side of a nose and its wings."""
     dark = mix(colour, "#3a1d12", 0.35)
     c.path(
         f"M{x + r * 0.05:.2f} {y - r * 0.05:.2f} Q{x + r * 0.17:.2f} {y + r * 0.22:.2f} "
@@ -96,7 +96,7 @@ def nose(c: Canvas, x: float, y: float, r: float, colour: str, natural: float) -
 def wrinkles(
     c: Canvas, strength: float, x: float, y: float, r: float, colour: str, width: float
 ) -> None:
-    """Folds across the bridge of the nose, and from its wings down to the mouth."""
+    """Draw folds across the bridge of the nose, and from its wings down to the mouth."""
     for k in (0, 1):
         h = r * (-0.02 + 0.12 * k)
         c.path(
@@ -131,10 +131,10 @@ def eye(
     natural: float,
     width: float,
 ) -> None:
-    """One eye, s = -1 left, 1 right.
+    """Draw one eye, s = -1 left, 1 right.
 
-    A drawn eye (kind) may be a black dot, a white ball or a large one; a natural one is an almond
-    with an iris.
+    In ink its `kind` is a black dot, a white ball or a large ball; a natural eye is an almond with
+    an iris.
     """
     w = r * (0.20 if kind == 2 else 0.17)
     if face.eye_open < 0.25:  # a closed eye is an arc, bent up by raised cheeks
@@ -187,7 +187,7 @@ def eye(
 def brow(
     c: Canvas, face: Face, s: int, cx: float, cy: float, r: float, colour: str, width: float
 ) -> None:
-    """One brow, s = -1 left, 1 right."""
+    """Draw one brow, s = -1 left, 1 right."""
     by, tilt = cy - r * (0.33 + 0.14 * face.brow_height), face.brow_angle * r * 0.19
     inner, outer = cx - s * r * 0.21, cx + s * r * 0.22
     c.path(
@@ -199,7 +199,7 @@ def brow(
 
 
 def lips(face: Face, r: float, side: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets from the mouth's middle: xs [P], upper and lower lip's ys [P], P = 13 points.
+    """Return offsets from the mouth's middle: xs [P], upper and lower lip's ys [P], P = 13.
 
     The sneer is on `side`.
     """
@@ -224,11 +224,11 @@ def mouth(
     lip: str,
     width: float,
 ) -> None:
-    """The mouth: a line when closed, else a dark opening with teeth and tongue in it."""
+    """Draw the mouth: a line if closed, else a dark opening with teeth and tongue."""
     xs, upper, lower = lips(face, r, side)
     xs, upper, lower = x + xs, y + upper, y + lower
     parted = face.open > 0.07 or face.teeth > 0.45 or face.sneer > 0.5
-    if parted and face.open < 0.25:  # clenched teeth, or a bared corner, need some room
+    if parted and face.open < 0.25:  # room for clenched teeth or a bared corner
         room = (
             r
             * 0.30

@@ -1,11 +1,11 @@
-"""From causes to a picture (chapter 01).
+"""Draw a picture from its causes (chapter 01).
 
-Three layers of SVG (place, event, subject), lit, put together and finished by a camera, a pair of
-scissors, a pencil or a brush.
+Three layers of SVG (place, event, subject) are lit, composed, and finished as a photo, a die-cut
+sticker, a pencil sketch or a painting.
 
-How a domain draws is a `Style`, a list of numbers; the dial `style_gap` moves them from the photos'
-to the domain's own. All lengths are in canvas units or in parts of the picture's side, so a picture
-looks alike at every size.
+A domain's drawing style is a `Style`, a list of numbers; the dial `style_gap` moves them from the
+photos' to the domain's own. All lengths are in canvas units or relative to the picture's side, so a
+picture looks the same at every size.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -26,23 +26,21 @@ from .svg import PAINT, Canvas, mix, pick
 
 @dataclass(frozen=True)
 class Style:
-    """How a picture is drawn; shares are 0 .. 1."""
+    """A drawing style; shares are 0 .. 1."""
 
     outline: float  # width of the ink line, canvas units
     flat_light: float  # strength of the gradient on every shape
-    relief: (
-        float  # share of the light that models head and body as round things, and of their shadow
-    )
-    natural: float  # features as a camera sees them rather than as ink
+    relief: float  # share of the light that models head and body as round, and of their shadow
+    natural: float  # share of the camera's view of features, as opposed to ink
     scenery: float  # opacity of the place behind the subject
     optics: float  # depth blur, grain, vignette, colour of the light
     cut: float  # white border of a die-cut sticker
-    pencil: float  # share of the colours given up for pencil and hatching
+    pencil: float  # share of pencil and hatching in place of colour
     brush: float  # size of brush strokes
     vivid: float  # saturation, 1 = unchanged
     head: tuple[float, float]  # range of the head's radius
-    sway: float  # how far the head strays from the middle
-    body: float  # P(shoulders are drawn); the first style that has none is the sticker's
+    sway: float  # how far the head may be from the middle
+    body: float  # P(shoulders are drawn)
     letters: float  # P(a word is written)
     object_size: float  # of the event's object
 
@@ -67,7 +65,7 @@ STYLES = {
 STYLE_FIELDS = tuple(field.name for field in fields(Style))
 SHEETS = ("#ffffff", "#ffffff", "#fdf1dc", "#e6f2fb", "#f6e6f0", "#e9f5e4", "#ececf4")
 
-# light -> (colour, brightness, direction it comes from, how directed it is)
+# light -> (colour, brightness, direction towards the light, strength of the direction)
 LIGHT = {
     "noon": ((1.0, 1.0, 0.98), 1.0, (-0.3, -0.8), 0.8),
     "overcast": ((0.96, 0.99, 1.03), 0.9, (0.0, -0.5), 0.35),
@@ -79,14 +77,12 @@ LIGHT = {
 
 
 def style_of(domain: str, gap: float, rng: np.random.Generator) -> Style:
-    """The domain's style for one picture, moved towards the photos' by 1 - gap.
+    """Return the domain's style for one picture, moved towards the photos' by 1 - gap.
 
-    Stickers differ among themselves, as their makers do.
+    Stickers vary among themselves, as if by several makers.
     """
     far, maker = STYLES[domain], rng.random(4)
-    if (
-        domain == "stickers"
-    ):  # thick, thin or no ink; flat or shaded; cut out or not; with shoulders or a head alone
+    if domain == "stickers":  # thick, thin or no ink; flat or shaded; cut out or not
         changed = dict(
             outline=(0.0, 1.4, 2.1, 2.7)[int(maker[0] * 4)],
             flat_light=(0.0, 0.35, 0.8)[int(maker[1] * 3)],
@@ -102,9 +98,10 @@ def style_of(domain: str, gap: float, rng: np.random.Generator) -> Style:
 
 @lru_cache(maxsize=4)
 def fractal(size: int) -> np.ndarray:
-    """A tile of fractal noise without a seam, float32 [size, size].
+    """Return a seamless tile of fractal noise, float32 [size, size].
 
-    Mean 0 and standard deviation 1; the same at every size but for its finest detail.
+    It has mean 0 and standard deviation 1, and is the same at every size except for the finest
+    detail.
     """
     rng, total = np.random.default_rng(11), np.zeros((size, size), np.float32)
     for cells, weight in ((4, 1.0), (8, 0.7), (16, 0.5), (32, 0.35), (64, 0.25)):
@@ -119,26 +116,26 @@ def fractal(size: int) -> np.ndarray:
 
 
 def texture(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Fractal noise [size, size], a different part of the tile for every picture."""
+    """Return fractal noise [size, size], a different part of the tile for every picture."""
     return np.roll(fractal(size), tuple((rng.random(2) * size).astype(int)), (0, 1))
 
 
 def blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of [S, S] or [S, S, C] float32 by sigma pixels."""
+    """Blur [S, S] or [S, S, C] float32 by a Gaussian of sigma pixels."""
     spread = (sigma, sigma, 0)[: values.ndim]
     return ndimage.gaussian_filter(values, spread, mode="nearest", truncate=2.5)
 
 
 def relief(alpha: np.ndarray, toward: tuple[float, float], size: int) -> np.ndarray:
-    """Light on a silhouette blown up like a cushion: alpha [S, S] -> factor around 1 [S, S].
+    """Return the light on a silhouette inflated like a cushion: alpha [S, S] -> factor [S, S].
 
-    `toward` points to the light.
+    The factor is around 1; `toward` points to the light.
     """
     height = blur(alpha, size * 0.055) + 0.6 * blur(alpha, size * 0.02)
     dy, dx = np.gradient(height, 100 / size)
     return 1 - 5.5 * (
         dx * toward[0] + dy * toward[1]
-    )  # the gradient points inwards, a side that faces the light outwards
+    )  # the gradient points inwards, and a side that faces the light points outwards
 
 
 def render(
@@ -148,13 +145,13 @@ def render(
 
     An RGB picture of size x size pixels, the same bytes on every run.
 
-    `without` takes "event" or "response" out of the finished composition: all else keeps its place,
-      so that the difference is where the cause is drawn (chapter 03).
+    `without` removes "event" or "response" from the finished composition. All else keeps its place,
+    so that the difference shows where the cause is drawn (chapter 03).
     """
     seen = shown(scene, domain, dials)
     frame, look, clutter, finish = (
         np.random.default_rng([key, scene.chance.seed]) for key in range(4)
-    )  # apart, so that one layer's chance does not move another's
+    )  # separate, so that the layers' random numbers are independent
     style = style_of(domain, dials.style_gap, frame)
     x, y, r, side = framing(style, seen.event, frame)
     tone = light_of(scene, style)
@@ -205,11 +202,11 @@ class Tone:
 
     colour: np.ndarray  # [C], factors on red, green and blue
     brightness: float
-    toward: tuple[float, float]  # the direction it comes from, x and y
+    toward: tuple[float, float]  # direction towards the light, x and y
 
 
 def light_of(scene: Scene, style: Style) -> Tone:
-    """The light as far as the style knows of it."""
+    """Return the light, as far as the style shows it."""
     colour, brightness, toward, directed = LIGHT[scene.light]
     return Tone(
         1 + style.optics * (np.array(colour, np.float32) - 1),
@@ -221,7 +218,7 @@ def light_of(scene: Scene, style: Style) -> Tone:
 def framing(
     style: Style, seen_event: str | None, rng: np.random.Generator
 ) -> tuple[float, float, float, int]:
-    """Middle and radius of the head, and the side of the event's object, -1 left or 1 right."""
+    """Return middle and radius of the head, and the side of the event's object, -1 or 1 (right)."""
     where, side = rng.uniform(-1, 1, 3), 1 if rng.random() < 0.5 else -1
     low, high = style.head
     r = low + (high - low) * (where[2] + 1) / 2
@@ -229,7 +226,7 @@ def framing(
     if seen_event not in (
         None,
         *WIDE,
-    ):  # a photographer makes room for the thing, a designer does not
+    ):  # a photographer leaves room for the object, a designer does not
         x = between(50.0, 50 - side * (50 - r * 1.3), style.scenery)
     return x, 50 + style.sway * 0.5 * where[1], r, side
 
@@ -237,9 +234,9 @@ def framing(
 def place_of_event(
     name: str, style: Style, side: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """Middle and size of the event's object.
+    """Return middle and size of the event's object.
 
-    Beside the subject in a place, small at its foot on a sheet.
+    It is beside the subject in a place, and small at its foot on a plain sheet.
     """
     a, b, c = rng.uniform(-1, 1, 3)
     high = 32.0 if name == "spider" else 64 + 6 * b
@@ -251,9 +248,9 @@ def place_of_event(
 
 
 def pixels(c: Canvas, size: int, coarse: bool = False) -> np.ndarray:
-    """The canvas as float32 [S, S, 4], 0 .. 1.
+    """Rasterise the canvas as float32 [S, S, 4], 0 .. 1.
 
-    `coarse` if it will be blurred anyway: half the pixels are enough, and faster.
+    `coarse` draws half the pixels, which is faster and enough for a layer that will be blurred.
     """
     drawn = (
         c.raster(size // 2).resize((size, size), Image.Resampling.BICUBIC)
@@ -264,13 +261,13 @@ def pixels(c: Canvas, size: int, coarse: bool = False) -> np.ndarray:
 
 
 def over(picture: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """An RGBA layer [S, S, 4] laid over a picture [S, S, 3]."""
+    """Lay an RGBA layer [S, S, 4] over a picture [S, S, 3]."""
     alpha = layer[..., 3:]
     return picture * (1 - alpha) + layer[..., :3] * alpha
 
 
 def flat(colour: str, size: int) -> np.ndarray:
-    """A picture [S, S, 3] of one hex colour."""
+    """Return a picture [S, S, 3] of one hex colour."""
     return np.broadcast_to(
         np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32) / 255, (size, size, 3)
     ).copy()
@@ -279,13 +276,13 @@ def flat(colour: str, size: int) -> np.ndarray:
 def background(
     scene: Scene, seen_event: str | None, style: Style, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The place, out of focus, over a plain sheet [S, S, 3]."""
+    """Draw the place, out of focus, over a plain sheet [S, S, 3]."""
     sheet = flat(pick(SHEETS, rng), size)
     if not style.scenery:
         return sheet
     c = Canvas(
         style.outline * 0.6
-    )  # flat: what is out of focus needs no gradients, and they cost most of the time
+    )  # flat, because gradients take most of the time and would be out of focus
     scenery.place(c, scene.place, rng)
     place = pixels(c, size, coarse=style.optics > 0)[..., :3] * (
         1 + 0.07 * style.relief * texture(size, rng)[..., None]
@@ -298,7 +295,7 @@ def background(
 def shadow(
     picture: np.ndarray, layer: np.ndarray, style: Style, tone: Tone, size: int
 ) -> np.ndarray:
-    """The shadow of a layer [S, S, 4] on the picture [S, S, 3] behind it."""
+    """Cast the shadow of a layer [S, S, 4] on the picture [S, S, 3] behind it."""
     if not style.relief:
         return picture
     dx, dy = (-direction * size * 0.05 for direction in tone.toward)
@@ -307,14 +304,14 @@ def shadow(
 
 
 def cut_out(picture: np.ndarray, alpha: np.ndarray, strength: float, size: int) -> np.ndarray:
-    """The white border of a die-cut sticker, and the thin grey line of the cut.
+    """Draw the white border of a die-cut sticker, and the thin grey line of the cut.
 
-    On a picture [S, S, 3], around the sticker's alpha [S, S].
+    Both are drawn on a picture [S, S, 3], around the sticker's alpha [S, S].
     """
     solid = alpha > 0.4
     reach = ndimage.distance_transform_edt(~solid).astype(np.float32) * (
         100 / size
-    )  # canvas units from the drawing
+    )  # distance from the drawing in canvas units
 
     def soft(edge: float) -> np.ndarray:
         return np.clip((edge - reach) * size / 100 + 0.5, 0, 1)[..., None] * strength
@@ -324,7 +321,7 @@ def cut_out(picture: np.ndarray, alpha: np.ndarray, strength: float, size: int) 
 
 
 def occluder(picture: np.ndarray, style: Style, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Something close to the camera, far out of focus, at the edge of a picture [S, S, 3].
+    """Add an object close to the camera, out of focus, at the edge of a picture [S, S, 3].
 
     It never covers the face.
     """
@@ -347,9 +344,9 @@ def finished(
     size: int,
     rng: np.random.Generator,
 ) -> Image.Image:
-    """Paint, pencil and camera on a picture [S, S, 3], each as far as the style has it.
+    """Apply brush, pencil, colours and camera to a picture [S, S, 3], and convert to eight bits.
 
-    Colours, and eight bits. The subject [S, S, 1] gets a finer brush.
+    Each as far as the style has it. The subject [S, S, 1] gets a finer brush.
     """
     if style.brush:
         picture = painted(picture, style.brush * (1 - 0.5 * subject), size, rng)
@@ -365,7 +362,7 @@ def finished(
 def photographed(
     picture: np.ndarray, strength: float, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A camera's exposure, softness, vignette and grain on a picture [S, S, 3]."""
+    """Apply a camera's exposure, softness, vignette and grain to a picture [S, S, 3]."""
     exposure, softness, corner, iso = rng.random(4)
     picture = blur(picture, strength * size * (0.002 + 0.004 * softness)) * (
         1 + strength * 0.25 * (exposure - 0.5)
@@ -377,7 +374,7 @@ def photographed(
     )
     cells = min(
         size, 160
-    )  # grain has a size of its own: at 512 pixels it is not finer than the film
+    )  # grain has a size of its own: at 512 pixels it is not finer than the film's
     grain = rng.standard_normal((cells, cells, 1)).astype(np.float32) + 0.5 * rng.standard_normal(
         (cells, cells, 3)
     ).astype(np.float32)
@@ -387,9 +384,9 @@ def photographed(
 
 
 def warped(picture: np.ndarray, reach: float, rng: np.random.Generator) -> np.ndarray:
-    """Every pixel of a picture [S, S, 3] moved by smooth noise, up to about `reach` pixels.
+    """Move every pixel of a picture [S, S, 3] by smooth noise, up to about `reach` pixels.
 
-    An unsteady hand.
+    This imitates an unsteady hand.
     """
     size = len(picture)
     rows, columns = np.indices((size, size))
@@ -400,10 +397,10 @@ def warped(picture: np.ndarray, reach: float, rng: np.random.Generator) -> np.nd
 def painted(
     picture: np.ndarray, strength: np.ndarray, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A picture [S, S, 3] in brush strokes and a limited palette, on canvas.
+    """Turn a picture [S, S, 3] into brush strokes of a limited palette on canvas.
 
-    As far as strength [S, S, 1] goes, 0 .. 1. Kuwahara's filter: of four neighbouring squares the
-    calmest gives the colour.
+    strength [S, S, 1], 0 .. 1, sets how far. It uses Kuwahara's filter: of four neighbouring
+    squares the one with the least variance gives the colour.
     """
     reach = max(1, round(size * 0.014))
     mean, luma = (
@@ -438,7 +435,7 @@ def painted(
 def pencilled(
     picture: np.ndarray, strength: float, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A picture [S, S, 3] in graphite on paper.
+    """Turn a picture [S, S, 3] into graphite on paper.
 
     Contours stay dark, colours fade, shade becomes hatching.
     """

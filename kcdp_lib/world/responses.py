@@ -1,9 +1,7 @@
-"""Bodily responses, drawn over the finished face and around the head.
+"""Draw bodily responses over the finished face and around the head.
 
-One small function for each of `causes.RESPONSES`.
-
-Each takes a `Frame` of the head ((0, 0) its middle, 1 its radius) and a generator that decides
-number, size and place.
+There is one function for each of `causes.RESPONSES`. It takes a `Frame` of the head ((0, 0) its
+middle, 1 its radius) and a generator that decides number, size and place.
 """
 
 import numpy as np
@@ -31,18 +29,18 @@ def response(c: Canvas, name: str, x: float, y: float, r: float, rng: np.random.
 
 
 def inside(f: Frame, dx: float, dy: float, margin: float = 0.0) -> tuple[float, float]:
-    """Canvas point of (dx, dy) in head units, moved into the canvas.
+    """Return the canvas point of (dx, dy) in head units, moved into the canvas.
 
-    `margin` head units around it have room.
+    A margin of `margin` head units around it stays inside, too.
     """
     low = 4 + margin * f.r
     return min(max(f.x + dx * f.r, low), 100 - low), min(max(f.y + dy * f.r, low), 100 - low)
 
 
 def around(f: Frame, rng, least: int, most: int, size: float):
-    """(x, y, size) of `least` to `most` items around the head, in canvas units.
+    """Yield (x, y, size) of `least` to `most` items around the head, in canvas units.
 
-    Sizes vary by a third.
+    Sizes vary by a quarter.
     """
     for k in rng.permutation(6 if most < 6 else 8)[: rng.integers(least, most + 1)]:
         s = size * rng.uniform(0.75, 1.25)
@@ -111,7 +109,7 @@ def blush(f: Frame, rng) -> None:
 
 
 def tinted(f: Frame, rng) -> None:
-    """Nothing more: the head itself has the colour of `TINTS`."""
+    """Draw nothing, because the head itself has the colour of `TINTS`."""
 
 
 def pallor(f: Frame, rng) -> None:
@@ -138,7 +136,7 @@ def pallor(f: Frame, rng) -> None:
 
 
 def steam(f: Frame, rng) -> None:
-    """A jet and a cloud that leave the head left and right, on their way up."""
+    """A jet and a cloud rising from the head on the left and right."""
     rise, size = rng.uniform(0.8, 1.3), rng.uniform(0.85, 1.15)
     puffs = [
         (*inside(f, side * dx, -0.2 - rise * dy, s * size), s * size * f.r)
@@ -162,7 +160,7 @@ def steam(f: Frame, rng) -> None:
 
 
 def vein(f: Frame, rng) -> None:
-    """The comics' sign of a throbbing vein, at a corner of the forehead."""
+    """The comic sign of a throbbing vein, at a corner of the forehead."""
     px, py = inside(
         f, (1 if rng.random() < 0.5 else -1) * rng.uniform(0.62, 0.8), -rng.uniform(0.85, 1), 0.3
     )
@@ -186,9 +184,9 @@ def tremble(f: Frame, rng) -> None:
 
 
 def burst(f: Frame, rng) -> None:
-    """Wedges that point at the head from all sides but the body's.
+    """Wedges pointing at the head from all sides except the body's.
 
-    Those that would start outside of the picture are left out.
+    Wedges that would start outside the picture are left out.
     """
     n, near, length, colour = (
         rng.integers(11, 17),
@@ -220,7 +218,7 @@ def sparkles(f: Frame, rng) -> None:
 
 
 def notes(f: Frame, rng) -> None:
-    """Two to four notes, single or in twos under a beam."""
+    """Two to four notes, single or in pairs under a beam."""
     colour = pick(("#2d2a4a", "#6a35a8", "#1f6f8f"), rng)
     for px, py, s in around(f, rng, 2, 4, 0.36):
         g = Frame(f.c, px, py, s)

@@ -1,4 +1,4 @@
-"""Places, and letters (chapter 01): what is in a picture for no reason of the emotion's."""
+"""Draw places and letters, which do not depend on the emotion (chapter 01)."""
 
 import numpy as np
 
@@ -6,8 +6,7 @@ from .svg import PAINT, Canvas, mix, pick
 
 WALLS = ("#d8c8b0", "#b9c7c9", "#c9b3a8", "#a9b89c", "#cfd3d8", "#b7a6bd")
 FLOORS = ("#8a6a4c", "#7d7468", "#9c8468", "#6f5a48")
-# words that say nothing of a feeling, written without a font: strokes of each letter on a grid 2
-# wide and 4 high
+# words without emotion, drawn without a font: strokes of each letter on a grid 2 wide and 4 high
 WORDS = ("HEY", "HI", "OK", "YO", "BYE", "HMM", "SO", "UH")
 STROKES = {
     "H": ("0004", "0222", "2024"),
@@ -24,7 +23,7 @@ STROKES = {
 
 
 def place(c: Canvas, name: str, rng: np.random.Generator) -> None:
-    """A whole place with its clutter, over the full canvas."""
+    """Draw a whole place with its clutter, over the full canvas."""
     horizon = rng.uniform(56, 72)
     {
         "room": room,
@@ -37,18 +36,18 @@ def place(c: Canvas, name: str, rng: np.random.Generator) -> None:
 
 
 def paint(rng: np.random.Generator) -> str:
-    """A colour by chance."""
+    """Draw a random colour."""
     return pick(PAINT, rng)
 
 
 def backdrop(c: Canvas, horizon: float, upper: str, lower: str) -> None:
-    """Wall and floor, or sky and ground."""
+    """Draw wall and floor, or sky and ground."""
     c.rect(-5, -5, 110, horizon + 5, upper, detail=True)
     c.rect(-5, horizon, 110, 105 - horizon, lower, detail=True)
 
 
 def room(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """A wall with pictures or a window, a sofa, a rug."""
+    """Draw a wall with pictures or a window, a sofa, a rug."""
     wall = pick(WALLS, rng)
     backdrop(c, horizon, wall, pick(FLOORS, rng))
     if rng.random() < 0.5:
@@ -67,7 +66,7 @@ def room(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def kitchen(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """Tiles, a shelf with jars, a counter."""
+    """Draw tiles, a shelf with jars, a counter."""
     wall, wood = mix(pick(WALLS, rng), "#ffffff", 0.4), mix(paint(rng), "#8a6a4c", 0.6)
     backdrop(c, horizon, wall, mix(wood, "#2a1a10", 0.2))
     for k in range(8):
@@ -82,7 +81,7 @@ def kitchen(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def library(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """Shelves of books."""
+    """Draw shelves of books."""
     wood = mix("#7a5230", paint(rng), 0.15)
     backdrop(c, horizon + 12, mix(wood, "#1c120d", 0.45), pick(FLOORS, rng))
     for shelf in np.arange(12, horizon + 14, 19):
@@ -96,7 +95,7 @@ def library(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def street(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """Houses with windows under a pale sky, a pavement, a lamp."""
+    """Draw houses with windows under a pale sky, a pavement, a lamp."""
     backdrop(c, horizon, mix("#b8c8d8", "#e8e0d4", rng.random()), "#77797c")
     x = -8.0
     while x < 105:
@@ -121,7 +120,7 @@ def street(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def park(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """Trees and bushes, a path in the grass."""
+    """Draw trees and bushes, a path in the grass."""
     backdrop(c, horizon, mix("#9fd0ee", "#e6f0f2", rng.random() * 0.6), "#6a9a4c")
     for _ in range(rng.integers(3, 7)):
         x, r = rng.uniform(-4, 104), rng.uniform(9, 20)
@@ -140,7 +139,7 @@ def park(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def field(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
-    """Hills, clouds, stalks."""
+    """Draw hills, clouds, stalks."""
     backdrop(c, horizon, mix("#9fc8ee", "#f2e2c8", rng.random() * 0.5), "#b3a755")
     for _ in range(rng.integers(1, 4)):
         x, y = rng.uniform(0, 100), rng.uniform(6, 28)
@@ -160,7 +159,7 @@ def field(c: Canvas, horizon: float, rng: np.random.Generator) -> None:
 
 
 def tufts(c: Canvas, horizon: float, colour: str, rng: np.random.Generator) -> None:
-    """Blades of grass, larger in front."""
+    """Draw blades of grass, larger in front."""
     for _ in range(rng.integers(8, 16)):
         x, y = rng.uniform(0, 100), rng.uniform(horizon + 2, 100)
         h = 2 + 5 * (y - horizon) / (100 - horizon)
@@ -168,7 +167,7 @@ def tufts(c: Canvas, horizon: float, colour: str, rng: np.random.Generator) -> N
 
 
 def letters(c: Canvas, rng: np.random.Generator) -> None:
-    """A word without meaning for the emotion along the lower or the upper edge."""
+    """Draw a word that says nothing about the emotion, along the lower or the upper edge."""
     word, colour, scale = pick(WORDS, rng), paint(rng), rng.uniform(2.4, 3.2)
     x, y = 50 - (len(word) * 3 - 1) * scale / 2, 96 - 4 * scale if rng.random() < 0.7 else 4
     for width, ink in ((scale * 1.5, "#ffffff"), (scale * 0.75, mix(colour, "#000000", 0.15))):

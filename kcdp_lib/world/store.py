@@ -1,6 +1,6 @@
-"""The world on disk (chapter 01).
+"""Store the world on disk (chapter 01).
 
-A split of a domain as an image folder with `metadata.jsonl`, Hugging Face's convention, drawn once
+A split of a domain is an image folder with `metadata.jsonl`, Hugging Face's convention, drawn once
 by all cores.
 """
 
@@ -25,17 +25,17 @@ REFERENCE_SCENES = 60  # of each domain: enough for every event, response and su
 
 
 def world_key() -> str:
-    """The world's version and the hash of its reference pictures, as they were recorded.
+    """Return the world's version and the recorded hash of its reference pictures.
 
     "2-" and 12 hex digits. Code may be renamed and moved under one key; `python -m kcdp_lib.world`
-    records another where pictures have changed, and a test compares the record with the pictures.
+    records a new one if pictures have changed, and a test compares the record with the pictures.
     """
     recorded = json.loads(REFERENCE.read_text(encoding="utf-8"))
     return f"{recorded['version']}-{recorded['pictures'][:12]}"
 
 
 def reference_hash() -> str:
-    """SHA over the pixels, captions and causes of the reference scenes of all domains."""
+    """Return the SHA of pixels, captions and causes of all domains' reference scenes."""
     parts: list[bytes | str] = []
     for domain in DOMAINS:
         for index in range(REFERENCE_SCENES):
@@ -47,14 +47,14 @@ def reference_hash() -> str:
 
 
 def record_reference() -> None:
-    """Write the version and the hash of the reference pictures beside the code that draws."""
+    """Write the version and the hash of the reference pictures beside the drawing code."""
     recorded = {"version": VERSION, "pictures": reference_hash()}
     paths.atomic_write(REFERENCE, json.dumps(recorded, indent=2) + "\n")
 
 
 @cache
 def _drawing_code() -> str:
-    """SHA over the files that draw: a folder of pictures is never reused after an edit."""
+    """Return the SHA of the files that draw, so that no edit reuses a folder of pictures."""
     return paths.sha(*[file.read_bytes() for file in sorted(REFERENCE.parent.glob("*.py"))])
 
 
@@ -63,8 +63,8 @@ def draw_file(
 ) -> str:
     """Draw picture `index` into `folder`.
 
-    Returns its line of `metadata.jsonl`, whose label is one of the eight emotions: a taxonomy is
-    chosen in reading.
+    Returns its line of `metadata.jsonl`. The label there is one of the eight emotions; the taxonomy
+    is chosen when it is read.
     """
     scene, name = sample_scene(split, seed, index, domain, dials), f"{index:06d}.png"
     render(scene, domain, size, dials).save(folder / name, compress_level=1)
@@ -85,8 +85,8 @@ def build(
     Returns their folder: PNGs of `size` pixels a side, named by index, and `metadata.jsonl`.
 
     The folder appears only when it is complete. The same arguments give the same bytes on every
-    run, whatever `workers` is. Raises KCDPError for an unknown domain or split, for a dial out of
-    its range, and where the cache cannot be written.
+    run, for any number of `workers`. Raises KCDPError for an unknown domain or split, for a dial
+    out of range, and if the cache cannot be written.
     """
     dials = dials.check().felt_by(domain)
     about = {"domain": domain, "split": split, "seed": seed, "size": size, **asdict(dials)}
@@ -94,7 +94,7 @@ def build(
     folder = paths.CACHE / "world" / f"{world_key()}-{_drawing_code()[:8]}" / name
     if _is_whole(folder, count):
         return folder
-    sample_scene(split, seed, 0, domain, dials)  # bad names are told before a folder is made
+    sample_scene(split, seed, 0, domain, dials)  # raises for wrong names before a folder is made
     part = folder.with_name(f"{folder.name}.part{os.getpid()}")
     draw = partial(
         draw_file, domain=domain, split=split, seed=seed, size=size, dials=dials, folder=part
@@ -109,14 +109,14 @@ def build(
             os.replace(part, folder)
         except OSError:
             if not _is_whole(folder, count):
-                raise  # else another process was faster: its pictures are the same
+                raise  # another process was faster: its pictures are the same
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
 def _is_whole(folder: Path, count: int) -> bool:
-    """Does a folder hold `count` pictures and as many lines about them, none of them empty?"""
+    """Return whether a folder holds `count` pictures and lines of metadata, and no empty file."""
     try:
         sizes = [entry.stat().st_size for entry in os.scandir(folder)]
         lines = (folder / "metadata.jsonl").read_bytes().count(b"\n")
@@ -126,7 +126,7 @@ def _is_whole(folder: Path, count: int) -> bool:
 
 
 def _draw_all(draw: Callable, domain: str, count: int, part: Path, workers: int | None) -> None:
-    """Draw the pictures 0 to `count` by draw(index), and write the lines that it returns."""
+    """Draw pictures 0 to `count` - 1 by draw(index), and write the lines that it returns."""
     drawn = machine.side_by_side(draw, range(count), workers)
     with (part / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
         for line in paths.progress(drawn, f"drawing {domain}", count):

@@ -1,9 +1,8 @@
-"""Who is in the picture: sixteen subjects around a face.
+"""Draw the subject: sixteen kinds of people, animals and things around a face.
 
-They are drawn in three layers, so that the features can be drawn between them. `behind`, `muzzle`,
-the features, `before`: each takes the canvas, the looks and the head's middle (x, y) and radius r.
-What is drawn here leaves free the eyes at (x +- .38 r, y - .1 r), the brows above them, the nose at
-y + .15 r and the mouth at y + .52 r.
+The layers are `behind`, `muzzle`, the features (`faces.py`) and `before`. Each takes the canvas,
+the looks and the head's middle (x, y) and radius r. This module leaves free the eyes at
+(x +- .38 r, y - .1 r), the brows above them, the nose at y + .15 r and the mouth at y + .52 r.
 """
 
 import re
@@ -203,24 +202,24 @@ BOWS = {
     "star": (0.34, -1.14),
     "egg": (0.1, -1.3),
     "ball": (0.5, -1),
-}  # where a bow sits
+}  # position of a bow
 
 
 def option(options, value: float):
-    """The option at `value`, 0 .. 1."""
+    """Return the option at `value`, 0 .. 1."""
     return options[min(int(value * len(options)), len(options) - 1)]
 
 
 @lru_cache(None)
 def mirrored(d: str) -> str:
-    """A path for `at`, its left and right exchanged."""
+    """Return a path for `at` with left and right exchanged."""
     return re.sub(r"(-?[\d.]+) (-?[\d.]+)", lambda point: f"{-float(point[1]):g} {point[2]}", d)
 
 
 class Frame:
-    """Draws on a canvas in a head's own units.
+    """A canvas in a head's own units.
 
-    (0, 0) is its middle and 1 its radius, for widths of lines too. `pair` and `dots` draw both
+    (0, 0) is the head's middle and 1 its radius, for line widths, too. `pair` and `dots` draw both
     sides.
     """
 
@@ -228,16 +227,16 @@ class Frame:
         self.c, self.x, self.y, self.r = c, x, y, r
 
     def path(self, d, fill="none", width=0.05, **kw):
-        """A path of absolute commands."""
+        """Draw a path of absolute commands."""
         self.c.path(at(self.x, self.y, self.r, d), fill, width=width * self.r, **kw)
 
     def pair(self, d, fill="none", **kw):
-        """A path and its mirror image."""
+        """Draw a path and its mirror image."""
         self.path(d, fill, **kw)
         self.path(mirrored(d), fill, **kw)
 
     def oval(self, x, y, rx, ry, fill="none", width=0.05, **kw):
-        """An upright ellipse."""
+        """Draw an upright ellipse."""
         self.c.ellipse(
             self.x + x * self.r,
             self.y + y * self.r,
@@ -249,24 +248,24 @@ class Frame:
         )
 
     def dots(self, x, y, size, fill="none", **kw):
-        """Circles at (x, y) and (-x, y)."""
+        """Draw circles at (x, y) and (-x, y)."""
         for side in (-x, x):
             self.oval(side, y, size, size, fill, **kw)
 
     def rect(self, x, y, w, h, fill, r=0.0, **kw):
-        """A rectangle from its upper left corner."""
+        """Draw a rectangle with its upper left corner at (x, y)."""
         self.c.rect(
             self.x + x * self.r, self.y + y * self.r, w * self.r, h * self.r, fill, r * self.r, **kw
         )
 
     def bow(self, x, y, size, fill):
-        """A ribbon bow around (x, y), 2.2 sizes wide."""
+        """Draw a ribbon bow around (x, y), 2.2 sizes wide."""
         Frame(self.c, self.x + x * self.r, self.y + y * self.r, size * self.r).pair(WING, fill)
         self.oval(x, y, size * 0.3, size * 0.3, fill)
 
 
 def extra(looks: Looks) -> str | None:
-    """The accessory, if any."""
+    """Return the accessory, or None."""
     return (
         option(EXTRAS[looks.subject], (looks.accessory - 0.7) / 0.3)
         if looks.accessory > 0.7
@@ -275,19 +274,19 @@ def extra(looks: Looks) -> str | None:
 
 
 def cloth_of(looks: Looks) -> tuple[str, str, float]:
-    """Colour of the clothes, another for ribbons and hats, and a number 0 .. 1 for the pattern."""
+    """Return the colours of clothes and of ribbons, and a number 0 .. 1 for the pattern."""
     k = min(int(looks.cloth * 10), 9)
     return PAINT[k], PAINT[(k + 3) % 10], looks.cloth * 10 - k
 
 
 def hair_of(looks: Looks) -> tuple[str, str, str | None]:
-    """Colour and cut of a human's hair, and the beard."""
+    """Return colour and cut of a human's hair, and the beard."""
     s, cut, beards = (
         looks.subject,
         option(CUTS[looks.subject], looks.style),
         BEARDS.get(looks.subject),
     )
-    if cut in ("bun", "afro") and extra(looks) == "sunhat":  # they would not fit under it
+    if cut in ("bun", "afro") and extra(looks) == "sunhat":  # the sunhat would not fit over them
         cut = "bob"
     return (
         option(WHITE_HAIR if s.startswith("grand") else HAIR, looks.hair),
@@ -305,7 +304,7 @@ def behind(
     tint: str | None = None,
     body: bool = True,
 ) -> str:
-    """Body down to y + 2.6 r, what of the hair is behind, ears and the head.
+    """Draw the body down to y + 2.6 r, the hair behind the head, the ears and the head.
 
     Returns the colour around the features. `tint` colours the head.
     """
@@ -324,7 +323,7 @@ def behind(
 
 
 def neckwear(f: Frame, looks: Looks) -> None:
-    """A scarf or a bow tie below the head."""
+    """Draw a scarf or a bow tie below the head."""
     colour, name = cloth_of(looks)[1], extra(looks)
     if name == "scarf":
         f.path("M.2 1.2 L.72 1.25 L.8 2.2 L.36 2.25 Z", colour)
@@ -336,7 +335,7 @@ def neckwear(f: Frame, looks: Looks) -> None:
 
 
 def human(f: Frame, looks: Looks, skin: str, face: str, body: bool) -> None:
-    """A human without fringe, beard and accessories."""
+    """Draw a human without fringe, beard and accessories."""
     s, (hair, cut, _), (cloth, ribbon, pattern) = looks.subject, hair_of(looks), cloth_of(looks)
     if cut == "buns":
         f.dots(0.78, -1.06, 0.44, hair)
@@ -395,7 +394,7 @@ def human(f: Frame, looks: Looks, skin: str, face: str, body: bool) -> None:
 
 
 def animal(f: Frame, looks: Looks, fur: str, face: str, body: bool) -> None:
-    """An animal without its face."""
+    """Draw an animal without its face."""
     s, (cloth, _, pattern) = looks.subject, cloth_of(looks)
     if body:
         f.path(
@@ -422,7 +421,7 @@ def animal(f: Frame, looks: Looks, fur: str, face: str, body: bool) -> None:
 
 
 def thing(f: Frame, looks: Looks, colour: str, face: str, body: bool) -> None:
-    """A robot, an egg, a cup, a star or a ball."""
+    """Draw a robot, an egg, a cup, a star or a ball."""
     s, (cloth, ribbon, _) = looks.subject, cloth_of(looks)
     if s == "robot":
         if body:
@@ -457,10 +456,10 @@ def thing(f: Frame, looks: Looks, colour: str, face: str, body: bool) -> None:
 
 
 def muzzle(c: Canvas, looks: Looks, x: float, y: float, r: float, colour: str) -> None:
-    """What lies on the head and under the features.
+    """Draw what lies on the head and under the features.
 
-    Muzzles and noses of animals, beards around the mouth, freckles, speckles. `colour` is
-    `behind`'s.
+    These are muzzles and noses of animals, beards around the mouth, freckles and speckles. `colour`
+    is what `behind` returned.
     """
     s, f, light, small = (
         looks.subject,
@@ -502,9 +501,10 @@ def muzzle(c: Canvas, looks: Looks, x: float, y: float, r: float, colour: str) -
 
 
 def before(c: Canvas, looks: Looks, x: float, y: float, r: float, colour: str) -> None:
-    """What lies over the features.
+    """Draw what lies over the features.
 
-    Fringe, moustache, ears that hang, whiskers, glasses, hats and bows. `colour` is `behind`'s.
+    These are fringe, moustache, hanging ears, whiskers, glasses, hats and bows. `colour` is what
+    `behind` returned.
     """
     s, f, name = looks.subject, Frame(c, x, y, r), extra(looks)
     if s in HUMANS:
@@ -546,7 +546,7 @@ def before(c: Canvas, looks: Looks, x: float, y: float, r: float, colour: str) -
 
 
 def headwear(f: Frame, looks: Looks) -> None:
-    """Glasses, a hat, a hair band or a bow; a grandmother has glasses anyway."""
+    """Draw glasses, a hat, a hair band or a bow; a grandmother always has glasses."""
     s, name, ribbon = looks.subject, extra(looks), cloth_of(looks)[1]
     if name in ("glasses", "square") or s == "grandmother":
         rim = {"line": f.c.ink if looks.cloth < 0.5 else "#7a4b2c", "width": 0.065}

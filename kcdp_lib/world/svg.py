@@ -1,6 +1,6 @@
-"""Drawing on a canvas of 100 x 100 units.
+"""Draw on a canvas of 100 x 100 units.
 
-SVG shapes that take outline and shading from a style, rasterised by resvg at any size.
+SVG shapes take their outline and shading from a style; resvg rasterises them at any size.
 """
 
 import io
@@ -28,18 +28,18 @@ PAINT = (
 
 @lru_cache(maxsize=4096)
 def mix(a: str, b: str, t: float) -> str:
-    """Colour between hex colours `a` (t = 0) and `b` (t = 1)."""
+    """Return the colour between hex colours `a` (t = 0) and `b` (t = 1)."""
     x, y = bytes.fromhex(a[1:]), bytes.fromhex(b[1:])
     return "#" + "".join(f"{round(v + (w - v) * t):02x}" for v, w in zip(x, y, strict=True))
 
 
 def pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    """One of `options` by chance (numpy's own choice is slow for words)."""
+    """Return a random one of `options` (numpy's own choice is slow for words)."""
     return options[int(rng.random() * len(options))]
 
 
 class Canvas:
-    """Collects SVG shapes.
+    """A list of SVG shapes.
 
     All lengths are canvas units, x to the right, y down.
 
@@ -61,9 +61,9 @@ class Canvas:
         opacity: float = 1.0,
         extra: str = "",
     ) -> None:
-        """`shape` is an SVG element without its end ("<circle cx=..").
+        """Add `shape`, an SVG element without its end ("<circle cx=..").
 
-        `line` and `width` set a stroke of its own instead of the style's outline.
+        `line` and `width` replace the style's outline by a stroke of the shape's own.
         """
         if line is None and fill != "none" and self.outline and not detail:
             line, width = self.ink, self.outline
@@ -79,7 +79,7 @@ class Canvas:
         self.shapes.append(f'{shape} fill="{fill}"{stroke}{faint} {extra}/>')
 
     def lit(self, colour: str) -> str:
-        """A light from the upper left over `colour`."""
+        """Return a gradient of `colour` with light from the upper left."""
         name, s = f"g{len(self.defs)}", self.shading
         if colour not in self.defs:
             self.defs[colour] = (
@@ -92,15 +92,15 @@ class Canvas:
         return f"url(#{self.defs[colour][0]})"
 
     def circle(self, x, y, r, fill="none", **kw):
-        """A circle around (x, y)."""
+        """Add a circle around (x, y)."""
         self.add(f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{r:.2f}"', fill, **kw)
 
     def ellipse(self, x, y, rx, ry, fill="none", **kw):
-        """An upright ellipse around (x, y) with half axes rx and ry."""
+        """Add an upright ellipse around (x, y) with half axes rx and ry."""
         self.add(f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{rx:.2f}" ry="{ry:.2f}"', fill, **kw)
 
     def rect(self, x, y, w, h, fill="none", r=0.0, **kw):
-        """A rectangle from its upper left corner (x, y); r rounds the corners."""
+        """Add a rectangle with its upper left corner at (x, y); r rounds the corners."""
         self.add(
             f'<rect x="{x:.2f}" y="{y:.2f}" width="{w:.2f}" height="{h:.2f}" rx="{r:.2f}"',
             fill,
@@ -108,11 +108,11 @@ class Canvas:
         )
 
     def path(self, d, fill="none", **kw):
-        """A shape by SVG's path commands; see `at` for paths in units of a size around a point."""
+        """Add a shape by SVG's path commands; `at` scales and moves a path."""
         self.add(f'<path d="{d}"', fill, **kw)
 
     def line(self, points: Iterable, colour: str, width: float, **kw):
-        """A line through points [(x, y), ...]."""
+        """Add a line through points [(x, y), ...]."""
         self.path(
             "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points), line=colour, width=width, **kw
         )
@@ -122,11 +122,11 @@ class Canvas:
         self.shapes.append(f"<g {attributes}>")
 
     def end(self):
-        """Close the group opened last."""
+        """Close the last open group."""
         self.shapes.append("</g>")
 
     def raster(self, size: int) -> Image.Image:
-        """The drawing as an RGBA picture of size x size pixels, the same bytes on every run."""
+        """Return the drawing as RGBA, size x size pixels, the same bytes on every run."""
         defs = "".join(definition for _, definition in self.defs.values())
         head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
         svg = f"{head}<defs>{defs}</defs>{''.join(self.shapes)}</svg>"
@@ -141,7 +141,7 @@ class Canvas:
 
 
 def at(x: float, y: float, s: float, d: str) -> str:
-    """An SVG path of absolute commands M, L, C, Q and Z, moved to (x, y) and scaled by s.
+    """Move an SVG path of absolute commands M, L, C, Q and Z to (x, y), scaled by s.
 
     `at(50, 50, 10, "M-1 0 Q0 -1 1 0 Z")`.
     """
@@ -160,14 +160,14 @@ def at(x: float, y: float, s: float, d: str) -> str:
 
 
 def poly(points) -> str:
-    """SVG path through points [(x, y), ...], closed."""
+    """Return the SVG path through points [(x, y), ...], closed."""
     return "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in points) + " Z"
 
 
 def star(x, y, r, n=5, inner=0.45, turn=-np.pi / 2) -> str:
-    """SVG path of a star with n points around (x, y): radius r outside, inner * r inside.
+    """Return the SVG path of a star with n points around (x, y).
 
-    Turn is the first point's direction in radians.
+    Its radius is r outside and inner * r inside; turn: the first point's direction in radians.
     """
     angles = turn + np.arange(2 * n) * np.pi / n
     radii = np.where(np.arange(2 * n) % 2, r * inner, r)
@@ -175,10 +175,10 @@ def star(x, y, r, n=5, inner=0.45, turn=-np.pi / 2) -> str:
 
 
 def heart(x, y, r) -> str:
-    """SVG path of a heart around (x, y), about 2 r high."""
+    """Return the SVG path of a heart around (x, y), about 2 r high."""
     return at(x, y, r, "M0 1 C-2 -.3 -.8 -1.4 0 -.4 C.8 -1.4 2 -.3 0 1 Z")
 
 
 def drop(x, y, r) -> str:
-    """SVG path of a falling drop around (x, y), about 2 r high."""
+    """Return the SVG path of a falling drop around (x, y), about 2 r high."""
     return at(x, y, r, "M0 -1.3 Q1.2 .4 0 1 Q-1.2 .4 0 -1.3 Z")
