@@ -74,12 +74,11 @@ from kcdp_lib.adapt.model import evaluate, settle
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.record import shares_score
 from kcdp_lib.adapt.run import load_all
-from kcdp_lib.checkout import commit
+from kcdp_lib.checkout import code_key, commit
 from kcdp_lib.command import command
 from kcdp_lib.config import RECIPES, SWITCHES, Config
 from kcdp_lib.counterfactuals import prompts, together
 from kcdp_lib.datasets import Pictures
-from kcdp_lib.keys import code_key
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens, load_text_encoder
 from kcdp_lib.loading import stack_key
 from kcdp_lib.metrics import linear_classifier

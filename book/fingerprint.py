@@ -15,7 +15,7 @@ import nbformat
 
 import kcdp_lib
 from kcdp_book.lines import LABELS
-from kcdp_lib.keys import code_key
+from kcdp_lib.checkout import code_key
 from kcdp_lib.paths import PACKAGE, sha
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,12 +33,13 @@ from kcdp_book.pictures import few_colours
 from kcdp_lib import datasets, figures, triplets, world
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import Answers, cards
+from kcdp_lib.checkout import code_key
 from kcdp_lib.command import command
 from kcdp_lib.config import PRESETS
 from kcdp_lib.datasets import EMOTIONS, Pictures
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.familiar import UNFAMILIAR, Known, load_known
-from kcdp_lib.keys import code_key, modules_of
+from kcdp_lib.keys import modules_of
 from kcdp_lib.latents import encode_images
 from kcdp_lib.loading import FAMILIAR, place, stack_key
 from kcdp_lib.paths import atomic_write, sha

@@ -16,8 +16,9 @@ import numpy as np
 from scipy import stats
 
 from kcdp_book import lines
+from kcdp_lib.checkout import code_key
 from kcdp_lib.config import SWITCHES, Config, read_recipe
-from kcdp_lib.keys import code_key, results_code
+from kcdp_lib.keys import results_code
 from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import ROOT, sha
 from kcdp_lib.world import Dials, world_key

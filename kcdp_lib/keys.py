@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kcdp_lib.checkout import code_key
 from kcdp_lib.config import Preset, Recipe
 from kcdp_lib.loading import model_key
 from kcdp_lib.paths import PACKAGE, sha
@@ -117,21 +118,3 @@ def _file(module: str) -> Path:
     """Return the file of a module of the package."""
     path = PACKAGE.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def code_key(*files: Path) -> str:
-    """Return the SHA of what Python files compute: their syntax trees without docstrings.
-
-    Prose and layout do not matter.
-    """
-    return sha(*[without_docstrings(file.read_text(encoding="utf-8")) for file in files])
-
-
-def without_docstrings(source: str) -> str:
-    """Return the syntax tree of a source as text, without docstrings (and comments)."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            if ast.get_docstring(node) is not None:
-                del node.body[0]
-    return ast.dump(tree)

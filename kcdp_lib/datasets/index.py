@@ -21,10 +21,11 @@ from typing import Any
 import PIL
 
 from .. import paths
+from ..checkout import code_key
 from . import images
 
 NOT_THERE = "not there"
-READER = paths.sha(PIL.__version__, Path(images.__file__).read_bytes())
+READER = paths.sha(PIL.__version__, code_key(Path(images.__file__)))
 BLOCK = 1000  # pictures read between two writes to the index
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 TABLE = """CREATE TABLE IF NOT EXISTS readable

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kcdp_lib import machine, paths, world
-from kcdp_lib.keys import code_key
+from kcdp_lib.checkout import code_key
 from kcdp_lib.pretrain import IMAGE_SIZE, texts
 
 SEED = 0

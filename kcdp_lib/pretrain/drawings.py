@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kcdp_lib import machine, paths
+from kcdp_lib.checkout import code_key
 from kcdp_lib.command import command
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.keys import code_key
 from kcdp_lib.pretrain import IMAGE_SIZE, packages
 
 # Characters of each set; more of those whose designers named the features

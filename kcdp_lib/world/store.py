@@ -16,6 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from .. import machine, paths
+from ..checkout import code_key
 from .causes import DOMAINS, Dials, caption, metadata, sample_scene
 from .render import render
 
@@ -55,7 +56,7 @@ def record_reference() -> None:
 @cache
 def _drawing_code() -> str:
     """Return the SHA of the files that draw, so that no edit reuses a folder of pictures."""
-    return paths.sha(*[file.read_bytes() for file in sorted(REFERENCE.parent.glob("*.py"))])
+    return code_key(*sorted(REFERENCE.parent.glob("*.py")))
 
 
 def draw_file(
