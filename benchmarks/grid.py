@@ -159,7 +159,7 @@ PARTS = [
     f"best, {part}"
     for part in (
         "embeddings=False",
-        "labelled_by=similarities",
+        "labelled_by=answer",
         "labelled_by=vlm",
         "eye=blind",
         "pseudo_labels=priors",
@@ -362,8 +362,8 @@ GRIDS = {
     "plain": [
         Job(method, seed, f"paper, {HEADS}", weights=WEIGHTS.get(method, TRIED))
         for seed in range(5)
-        for method in ("source_only", *(peer for peer in PEERS if peer != "adabn"))
-    ],  # AdaBN belongs here too, since the paper's recipe standardises: with the next lines
+        for method in ("source_only", *PEERS)
+    ],
     "adapters": [
         job
         for seed in range(5)

@@ -394,7 +394,6 @@ RECIPES["best"] = replace(
     RECIPES["paper"],
     name="best",
     embeddings=True,
-    labelled_by="answer",
     labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
 )
 

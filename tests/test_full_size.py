@@ -17,7 +17,9 @@ import psutil
 import pytest
 import test_layouts
 from PIL import Image
+from safetensors.torch import save_file
 
+from kcdp_lib import checkpoints
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.config import PRESETS, of_hub
 
@@ -103,6 +105,14 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+def mark(checkpoint: Path) -> None:
+    """Leave a sign in a checkpoint's history that only a run that resumes it can carry on."""
+    about, tensors = checkpoints.read(checkpoint)
+    history = json.loads(about["history"])
+    history[0]["marked"] = 1
+    save_file(tensors, checkpoint, about | {"history": json.dumps(history)})
+
+
 @pytest.mark.slow
 def test_a_full_size_run_is_killed_resumed_and_used(models, data, tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
@@ -113,6 +123,7 @@ def test_a_full_size_run_is_killed_resumed_and_used(models, data, tmp_path):
     assert process.poll() is None, process.communicate()[0][-3000:]
     kill(process)
     assert checkpoint.exists() and not (tmp_path / "run" / "metrics.json").exists()
+    mark(checkpoint)
 
     process = start(models, data, tmp_path)
     said, _ = process.communicate(timeout=1200)
@@ -120,6 +131,8 @@ def test_a_full_size_run_is_killed_resumed_and_used(models, data, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["source"]["pictures"] == 16 and metrics["target"]["pictures"] == 12
     assert metrics["target"]["test"]["n"] == 12
+    history = json.loads((tmp_path / "run" / "model" / "history.json").read_text(encoding="utf-8"))
+    assert history[0]["marked"] == 1, "the second run began anew"
     assert list((tmp_path / "run" / "figures").glob("*.png")) and not checkpoint.exists()
     rows = (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     answers = {Path(row["file"]).name: row for row in map(json.loads, rows)}

@@ -68,11 +68,10 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     The recipes "paper" and "released" agree in what goes beyond the paper.
     """
     best = RECIPES["best"]
-    assert BEYOND == ("embeddings", "labelled_by", "labels") and best == replace(
+    assert BEYOND == ("embeddings", "labels") and best == replace(
         PAPER,
         name="best",
         embeddings=True,
-        labelled_by="answer",
         labels="soft",
     )
     assert all(getattr(PAPER, switch) == getattr(RELEASED, switch) for switch in BEYOND)
@@ -86,7 +85,7 @@ def test_best_is_the_papers_with_what_goes_beyond_it():
     )
     assert (
         replace(
-            read_recipe("best, embeddings=False, labelled_by=similarities, labels=hard"),
+            read_recipe("best, embeddings=False, labels=hard"),
             name="paper",
         )
         == PAPER
