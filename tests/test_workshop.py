@@ -25,6 +25,7 @@ import pytest
 from kcdp_book import check, results
 from kcdp_book.pictures import picture
 from kcdp_lib import config, paths
+from kcdp_lib.errors import KCDPError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -428,6 +429,212 @@ def test_a_slide_says_what_the_chapter_says_of_its_figure():
         )
         == "<p>At 0.46, <em>k = [c ; t]</em> by <code>look</code>, equation (2).</p>\n"
     )
+
+
+def sections_of(page: Path) -> list[str]:
+    """Return a deck's slides, HTML each."""
+    return re.findall(r"<section.*?</section>", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def words(slide: str) -> str:
+    """Return a slide's text without its mark-up."""
+    return html.unescape(re.sub(r"<[^>]+>", "", slide))
+
+
+def test_the_workshops_deck_follows_the_plan(slides):
+    """Each block has its minutes, its question, and in between what its row of the plan lists."""
+    deck = sections_of(slides / "workshop.html")
+    starts = [i for i, slide in enumerate(deck) if "<p>Minutes " in slide]
+    rows = [line for line in GUIDE.splitlines() if re.match(r"\| \d+ to \d+ ", line)][:7]
+    assert len(starts) == len(rows) == 7 and rows[-1].startswith("| 80 to 90 ")
+    for row, start, end in zip(rows, starts, [*starts[1:], len(deck)], strict=True):
+        minutes, what, _, ask, listed = [cell.strip() for cell in row[1:-1].split("|")]
+        what = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", what)
+        assert f"<p>Minutes {minutes}</p>" in deck[start]
+        assert what in deck[start].replace(f"<h1>{what[0].upper()}", f"<h1>{what[0]}")
+        assert 'class="question"' in deck[end - 1] and ask in words(deck[end - 1])
+        of_block = "".join(deck[start:end])
+        for heading in re.findall(r"\*([^*]+)\*", listed):
+            assert re.search(rf"<h2>{re.escape(heading)}", of_block), heading
+        assert f'<a href="#{start + 1}">{what}</a>' in deck[1]
+    names = [[path.stem in deck[start] for path in CHAPTERS] for start in starts]
+    assert [sum(found) for found in names] == [1, 1, 1, 1, 2, 1, 0]
+
+
+def test_the_workshops_deck_has_the_results_and_the_limits(slides):
+    deck = "".join(map(words, sections_of(slides / "workshop.html")))
+    results_ = cells_of(ROOT / "notebooks" / "05_adapt.ipynb")
+    printed = [
+        output.text
+        for cell in results_
+        for output in cell.get("outputs", [])
+        if output.get("text", "").lstrip().startswith(("macro-F1", "KCDP minus"))
+    ]
+    assert len(printed) == 2 and all(text.rstrip() in deck for text in printed)
+    limits = (ROOT / "book" / "limits.md").read_text(encoding="utf-8")
+    bold = re.findall(r"^\*\*(.+?)\*\*", limits, re.MULTILINE)
+    plain = [re.sub(r"\{term\}`(\w+) <.*?>`", r"\1", sentence) for sentence in bold]
+    assert len(plain) > 12 and not [sentence for sentence in plain if sentence not in deck]
+    assert all(f"{heading}" in deck for heading in re.findall(r"^## (.+)$", limits, re.MULTILINE))
+
+
+def displayed(text: str) -> list[str]:
+    """Return the displayed equations of a page, TeX each."""
+    return re.findall(r"^\$\$\n(.*?)\n\$\$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_every_displayed_equation_has_a_slide(slides):
+    mathml = script("mathml").mathml
+    page = (ROOT / "book" / "method.md").read_text(encoding="utf-8")
+    pages = {"workshop": displayed(page)}
+    assert len(pages["workshop"]) == page.count("(eq-") == 13
+    for path in CHAPTERS:
+        told = "\n\n".join(c.source for c in cells_of(path) if c.cell_type == "markdown")
+        pages[path.stem] = displayed(told)
+        shown = sum(
+            'class="equation"' in slide for slide in sections_of(slides / f"{path.stem}.html")
+        )
+        assert shown == len(pages[path.stem]) == told.count("$$") / 2
+    for name, equations in pages.items():
+        deck = (slides / f"{name}.html").read_text(encoding="utf-8")
+        for tex in equations:
+            for line in re.split(r"\s*\\qquad\s*", tex):
+                assert mathml(line, display=True) in deck, f"{name}: {tex}"
+        for display in re.findall(r"<math[^>]*display.*?</math>", deck):
+            assert "<merror" not in display and "\\" not in display
+
+
+def test_the_sentences_around_equations_are_shown_once():
+    """A paragraph between two equations is divided; a sentence that announces is left out."""
+    slides = script("slides")
+    body = "A first. Let $b$ be:\n\n$$\nb\n$$\n\n`f` gives it. Then\n\n$$\nc\n$$\n\n- a list"
+    first, second = map(words, (slide.content for slide in slides.equations("Here", body, {})))
+    assert "A first. Let b be:" in first and "f gives it." in first and "Then" not in first
+    assert "Then" in second and "gives" not in second and "list" not in second
+
+
+@pytest.mark.parametrize(
+    "tex, expected",
+    [
+        (r"\hat y_s", "<mover accent"),  # docutils puts s below y
+        (r"\underbrace{x_1}_{a}", "<munder><munder><"),
+        (r"\operatorname*{arg\,max}_c x", "<munder>"),
+        (r"\operatorname{top\text{-}2}", "<mtext>top-2</mtext>"),
+        (r"\{(a)\}_i", '<mo stretchy="false">}</mo>'),
+        (r"\text{A \{b\}}", "<mtext>A {b}</mtext>"),
+        (r"e'", "<msup><mi>e</mi>"),
+    ],
+)
+def test_what_docutils_does_not_set_rightly_is_rewritten(tex, expected):
+    assert expected in script("mathml").mathml(tex)
+
+
+def test_an_unknown_command_is_named():
+    with pytest.raises(KCDPError, match=r"cannot show .*\\nonsense"):
+        script("mathml").mathml(r"\nonsense{x}")
+
+
+def test_every_slide_leads_to_the_index_and_the_index_to_every_deck(slides):
+    index = (slides / "index.html").read_text(encoding="utf-8")
+    decks = {page.name for page in slides.glob("*.html")} - {"index.html"}
+    assert decks == {"workshop.html", *(f"{path.stem}.html" for path in CHAPTERS)}
+    assert decks == set(re.findall(r'<li><a href="([^"#]+)"', index))
+    for page in slides.glob("*.html"):
+        found = sections_of(page)
+        for number, slide in enumerate(found, 1):
+            assert f'id="{number}"' in slide and slide.count('<a href="index.html">') == 1
+            assert f"</a> {number}/{len(found)}</footer>" in slide
+        links = set(re.findall(r'href="([^"#]+)"', page.read_text(encoding="utf-8")))
+        assert links <= {*decks, "index.html"}
+
+
+def test_what_pages_and_outputs_say_is_escaped():
+    slides = script("slides")
+    assert "<b>" not in slides.prose("a <b>c</b>\n\n<script>x</script>") + slides.text("<b>")
+    output = nbformat.v4.new_output("stream", text="<1\n<2\n<3\n")
+    assert slides.table(output) == "<pre>&lt;1\n&lt;2\n&lt;3</pre>"
+    assert not slides.table(nbformat.v4.new_output("stream", text="1\n2\nthree\n"))
+
+
+MEASURE = """() => {
+  const slide = document.querySelector("section:not(.away)"), found = [];
+  const corner = slide.querySelector("footer").getBoundingClientRect().top;
+  if (slide.scrollHeight > innerHeight || slide.scrollWidth > innerWidth) found.push("overflows");
+  for (const element of slide.querySelectorAll(":scope > :not(footer), :scope > :not(footer) *")) {
+    const box = element.getBoundingClientRect();
+    const size = parseFloat(getComputedStyle(element).fontSize);
+    const own = [...element.childNodes].some(node => node.nodeType == 3 && node.data.trim());
+    if (box.bottom > corner || box.right > innerWidth || box.left < 0) found.push("leaves it");
+    if (own && size < 20 && !element.closest("math")) found.push(`${element.tagName}: ${size} px`);
+    if (element.matches(".equation math[display]") && size < 40) found.push(`equation: ${size} px`);
+    if (element.matches("img") && box.height < 300) found.push(`picture: ${box.height} px`);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture
+def screen(chromium):
+    """Yield a browser's page of the size of a projector."""
+    page = chromium.new_page()
+    page.set_viewport_size({"width": 1280, "height": 720})
+    yield page
+    page.close()
+
+
+def test_every_slide_fits_and_can_be_read(slides, screen):
+    found = {}
+    for deck in sorted(slides.glob("*.html")):
+        screen.goto(deck.as_uri())
+        for number in range(1, len(sections_of(deck)) + 1):
+            screen.evaluate(f"location.hash = {number}; show()")
+            if problems := screen.evaluate(MEASURE):
+                found[f"{deck.name}#{number}"] = problems
+    assert not found
+
+
+def test_slides_turn_and_print(slides, screen):
+    deck = slides / "05_adapt.html"
+    last = len(sections_of(deck))
+    screen.goto(deck.as_uri())
+
+    def position() -> int:
+        shown = screen.evaluate(
+            "[...document.querySelectorAll('section:not(.away)')].map(x => x.id)"
+        )
+        assert len(shown) == 1
+        return int(shown[0])
+
+    def swipe(start: int, end: int) -> None:
+        for kind, x in (("touchstart", start), ("touchend", end)):
+            screen.evaluate(
+                "([kind, x]) => dispatchEvent(Object.assign(new Event(kind), "
+                "{changedTouches: [{clientX: x}]}))",
+                [kind, x],
+            )
+        screen.wait_for_timeout(50)
+
+    for key, expected in (
+        ("ArrowRight", 2), ("Space", 3), ("ArrowLeft", 2), ("PageDown", 3), ("Shift+Space", 2),
+        ("End", last), ("ArrowRight", last), ("Home", 1), ("ArrowLeft", 1), ("Alt+ArrowDown", 1),
+    ):  # fmt: skip
+        screen.keyboard.press(key)
+        screen.wait_for_timeout(50)
+        assert position() == expected, key
+    for x, expected in ((900, 2), (900, 3), (100, 2)):
+        screen.mouse.click(x, 650)
+        screen.wait_for_timeout(50)
+        assert position() == expected
+    swipe(800, 300)
+    assert position() == 3
+    swipe(300, 800)
+    assert position() == 2
+    swipe(300, 320)
+    assert position() == 2
+    printed = screen.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == last
+    screen.click("section:not(.away) footer a")
+    assert screen.url == (slides / "index.html").as_uri()
 
 
 # ---------------------------------------------------------------- the guide
