@@ -88,7 +88,7 @@ BACKBONES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """Locations and sizes of the frozen models, and what depends on size (chapters 02 and 03).
 
@@ -102,13 +102,13 @@ class Preset:
     # open_clip: "local-dir:FOLDER" or an architecture's name
     vlm: str = of_stage("captions", model=True)
     # the weights if `vlm` is an architecture's name: a folder, or a hub id at a commit
-    vlm_pretrained: str | None = of_stage("captions", model=True)
+    vlm_pretrained: str | None = of_stage("captions", model=True, default=None)
     # an InstructBLIP that captions (a folder, or a hub id at a commit); None: `vlm` captions
-    writer: str | None = of_stage("captions", model=True)
+    writer: str | None = of_stage("captions", model=True, default=None)
     # parser of captions into triplets: "rules", or a spaCy model
-    parser: str = of_stage("tokens")
+    parser: str = of_stage("tokens", default="rules")
     # diffusers' variant of the stored weights ("fp16"); None: the plain files
-    variant: str | None = of_stage("latents", "tokens", "maps", "training")
+    variant: str | None = of_stage("latents", "tokens", "maps", "training", default=None)
     # side in pixels of the square that the VAE encodes
     image_size: int = of_stage("captions", "latents")
     # pictures of each domain in one optimizer step
@@ -118,8 +118,8 @@ class Preset:
     # F; the visual feature v has 4 F numbers
     fpn_channels: int = of_stage("training")
     # hidden width of one expert
-    expert_channels: int = of_stage("training")
-    lora_rank: int = of_stage("training")
+    expert_channels: int = of_stage("training", default=128)
+    lora_rank: int = of_stage("training", default=8)
     # peak rate of everything that is trained
     learning_rate: float = of_stage("training")
     # where the UNet's maps are, and what conditions it
@@ -131,16 +131,10 @@ PRESETS = {
         name="tiny",
         diffusion=str(TINY / "diffusion"),
         vlm=f"local-dir:{TINY / 'vlm'}",
-        vlm_pretrained=None,
-        writer=None,
-        parser="rules",
-        variant=None,
         image_size=128,
         batch_size=32,
         epochs=4,
         fpn_channels=64,
-        expert_channels=128,
-        lora_rank=8,
         learning_rate=5e-4,
     ),
     "sd15": Preset(
@@ -148,15 +142,11 @@ PRESETS = {
         diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         vlm="coca_ViT-L-14",
         vlm_pretrained="laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k@f895105fb18cf5ea3ba7a1172966e4cc0ad8d743",
-        writer=None,
-        parser="rules",
         variant="fp16",
         image_size=512,
         batch_size=8,
         epochs=3,
         fpn_channels=256,
-        expert_channels=128,
-        lora_rank=8,
         learning_rate=1e-4,
     ),
 }
@@ -233,9 +223,8 @@ def how_to_get(name: str) -> str:
     (hub, commit), where = at_revision(name), ""
     if not commit:  # a folder from `in_folder` ends in the hub id
         hub, where = "/".join(folder.parts[-2:]), f" --local-dir {shlex.quote(str(folder))}"
-        commit, _ = known.get(hub, (None, ""))
-    if commit:
-        _, files = known.get(hub, (None, ""))
+    known_commit, files = known.get(hub, (None, ""))
+    if commit := commit or known_commit:
         return f"download it by `hf download {hub} --revision {commit}{files}{where}`"
     return (
         "give a folder that is complete, with weights in safetensors, or a hub id at its commit, "
@@ -246,8 +235,7 @@ def how_to_get(name: str) -> str:
 def switch_values() -> dict[str, tuple]:
     """Return every switch of a recipe with the values that its type allows."""
     types = get_type_hints(Recipe)
-    names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
-    return {name: _values(types[name]) for name in names}
+    return {name: _values(kind) for name, kind in types.items() if name != "name"}
 
 
 def _values(kind: Any) -> tuple:
@@ -267,44 +255,47 @@ class Recipe:
     """One switch for each difference between the paper's figure and the released code.
 
     "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
-    The chapter "Paper, released code and this book" measures each.
+    The chapter "Paper, released code and this book" measures each. The defaults are the recipe
+    "paper".
     """
 
     # as the user wrote it (`read_recipe`)
     name: str = of_stage()
     # [-1, 1], the VAE's own range (ours) | ImageNet's mean and deviation, applied twice
-    image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
+    image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents", default="symmetric")
     # multiply latents by the VAE's scaling factor (ours)
-    latent_scaling: bool = of_stage("latents")
+    latent_scaling: bool = of_stage("latents", default=True)
     # LoRA on attn2, the UNet frozen (figure) | LoRA on all attention, feed-forward layers and the
     # residual blocks' convolutions | the whole UNet | nothing of it: maps computed once
-    trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training")
+    trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training", default="lora")
     # whether the cross-attention maps carry gradient (ours)
-    attention_gradient: bool = of_stage("training")
+    attention_gradient: bool = of_stage("training", default=True)
     # whether the predictor reads k as well as v (figure)
-    knowledge_in_moe: bool = of_stage("training")
+    knowledge_in_moe: bool = of_stage("training", default=True)
     # whether the two chosen gate values sum to one (ours)
-    gate_renormalised: bool = of_stage("training")
+    gate_renormalised: bool = of_stage("training", default=True)
     # equal load of the experts (ours) | standard deviation of rank sums
-    balance: Literal["load", "rank_std"] = of_stage("training")
+    balance: Literal["load", "rank_std"] = of_stage("training", default="load")
     # how often the source cross-entropy enters the sum (figure: once)
-    source_loss_count: Literal[1, 2] = of_stage("training")
+    source_loss_count: Literal[1, 2] = of_stage("training", default=1)
     # with spaces, mask-aware mean, padding hidden everywhere (ours) | without spaces, summed,
     # padding treated as text
-    triplet_text: Literal["spaced", "glued"] = of_stage("tokens")
+    triplet_text: Literal["spaced", "glued"] = of_stage("tokens", default="spaced")
     # whether padding is hidden from CLIEA's attention and mean (ours)
-    cliea_masked: bool = of_stage("training")
+    cliea_masked: bool = of_stage("training", default=True)
     # CLIEA starts at random | at the text encoder's zero-shot prediction (ours)
-    cliea_start: Literal["random", "text_encoder"] = of_stage("training")
+    cliea_start: Literal["random", "text_encoder"] = of_stage("training", default="text_encoder")
     # whether v and the experts' part of k are standardised, by each domain's averages (ours)
-    domain_norm: bool = of_stage("training")
+    domain_norm: bool = of_stage("training", default=True)
     # warm-up, then confident and class-balanced (ours) | argmax from the first step |
     # curriculum with estimated class shares (`PseudoLabeller`)
-    pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage("training")
+    pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage(
+        "training", default="curriculum"
+    )
     # warm-up to the preset's rate, then cosine by step (ours) | 1e-5 throughout
-    learning_rate: Literal["cosine", "constant"] = of_stage("training")
+    learning_rate: Literal["cosine", "constant"] = of_stage("training", default="cosine")
     # shuffle all pictures (ours) | stored order, first half only
-    shuffled: bool = of_stage("training")
+    shuffled: bool = of_stage("training", default=True)
 
     # Beyond the paper, only in "best" (chapter "A fair comparison"):
     # whether v also holds the VLM's embeddings of picture and caption
@@ -352,24 +343,7 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(
-        name="paper",
-        image_range="symmetric",
-        latent_scaling=True,
-        trained="lora",
-        attention_gradient=True,
-        knowledge_in_moe=True,
-        gate_renormalised=True,
-        balance="load",
-        source_loss_count=1,
-        triplet_text="spaced",
-        cliea_masked=True,
-        cliea_start="text_encoder",
-        domain_norm=True,
-        pseudo_labels="curriculum",
-        learning_rate="cosine",
-        shuffled=True,
-    ),
+    "paper": Recipe(name="paper"),
     "released": Recipe(
         name="released",
         image_range="imagenet_twice",
@@ -388,28 +362,22 @@ RECIPES = {
         learning_rate="constant",
         shuffled=False,
     ),
+    # chosen by `benchmarks/grid.py develop`
+    "best": Recipe(
+        name="best",
+        embeddings=True,
+        labelled_by="answer",
+        labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
+    ),
 }
-# chosen by `benchmarks/grid.py develop`
-RECIPES["best"] = replace(
-    RECIPES["paper"],
-    name="best",
-    embeddings=True,
-    labelled_by="answer",
-    labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
-)
 
 
-def _differing(one: str, other: str) -> tuple[str, ...]:
-    """Return the switches in which two recipes differ."""
-    return tuple(
-        name
-        for name in switch_values()
-        if getattr(RECIPES[one], name) != getattr(RECIPES[other], name)
-    )
+def _set_by(recipe: Recipe) -> tuple[str, ...]:
+    """Return the switches in which a recipe differs from the paper's."""
+    return tuple(name for name in switch_values() if getattr(recipe, name) != getattr(Recipe, name))
 
 
-SWITCHES = _differing("paper", "released")
-BEYOND = _differing("paper", "best")
+SWITCHES, BEYOND = _set_by(RECIPES["released"]), _set_by(RECIPES["best"])
 
 
 def read_recipe(text: str) -> Recipe:
@@ -455,18 +423,11 @@ def _place(value: Any) -> str:
 
 
 # Types of the parameters, each with its description in error messages.
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 Seed = Annotated[
-    int,
-    BeforeValidator(_whole),
-    Field(ge=0, le=2**32 - 1, strict=True),
-    "a whole number, 0 or more and at most 4294967295",
+    Whole, Field(ge=0, le=2**32 - 1), "a whole number, 0 or more and at most 4294967295"
 ]
-Count = Annotated[
-    int,
-    BeforeValidator(_whole),
-    Field(ge=1, le=1_000_000, strict=True),
-    "a whole number, 1 or more and at most 1000000",
-]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000), "a whole number, 1 or more and at most 1000000"]
 Domain = Annotated[
     str,
     PlainValidator(_place),
