@@ -30,6 +30,7 @@ from .words import (
     CODES,
     NO_CLASS,
     SEVERAL,
+    class_index,
     class_shares,
     is_number,
     note,
@@ -64,15 +65,6 @@ __all__ = [
     "report",
     "square",
 ]
-
-
-def class_index(taxonomy: str = "six") -> dict[str, int]:
-    """Return {plain word: class} of a taxonomy, "six" or "eight".
-
-    Words are in lower case and without numbering. A word for several of eight classes is left out
-    of "eight".
-    """
-    return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
 
 @dataclass
