@@ -17,6 +17,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -242,12 +243,11 @@ def _values(kind: Any) -> tuple:
     """Return the values of a type that has few: a bool, a Literal, or one of these with None."""
     if kind is bool:
         return True, False
+    if kind is NoneType:
+        return (None,)
     if get_origin(kind) is Literal:
         return get_args(kind)
-    values: tuple = ()
-    for part in get_args(kind):
-        values += (None,) if part is type(None) else _values(part)
-    return values
+    return tuple(value for part in get_args(kind) for value in _values(part))
 
 
 @dataclass(frozen=True)
@@ -585,10 +585,9 @@ def with_parameters(config: Config, parameters: Mapping[str, Any], where: str = 
     known = [parameter.name for parameter in fields(Config)]
     for name in parameters:
         if name not in known:
-            near = nearest(name, known)
-            meant = f", perhaps {near!r} was meant" if near else ""
             raise KCDPError(
-                f"{name!r}{where} is no parameter{meant}; choose among {', '.join(known)}."
+                f"{name!r}{where} is no parameter{_meant(name, known)}; choose among "
+                f"{', '.join(known)}."
             )
     return replace(config, **parameters)
 
@@ -637,7 +636,7 @@ def takes_text(name: str) -> bool:
 
 def _parts(kind: Any) -> tuple:
     """Return the parts of an annotation, apart from a None that it allows."""
-    optional = type(None) in get_args(kind)
+    optional = NoneType in get_args(kind)
     return get_args(get_args(kind)[0] if optional else kind)
 
 
@@ -651,7 +650,7 @@ def _refusal(name: str, value: Any, kind: Any) -> str:
         hint = ", in quotation marks (papermill: -r)"
     elif base is int and isinstance(value, str):
         hint = ", without quotation marks"
-    left_out = ", or be left out" * (type(None) in get_args(kind))
+    left_out = ", or be left out" * (NoneType in get_args(kind))
     return f"{name}={_quoted(value)} must be {expected}{hint}{left_out}."
 
 
@@ -669,9 +668,14 @@ def _one_of(parameter: str, value: Any, known: Collection) -> None:
 
 def _not_known(parameter: str, value: Any, known: Collection) -> str:
     """Return a sentence about an unknown word, with the one that was probably meant."""
-    choice = ", ".join(map(str, known))
-    meant = f", perhaps {near!r} was meant" if (near := nearest(value, known)) else ""
+    choice, meant = ", ".join(map(str, known)), _meant(value, known)
     return f"{parameter}={_quoted(value)} is not known{meant}; choose one of {choice}."
+
+
+def _meant(value: Any, known: Collection) -> str:
+    """Return the part of a sentence that names the word which was probably meant, or ""."""
+    near = nearest(value, known)
+    return f", perhaps {near!r} was meant" if near else ""
 
 
 ALIKE = 0.6  # `SequenceMatcher` ratio from which one word may stand for another
@@ -706,8 +710,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
         return
     folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
     if value not in DOMAINS and not any(map(os.path.isdir, folders)):
-        near = nearest(value, (*DOMAINS, *REAL))
-        meant = f", perhaps {near!r} was meant" if near else ""
+        meant = _meant(value, (*DOMAINS, *REAL))
         raise KCDPError(
             f"{parameter}={_quoted(value)} is not known and no such folder exists{meant}; choose "
             f"one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a "
