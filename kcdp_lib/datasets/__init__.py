@@ -245,9 +245,8 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     name_likeliest(pictures, labels.unnamed)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
-    pictures.left_out = dict(tree.left_out)
-    if labels.unusable:
-        pictures.left_out["row that cannot be used"] = labels.unusable
+    unusable = Counter({"row that cannot be used": labels.unusable})
+    pictures.left_out = dict(tree.left_out + unusable)
     pictures.notes += tree.notes + labels.notes + doubts
     if not len(pictures):
         about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
@@ -333,7 +332,8 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
     """
     entries = listing(name, split, data_root)
     shares = dict(zip(entries.files, entries.shares, strict=bool(entries.shares)))
-    pictures = from_files(entries.files, entries.words, name, split, taxonomy, shares=shares)
+    table = vocabulary(taxonomy, {word for word in entries.words if word})
+    pictures = from_files(entries.files, entries.words, name, split, taxonomy, table, shares)
     pictures.notes += entries.notes
     pictures.left_out = entries.left_out
     title = REAL[name].title
@@ -361,17 +361,16 @@ def from_files(
     name: str,
     split: str,
     taxonomy: str,
-    table: Mapping[str, int] | None = None,
-    shares: Mapping[Path, Mapping[str, float]] = {},
+    table: Mapping[str, int],
+    shares: Mapping[Path, Mapping[str, float]],
 ) -> Pictures:
     """Return N listed files with one word each (None: no label), in the order of their contents.
 
     A word without a class is no label, and is counted. Missing and unreadable files are in
-    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words. shares:
-    {word: number, 0 or more} of the files that have a distribution (`class_shares`).
+    `skipped`, with the reason. `table` is the `vocabulary` of all words. shares: {word: number, 0
+    or more} of the files that have a distribution (`class_shares`).
     """
     verdicts = inspect(files)
-    table = table or vocabulary(taxonomy, {word for word in words if word})
     rows = [
         (sha, file, (word or "").strip())
         for file, word in zip(files, words, strict=True)

@@ -83,16 +83,14 @@ def listed(
     faults: list[str] = []
     for number, row in enumerate(rows, 1):
         try:
-            entry = read(row)
-            names = [relative(name) for name in entry[0]] if entry else []
+            if entry := read(row):
+                names, word = entry
+                options.append([relative(name) for name in names])
+                words.append(word)
+        except Unusable as error:
+            faults.append(f"row {number} {error}")
         except MALFORMED as error:
-            why = f"is not as it is published, {type(error).__name__} {error}"
-            why = str(error) if isinstance(error, Unusable) else why
-            faults.append(f"row {number} {why}")
-            continue
-        if entry:
-            options.append(names)
-            words.append(entry[1])
+            faults.append(f"row {number} is not as it is published, {type(error).__name__} {error}")
     if faults and not words:
         raise KCDPError(
             f"No row of {path} can be used: {some(faults)}; check that the file is complete and "

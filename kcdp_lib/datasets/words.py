@@ -122,6 +122,6 @@ def some(names: Iterable[object], most: int = 3) -> str:
     return " and ".join([", ".join(texts[:most]), *more])
 
 
-def note(what: str, names: Sequence[object], most: int = 3) -> list[str]:
+def note(what: str, names: Sequence[object]) -> list[str]:
     """Return a note with a count, "pictures that ... (7): a, b, c and 4 more"; [] for no names."""
-    return [printable(f"{what} ({len(names)}): {some(names, most)}")] if names else []
+    return [printable(f"{what} ({len(names)}): {some(names)}")] if names else []
