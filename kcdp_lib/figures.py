@@ -159,18 +159,18 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
     axes.tick_params(axis="y", rotation=0, length=0)
 
 
-def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """Plot a horizontal bar with its 95% interval for each entry of `scores`, the longest first.
+def bars(scores: Mapping[str, Mapping], title: str = "") -> Figure:
+    """Plot the macro-F1 of each entry of `scores` as a bar with its 95% interval, longest first.
 
     scores: name -> result of `metrics.scores`.
     """
-    scores = dict(sorted(scores.items(), key=lambda entry: -entry[1][metric]))
+    scores = dict(sorted(scores.items(), key=lambda entry: -entry[1]["macro_f1"]))
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
         axes = figure.subplots()
         names = [NAMES.get(name, name) for name in scores]
-        values = np.array([entry[metric] for entry in scores.values()])
-        low, high = np.array([entry[f"{metric}_interval"] for entry in scores.values()]).T
+        values = np.array([entry["macro_f1"] for entry in scores.values()])
+        low, high = np.array([entry["macro_f1_interval"] for entry in scores.values()]).T
         colours = [TARGET if name == "kcdp" else GREY for name in scores]
         # a bootstrap interval may not contain the observed value
         sides = [np.maximum(values - low, 0), np.maximum(high - values, 0)]
@@ -178,7 +178,7 @@ def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "
         axes.barh(names, values, color=colours, height=0.62, xerr=sides, error_kw=look)
         for row, (value, top) in enumerate(zip(values, high, strict=True)):
             axes.text(max(value, top) + 0.012, row, f"{value:.2f}", va="center", fontsize=9)
-        axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
+        axes.set(title=title, xlabel="macro F1", xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         return figure
@@ -208,21 +208,19 @@ def contact_sheet(
         return figure
 
 
-def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
-    """Show a card for each picture: picture, attention to one word, prediction and caption.
+def prediction_sheet(cards: Sequence[Mapping]) -> Figure:
+    """Show a card for each picture, two in a row: picture, attention, prediction and caption.
 
     A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if
-    unknown), `word` and `attention` [H, W] in [0, 1].
+    unknown), `word` and the `attention` [H, W] to it, in [0, 1].
     """
     with matplotlib.rc_context(CENTRED):
-        rows = -(-len(cards) // columns)
-        figure = Figure(figsize=(5.6 * columns, 1.85 * rows), layout="constrained")
-        grid = figure.subplots(
-            rows, 3 * columns, squeeze=False, width_ratios=[1, 1, 1.5] * columns
-        ).reshape(-1, 3)
+        rows = -(-len(cards) // 2)
+        figure = Figure(figsize=(11.2, 1.85 * rows), layout="constrained")
+        grid = figure.subplots(rows, 6, squeeze=False, width_ratios=[1, 1, 1.5] * 2)
         for axes in grid.ravel():
             axes.set_axis_off()
-        for (picture, map_, text), card in zip(grid, cards, strict=False):
+        for (picture, map_, text), card in zip(grid.reshape(-1, 3), cards, strict=False):
             _attended(picture, map_, card)
             _describe(text, card)
         return figure
