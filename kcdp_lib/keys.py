@@ -79,14 +79,10 @@ def results_code() -> str:
 
 def modules_of(*homes: str) -> list[Path]:
     """Return files of modules such as "adapt.training" and of all package modules they import."""
-    waiting, reached = list(homes), set()
-    while waiting:
-        module = waiting.pop()
-        if module in reached:
-            continue
-        reached.add(module)
+    reached = list(homes)
+    for module in reached:  # which grows meanwhile
         if module not in FOLLOWED_NO_FURTHER:
-            waiting += [name for name in _imported(module) if name not in reached]
+            reached += set(_imported(module)).difference(reached)
     return sorted(map(_file, reached))
 
 

@@ -469,17 +469,18 @@ def report(name: str | Path, data_root: str | Path | None = None, taxonomy: str 
 
     splits = REAL[name].splits if name in REAL else tuple(SIZES)
     sets = [load(name, split, data_root, taxonomy=taxonomy) for split in splits]
-    counts = {pictures.split: pictures.counts() for pictures in sets}
-    further = {reason: 0 for of in counts.values() for reason in of["left_out"]}
+    counts = [pictures.counts() for pictures in sets]
+    reasons = {"missing": 0, "unreadable": 0}
+    reasons |= {reason: 0 for of in counts for reason in of["left_out"]}
     rows = {
         pictures.split: {
             "pictures": len(pictures),
-            **({"missing": 0, "unreadable": 0} | further | counts[pictures.split]["left_out"]),
-            "no class": pictures.of_no_class + counts[pictures.split]["unlabelled"],
+            **(reasons | of["left_out"]),
+            "no class": pictures.of_no_class + of["unlabelled"],
             **{word: int((pictures.labels == i).sum()) for i, word in enumerate(pictures.classes)},
-            "copies": counts[pictures.split]["copies"],
+            "copies": of["copies"],
         }
-        for pictures in sets
+        for pictures, of in zip(sets, counts, strict=True)
     }
     notes = [about for pictures in sets for about in pictures.notes]
     for one, other in combinations(sets, 2):
