@@ -17,6 +17,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -88,7 +89,7 @@ BACKBONES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """Locations and sizes of the frozen models, and what depends on size (chapters 02 and 03).
 
@@ -102,13 +103,13 @@ class Preset:
     # open_clip: "local-dir:FOLDER" or an architecture's name
     vlm: str = of_stage("captions", model=True)
     # the weights if `vlm` is an architecture's name: a folder, or a hub id at a commit
-    vlm_pretrained: str | None = of_stage("captions", model=True)
+    vlm_pretrained: str | None = of_stage("captions", model=True, default=None)
     # an InstructBLIP that captions (a folder, or a hub id at a commit); None: `vlm` captions
-    writer: str | None = of_stage("captions", model=True)
+    writer: str | None = of_stage("captions", model=True, default=None)
     # parser of captions into triplets: "rules", or a spaCy model
-    parser: str = of_stage("tokens")
+    parser: str = of_stage("tokens", default="rules")
     # diffusers' variant of the stored weights ("fp16"); None: the plain files
-    variant: str | None = of_stage("latents", "tokens", "maps", "training")
+    variant: str | None = of_stage("latents", "tokens", "maps", "training", default=None)
     # side in pixels of the square that the VAE encodes
     image_size: int = of_stage("captions", "latents")
     # pictures of each domain in one optimizer step
@@ -118,8 +119,8 @@ class Preset:
     # F; the visual feature v has 4 F numbers
     fpn_channels: int = of_stage("training")
     # hidden width of one expert
-    expert_channels: int = of_stage("training")
-    lora_rank: int = of_stage("training")
+    expert_channels: int = of_stage("training", default=128)
+    lora_rank: int = of_stage("training", default=8)
     # peak rate of everything that is trained
     learning_rate: float = of_stage("training")
     # where the UNet's maps are, and what conditions it
@@ -131,16 +132,10 @@ PRESETS = {
         name="tiny",
         diffusion=str(TINY / "diffusion"),
         vlm=f"local-dir:{TINY / 'vlm'}",
-        vlm_pretrained=None,
-        writer=None,
-        parser="rules",
-        variant=None,
         image_size=128,
         batch_size=32,
         epochs=4,
         fpn_channels=64,
-        expert_channels=128,
-        lora_rank=8,
         learning_rate=5e-4,
     ),
     "sd15": Preset(
@@ -148,15 +143,11 @@ PRESETS = {
         diffusion="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         vlm="coca_ViT-L-14",
         vlm_pretrained="laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k@f895105fb18cf5ea3ba7a1172966e4cc0ad8d743",
-        writer=None,
-        parser="rules",
         variant="fp16",
         image_size=512,
         batch_size=8,
         epochs=3,
         fpn_channels=256,
-        expert_channels=128,
-        lora_rank=8,
         learning_rate=1e-4,
     ),
 }
@@ -233,9 +224,8 @@ def how_to_get(name: str) -> str:
     (hub, commit), where = at_revision(name), ""
     if not commit:  # a folder from `in_folder` ends in the hub id
         hub, where = "/".join(folder.parts[-2:]), f" --local-dir {shlex.quote(str(folder))}"
-        commit, _ = known.get(hub, (None, ""))
-    if commit:
-        _, files = known.get(hub, (None, ""))
+    known_commit, files = known.get(hub, (None, ""))
+    if commit := commit or known_commit:
         return f"download it by `hf download {hub} --revision {commit}{files}{where}`"
     return (
         "give a folder that is complete, with weights in safetensors, or a hub id at its commit, "
@@ -246,20 +236,18 @@ def how_to_get(name: str) -> str:
 def switch_values() -> dict[str, tuple]:
     """Return every switch of a recipe with the values that its type allows."""
     types = get_type_hints(Recipe)
-    names = [switch.name for switch in fields(Recipe) if switch.name != "name"]
-    return {name: _values(types[name]) for name in names}
+    return {name: _values(kind) for name, kind in types.items() if name != "name"}
 
 
 def _values(kind: Any) -> tuple:
     """Return the values of a type that has few: a bool, a Literal, or one of these with None."""
     if kind is bool:
         return True, False
+    if kind is NoneType:
+        return (None,)
     if get_origin(kind) is Literal:
         return get_args(kind)
-    values: tuple = ()
-    for part in get_args(kind):
-        values += (None,) if part is type(None) else _values(part)
-    return values
+    return tuple(value for part in get_args(kind) for value in _values(part))
 
 
 @dataclass(frozen=True)
@@ -267,44 +255,47 @@ class Recipe:
     """One switch for each difference between the paper's figure and the released code.
 
     "figure" marks what the paper's figure or text says, "ours" what we chose where it is silent.
-    The chapter "Paper, released code and this book" measures each.
+    The chapter "Paper, released code and this book" measures each. The defaults are the recipe
+    "paper".
     """
 
     # as the user wrote it (`read_recipe`)
     name: str = of_stage()
     # [-1, 1], the VAE's own range (ours) | ImageNet's mean and deviation, applied twice
-    image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents")
+    image_range: Literal["symmetric", "imagenet_twice"] = of_stage("latents", default="symmetric")
     # multiply latents by the VAE's scaling factor (ours)
-    latent_scaling: bool = of_stage("latents")
+    latent_scaling: bool = of_stage("latents", default=True)
     # LoRA on attn2, the UNet frozen (figure) | LoRA on all attention, feed-forward layers and the
     # residual blocks' convolutions | the whole UNet | nothing of it: maps computed once
-    trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training")
+    trained: Literal["lora", "lora_all", "unet", "heads"] = of_stage("training", default="lora")
     # whether the cross-attention maps carry gradient (ours)
-    attention_gradient: bool = of_stage("training")
+    attention_gradient: bool = of_stage("training", default=True)
     # whether the predictor reads k as well as v (figure)
-    knowledge_in_moe: bool = of_stage("training")
+    knowledge_in_moe: bool = of_stage("training", default=True)
     # whether the two chosen gate values sum to one (ours)
-    gate_renormalised: bool = of_stage("training")
+    gate_renormalised: bool = of_stage("training", default=True)
     # equal load of the experts (ours) | standard deviation of rank sums
-    balance: Literal["load", "rank_std"] = of_stage("training")
+    balance: Literal["load", "rank_std"] = of_stage("training", default="load")
     # how often the source cross-entropy enters the sum (figure: once)
-    source_loss_count: Literal[1, 2] = of_stage("training")
+    source_loss_count: Literal[1, 2] = of_stage("training", default=1)
     # with spaces, mask-aware mean, padding hidden everywhere (ours) | without spaces, summed,
     # padding treated as text
-    triplet_text: Literal["spaced", "glued"] = of_stage("tokens")
+    triplet_text: Literal["spaced", "glued"] = of_stage("tokens", default="spaced")
     # whether padding is hidden from CLIEA's attention and mean (ours)
-    cliea_masked: bool = of_stage("training")
+    cliea_masked: bool = of_stage("training", default=True)
     # CLIEA starts at random | at the text encoder's zero-shot prediction (ours)
-    cliea_start: Literal["random", "text_encoder"] = of_stage("training")
+    cliea_start: Literal["random", "text_encoder"] = of_stage("training", default="text_encoder")
     # whether v and the experts' part of k are standardised, by each domain's averages (ours)
-    domain_norm: bool = of_stage("training")
+    domain_norm: bool = of_stage("training", default=True)
     # warm-up, then confident and class-balanced (ours) | argmax from the first step |
     # curriculum with estimated class shares (`PseudoLabeller`)
-    pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage("training")
+    pseudo_labels: Literal["curriculum", "raw", "priors"] = of_stage(
+        "training", default="curriculum"
+    )
     # warm-up to the preset's rate, then cosine by step (ours) | 1e-5 throughout
-    learning_rate: Literal["cosine", "constant"] = of_stage("training")
+    learning_rate: Literal["cosine", "constant"] = of_stage("training", default="cosine")
     # shuffle all pictures (ours) | stored order, first half only
-    shuffled: bool = of_stage("training")
+    shuffled: bool = of_stage("training", default=True)
 
     # Beyond the paper, only in "best" (chapter "A fair comparison"):
     # whether v also holds the VLM's embeddings of picture and caption
@@ -352,24 +343,7 @@ class Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(
-        name="paper",
-        image_range="symmetric",
-        latent_scaling=True,
-        trained="lora",
-        attention_gradient=True,
-        knowledge_in_moe=True,
-        gate_renormalised=True,
-        balance="load",
-        source_loss_count=1,
-        triplet_text="spaced",
-        cliea_masked=True,
-        cliea_start="text_encoder",
-        domain_norm=True,
-        pseudo_labels="curriculum",
-        learning_rate="cosine",
-        shuffled=True,
-    ),
+    "paper": Recipe(name="paper"),
     "released": Recipe(
         name="released",
         image_range="imagenet_twice",
@@ -388,27 +362,21 @@ RECIPES = {
         learning_rate="constant",
         shuffled=False,
     ),
+    # chosen by `benchmarks/grid.py develop`
+    "best": Recipe(
+        name="best",
+        embeddings=True,
+        labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
+    ),
 }
-# chosen by `benchmarks/grid.py develop`
-RECIPES["best"] = replace(
-    RECIPES["paper"],
-    name="best",
-    embeddings=True,
-    labels="soft",  # not chosen by it: its pictures have no shares, so this changes nothing
-)
 
 
-def _differing(one: str, other: str) -> tuple[str, ...]:
-    """Return the switches in which two recipes differ."""
-    return tuple(
-        name
-        for name in switch_values()
-        if getattr(RECIPES[one], name) != getattr(RECIPES[other], name)
-    )
+def _set_by(recipe: Recipe) -> tuple[str, ...]:
+    """Return the switches in which a recipe differs from the paper's."""
+    return tuple(name for name in switch_values() if getattr(recipe, name) != getattr(Recipe, name))
 
 
-SWITCHES = _differing("paper", "released")
-BEYOND = _differing("paper", "best")
+SWITCHES, BEYOND = _set_by(RECIPES["released"]), _set_by(RECIPES["best"])
 
 
 def read_recipe(text: str) -> Recipe:
@@ -454,18 +422,11 @@ def _place(value: Any) -> str:
 
 
 # Types of the parameters, each with its description in error messages.
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 Seed = Annotated[
-    int,
-    BeforeValidator(_whole),
-    Field(ge=0, le=2**32 - 1, strict=True),
-    "a whole number, 0 or more and at most 4294967295",
+    Whole, Field(ge=0, le=2**32 - 1), "a whole number, 0 or more and at most 4294967295"
 ]
-Count = Annotated[
-    int,
-    BeforeValidator(_whole),
-    Field(ge=1, le=1_000_000, strict=True),
-    "a whole number, 1 or more and at most 1000000",
-]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000), "a whole number, 1 or more and at most 1000000"]
 Domain = Annotated[
     str,
     PlainValidator(_place),
@@ -623,10 +584,9 @@ def with_parameters(config: Config, parameters: Mapping[str, Any], where: str = 
     known = [parameter.name for parameter in fields(Config)]
     for name in parameters:
         if name not in known:
-            near = nearest(name, known)
-            meant = f", perhaps {near!r} was meant" if near else ""
             raise KCDPError(
-                f"{name!r}{where} is no parameter{meant}; choose among {', '.join(known)}."
+                f"{name!r}{where} is no parameter{_meant(name, known)}; choose among "
+                f"{', '.join(known)}."
             )
     return replace(config, **parameters)
 
@@ -675,7 +635,7 @@ def takes_text(name: str) -> bool:
 
 def _parts(kind: Any) -> tuple:
     """Return the parts of an annotation, apart from a None that it allows."""
-    optional = type(None) in get_args(kind)
+    optional = NoneType in get_args(kind)
     return get_args(get_args(kind)[0] if optional else kind)
 
 
@@ -689,7 +649,7 @@ def _refusal(name: str, value: Any, kind: Any) -> str:
         hint = ", in quotation marks (papermill: -r)"
     elif base is int and isinstance(value, str):
         hint = ", without quotation marks"
-    left_out = ", or be left out" * (type(None) in get_args(kind))
+    left_out = ", or be left out" * (NoneType in get_args(kind))
     return f"{name}={_quoted(value)} must be {expected}{hint}{left_out}."
 
 
@@ -707,9 +667,14 @@ def _one_of(parameter: str, value: Any, known: Collection) -> None:
 
 def _not_known(parameter: str, value: Any, known: Collection) -> str:
     """Return a sentence about an unknown word, with the one that was probably meant."""
-    choice = ", ".join(map(str, known))
-    meant = f", perhaps {near!r} was meant" if (near := nearest(value, known)) else ""
+    choice, meant = ", ".join(map(str, known)), _meant(value, known)
     return f"{parameter}={_quoted(value)} is not known{meant}; choose one of {choice}."
+
+
+def _meant(value: Any, known: Collection) -> str:
+    """Return the part of a sentence that names the word which was probably meant, or ""."""
+    near = nearest(value, known)
+    return f", perhaps {near!r} was meant" if near else ""
 
 
 ALIKE = 0.6  # `SequenceMatcher` ratio from which one word may stand for another
@@ -744,8 +709,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
         return
     folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
     if value not in DOMAINS and not any(map(os.path.isdir, folders)):
-        near = nearest(value, (*DOMAINS, *REAL))
-        meant = f", perhaps {near!r} was meant" if near else ""
+        meant = _meant(value, (*DOMAINS, *REAL))
         raise KCDPError(
             f"{parameter}={_quoted(value)} is not known and no such folder exists{meant}; choose "
             f"one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a "

@@ -17,6 +17,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import PercentFormatter
+from scipy.ndimage import uniform_filter1d
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so figures look the same on all machines
 NAME_LENGTH, CAPTION_LENGTH = 32, 240  # characters of names and captions in figures
@@ -33,6 +34,13 @@ STYLE = {
     "axes.edgecolor": "#999999",
     "font.family": FONT,
     "text.usetex": False,
+}
+PICTURES = {**STYLE, "axes.grid": False}
+CENTRED = {  # for small titles above pictures
+    **PICTURES,
+    "axes.titlelocation": "center",
+    "axes.titleweight": "normal",
+    "axes.titlesize": 9,
 }
 COLOURS = sns.color_palette("colorblind")
 SOURCE, TARGET, GREY = COLOURS[0], COLOURS[1], (0.62, 0.62, 0.62)
@@ -95,19 +103,17 @@ def learning_curves(history: Sequence[Mapping]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.2), layout="constrained")
         losses, fit, pseudo = figure.subplots(1, 3)
-        steps = [row["step"] for row in history]
-        _curve(losses, steps, history, "source_loss", SOURCE, "emotion, source")
-        _curve(losses, steps, history, "alignment_loss", COLOURS[2], "counterfactual, source")
-        _curve(losses, steps, history, "target_loss", TARGET, "emotion, pseudo-labels")
+        _curve(losses, history, "source_loss", SOURCE, "emotion, source")
+        _curve(losses, history, "alignment_loss", COLOURS[2], "counterfactual, source")
+        _curve(losses, history, "target_loss", TARGET, "emotion, pseudo-labels")
         losses.set(title="Losses", xlabel="optimizer step", ylim=(0, None))
         losses.legend(frameon=False)
-        _curve(fit, steps, history, "source_accuracy", SOURCE, "source batch")
-        fit.set(title="Accuracy on source batches", xlabel="optimizer step", ylim=(0, 1.02))
-        _curve(pseudo, steps, history, "coverage", TARGET, "target")
-        pseudo.set(
-            title="Target pictures with a pseudo-label", xlabel="optimizer step", ylim=(0, 1.02)
-        )
+        _curve(fit, history, "source_accuracy", SOURCE)
+        fit.set_title("Accuracy on source batches")
+        _curve(pseudo, history, "coverage", TARGET)
+        pseudo.set_title("Target pictures with a pseudo-label")
         for axes in (fit, pseudo):
+            axes.set(xlabel="optimizer step", ylim=(0, 1.02))
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         return figure
 
@@ -117,7 +123,7 @@ def confusion(counts: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[s
 
     Colours are shares of the true class, numbers are pictures.
     """
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+    with matplotlib.rc_context(PICTURES):
         figure = Figure(figsize=(4.6 * len(counts) + 0.4, 4.2), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(counts)))
         for axes, (title, rows) in zip(panels, counts.items(), strict=True):
@@ -153,33 +159,26 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
     axes.tick_params(axis="y", rotation=0, length=0)
 
 
-def bars(scores: Mapping[str, Mapping], metric: str = "macro_f1", title: str = "") -> Figure:
-    """Plot a horizontal bar with its 95% interval for each entry of `scores`, the longest first.
+def bars(scores: Mapping[str, Mapping], title: str = "") -> Figure:
+    """Plot the macro-F1 of each entry of `scores` as a bar with its 95% interval, longest first.
 
     scores: name -> result of `metrics.scores`.
     """
-    scores = dict(sorted(scores.items(), key=lambda entry: -entry[1][metric]))
+    scores = dict(sorted(scores.items(), key=lambda entry: -entry[1]["macro_f1"]))
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(7, 0.55 * len(scores) + 1.1), layout="constrained")
         axes = figure.subplots()
         names = [NAMES.get(name, name) for name in scores]
-        values = np.array([entry[metric] for entry in scores.values()])
-        low, high = np.array([entry[f"{metric}_interval"] for entry in scores.values()]).T
+        values = np.array([entry["macro_f1"] for entry in scores.values()])
+        low, high = np.array([entry["macro_f1_interval"] for entry in scores.values()]).T
         colours = [TARGET if name == "kcdp" else GREY for name in scores]
-        axes.barh(names, values, color=colours, height=0.62)
         # a bootstrap interval may not contain the observed value
-        axes.errorbar(
-            values,
-            names,
-            xerr=[np.maximum(values - low, 0), np.maximum(high - values, 0)],
-            fmt="none",
-            ecolor="#333333",
-            elinewidth=1.2,
-            capsize=3,
-        )
+        sides = [np.maximum(values - low, 0), np.maximum(high - values, 0)]
+        look = {"ecolor": "#333333", "elinewidth": 1.2, "capsize": 3}
+        axes.barh(names, values, color=colours, height=0.62, xerr=sides, error_kw=look)
         for row, (value, top) in enumerate(zip(values, high, strict=True)):
             axes.text(max(value, top) + 0.012, row, f"{value:.2f}", va="center", fontsize=9)
-        axes.set(title=title, xlabel=metric.replace("_", " ").replace("f1", "F1"), xlim=(0, 1))
+        axes.set(title=title, xlabel="macro F1", xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         return figure
@@ -192,9 +191,7 @@ def contact_sheet(
 
     size: inches per picture.
     """
-    with matplotlib.rc_context(
-        {**STYLE, "axes.titlelocation": "center", "axes.titleweight": "normal", "axes.titlesize": 9}
-    ):
+    with matplotlib.rc_context(CENTRED):
         rows = -(-len(images) // columns)
         lines = max((title.count("\n") + 1 for title in titles), default=0)
         figure = Figure(
@@ -211,29 +208,19 @@ def contact_sheet(
         return figure
 
 
-def prediction_sheet(cards: Sequence[Mapping], columns: int = 2) -> Figure:
-    """Show a card for each picture: picture, attention to one word, prediction and caption.
+def prediction_sheet(cards: Sequence[Mapping]) -> Figure:
+    """Show a card for each picture, two in a row: picture, attention, prediction and caption.
 
     A card holds `image` [3, H, W] uint8, `caption`, `predicted`, `probability`, `label` (None if
-    unknown), `word` and `attention` [H, W] in [0, 1].
+    unknown), `word` and the `attention` [H, W] to it, in [0, 1].
     """
-    with matplotlib.rc_context(
-        {
-            **STYLE,
-            "axes.grid": False,
-            "axes.titlelocation": "center",
-            "axes.titleweight": "normal",
-            "axes.titlesize": 9,
-        }
-    ):
-        rows = -(-len(cards) // columns)
-        figure = Figure(figsize=(5.6 * columns, 1.85 * rows), layout="constrained")
-        grid = figure.subplots(
-            rows, 3 * columns, squeeze=False, width_ratios=[1, 1, 1.5] * columns
-        ).reshape(-1, 3)
+    with matplotlib.rc_context(CENTRED):
+        rows = -(-len(cards) // 2)
+        figure = Figure(figsize=(11.2, 1.85 * rows), layout="constrained")
+        grid = figure.subplots(rows, 6, squeeze=False, width_ratios=[1, 1, 1.5] * 2)
         for axes in grid.ravel():
             axes.set_axis_off()
-        for (picture, map_, text), card in zip(grid, cards, strict=False):
+        for (picture, map_, text), card in zip(grid.reshape(-1, 3), cards, strict=False):
             _attended(picture, map_, card)
             _describe(text, card)
         return figure
@@ -248,7 +235,7 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
     A card is `prediction_sheet`'s with `triplets`, `similarities` [C], cosines, and `probs` [C], in
     the order of the C classes.
     """
-    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlesize": 10}):
+    with matplotlib.rc_context({**PICTURES, "axes.titlesize": 10}):
         figure = Figure(figsize=(9.5, 2.4 * len(cards)), layout="constrained")
         grid = figure.subplots(len(cards), 5, squeeze=False, width_ratios=[1, 1.05, 1, 0.95, 0.95])
         for row, (name, card) in zip(grid, cards.items(), strict=True):
@@ -261,16 +248,8 @@ def whole_method(cards: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
             triplets = [f"({', '.join(triplet)})" for triplet in card["triplets"][:4]]
             said = [plain_caption(card["caption"]), *map(plain_text, triplets)]
             text.set_title("what is said of it")
-            text.text(
-                0,
-                0.97,
-                "\n\n".join(textwrap.fill(part, 27) for part in said),
-                va="top",
-                fontsize=9.5,
-                linespacing=1.25,
-                transform=text.transAxes,
-                in_layout=False,
-            )
+            lines = "\n\n".join(textwrap.fill(part, 27) for part in said)
+            _write(text, 0.97, lines, fontsize=9.5, linespacing=1.25)
             _ranked(asked, classes, card["similarities"], "and if it were ...?")
             asked.set(xlabel="similarity", xlim=_around(card["similarities"]))
             _ranked(answer, classes, card["probs"], f"answer: {card['predicted']}")
@@ -284,12 +263,8 @@ def _ranked(axes, classes: Sequence[str], values: Sequence[float], title: str) -
     # stems start beyond the left edge, because the axis of cosines shows no zero
     axes.hlines(range(len(classes)), -2, values, color=colours, linewidth=3)
     axes.scatter(values, range(len(classes)), color=colours, s=45, zorder=3)
-    axes.set(
-        yticks=range(len(classes)),
-        yticklabels=classes,
-        title=title,
-        ylim=(len(classes) - 0.5, -0.5),
-    )
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(title=title, ylim=(len(classes) - 0.5, -0.5))
     axes.tick_params(length=0, labelsize=9)
 
 
@@ -303,62 +278,46 @@ def _attended(picture, map_, card: Mapping) -> None:
     """Show a card's picture, and its attention to the word over a grey copy."""
     image = np.asarray(card["image"]).transpose(1, 2, 0)
     picture.imshow(image)
-    map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
-    map_.imshow(
-        card["attention"],
-        cmap="magma",
-        alpha=0.65,
-        extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5),
-        interpolation="bilinear",
-    )
+    grey = map_.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
+    look = {"cmap": "magma", "alpha": 0.65, "interpolation": "bilinear"}
+    map_.imshow(card["attention"], extent=grey.get_extent(), **look)
     word = plain_text(card["word"], 20)
     map_.set_title(f"“{word}”" if word else "", style="italic")
 
 
-def _curve(
-    axes, steps: Sequence[int], history: Sequence[Mapping], key: str, colour, label: str
-) -> None:
+def _curve(axes, history: Sequence[Mapping], key: str, colour, label: str = "") -> None:
     """Plot raw values as a faint line, and their centred running mean over it.
 
     Steps without a value (None) are skipped.
     """
-    pairs = [
-        (step, row[key])
-        for step, row in zip(steps, history, strict=True)
-        if row.get(key) is not None
-    ]
+    pairs = [(row["step"], row[key]) for row in history if row.get(key) is not None]
     if not pairs:
         return
     x, y = np.array(pairs, dtype=float).T
-    half = len(x) // 30
-    smooth = np.convolve(
-        np.pad(y, half, mode="edge"), np.ones(2 * half + 1) / (2 * half + 1), mode="valid"
-    )
+    smooth = uniform_filter1d(y, 2 * (len(x) // 30) + 1, mode="nearest")
     axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(x, smooth, color=colour, linewidth=1.8, label=label)
 
 
 def _describe(axes, card: Mapping) -> None:
     """Write the predicted and the true emotion, then the caption, beside a picture."""
-    right = card["label"] is None or card["label"] == card["predicted"]
-    caption = plain_caption(card["caption"])
-    colour = "#333333" if card["label"] is None else ("#1a7f37" if right else "#b42318")
-    lines: list[tuple[float, str, dict]] = [
-        (
-            0.97,
-            f"{card['predicted']}  {card['probability']:.0%}",
-            {"weight": "bold", "fontsize": 11, "color": colour},
-        ),
-        (
-            0.79,
-            "no label" if card["label"] is None else f"true: {card['label']}",
-            {"fontsize": 9, "color": "#555555"},
-        ),
-        (0.58, textwrap.fill(caption, 28), {"fontsize": 8, "linespacing": 1.3}),
-    ]
-    for height, line, look in lines:
-        # outside the layout, so that long text does not shrink the pictures
-        axes.text(0, height, line, transform=axes.transAxes, va="top", in_layout=False, **look)
+    label, colour = "no label", "#333333"
+    if card["label"] is not None:
+        label = f"true: {card['label']}"
+        colour = "#1a7f37" if card["label"] == card["predicted"] else "#b42318"
+    answer = f"{card['predicted']}  {card['probability']:.0%}"
+    caption = textwrap.fill(plain_caption(card["caption"]), 28)
+    _write(axes, 0.97, answer, weight="bold", fontsize=11, color=colour)
+    _write(axes, 0.79, label, fontsize=9, color="#555555")
+    _write(axes, 0.58, caption, fontsize=8, linespacing=1.3)
+
+
+def _write(axes, height: float, lines: str, **look) -> None:
+    """Write lines below a height (0 to 1) of a panel.
+
+    They are outside the layout, so that long text does not shrink the pictures.
+    """
+    axes.text(0, height, lines, transform=axes.transAxes, va="top", in_layout=False, **look)
 
 
 def side_titles(source: str, target: str) -> tuple[str, str]:

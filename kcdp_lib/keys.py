@@ -79,29 +79,20 @@ def results_code() -> str:
 
 def modules_of(*homes: str) -> list[Path]:
     """Return files of modules such as "adapt.training" and of all package modules they import."""
-    waiting, reached = list(homes), set()
-    while waiting:
-        module = waiting.pop()
-        if module in reached:
-            continue
-        reached.add(module)
+    reached = list(homes)
+    for module in reached:  # which grows meanwhile
         if module not in FOLLOWED_NO_FURTHER:
-            waiting += [name for name in _imported(module) if name not in reached]
+            reached += set(_imported(module)).difference(reached)
     return sorted(map(_file, reached))
 
 
 def _imported(module: str) -> Iterator[str]:
     """Yield the modules of the package that a module imports, except those of `BY_VALUE`."""
     for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if found := _module(name):
-                yield found
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            package = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            modules = (_module(package + alias.name) for alias in node.names)
+            yield from filter(None, modules)
 
 
 def _module(name: str) -> str | None:

@@ -106,12 +106,10 @@ def _replaced(path: Path):
         yield part
         os.replace(part, path)
     except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

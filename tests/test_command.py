@@ -43,7 +43,8 @@ def test_a_folder_without_a_finished_run_gets_a_sentence(tmp_path, content, why)
 
 def test_printing_a_run_does_not_wait_for_torch(tmp_path):
     metrics = {
-        "target": {},
+        "target": {"pictures": 100},
+        "baselines": {},
         "pseudo_labels": {"n": 0},
         "data": {
             "source": {"train": {"left_out": {}, "notes": ["a note"]}},

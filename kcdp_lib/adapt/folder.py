@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,9 +48,9 @@ def clear(out: Path) -> None:
     for folder, names in OWN_FILES.items():
         for name in names:
             (out / folder / name).unlink(missing_ok=True)
-        half_written = re.compile(rf"({'|'.join(map(re.escape, names))})\.part\d+")
-        for path in (out / folder).glob("*.part*"):
-            if half_written.fullmatch(path.name):
+        for path in (out / folder).glob("*.part*"):  # half written
+            name, _, process = path.name.rpartition(".part")
+            if name in names and process.isdigit():
                 path.unlink(missing_ok=True)
         if folder:
             with suppress(OSError):  # it does not exist, or holds other files

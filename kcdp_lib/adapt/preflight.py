@@ -18,13 +18,7 @@ from kcdp_lib.adapt.baselines import taught_labels, teaching
 from kcdp_lib.adapt.model import gather
 from kcdp_lib.adapt.record import peak_memory
 from kcdp_lib.adapt.run import load_all
-from kcdp_lib.adapt.training import (
-    both_steps,
-    pseudo_labeller,
-    set_up,
-    steps_per_epoch,
-    update,
-)
+from kcdp_lib.adapt.training import both_steps, pseudo_labeller, set_up, steps_per_epoch, update
 from kcdp_lib.config import PRESETS, Config, Preset, pick_device
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
@@ -119,13 +113,10 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
     if the recipe trains nothing before them.
     """
     preset, foundations = config.sizes, load_foundations(config.sizes, device)
-    eye = (
-        load_kadap(
-            preset, config.switches, 2 * foundations.text_encoder.tokenizer.model_max_length, device
-        )
-        if config.switches.looks_once
-        else None
-    )
+    eye = None
+    if config.switches.looks_once:
+        positions = 2 * foundations.text_encoder.tokenizer.model_max_length
+        eye = load_kadap(preset, config.switches, positions, device)
     # as many of each set as the smallest one has
     in_turn = zip(*(some.files for some in sets if len(some)), strict=False)
     files = [file for several in in_turn for file in several]
@@ -133,9 +124,8 @@ def freeze_some(config: Config, sets: list, device: str) -> tuple[float, list[Fr
     described = []
     for batch in (files[: preset.batch_size], files[preset.batch_size :]):
         started = time.perf_counter()
-        described.append(
-            describe(datasets.read_images(batch, preset.image_size), foundations, config.switches)
-        )
+        images = datasets.read_images(batch, preset.image_size)
+        described.append(describe(images, foundations, config.switches))
         if eye:
             seen = gather(described[-1], torch.arange(len(batch)), device)
             with torch.no_grad():

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import psutil
@@ -42,8 +41,7 @@ from kcdp_lib.precompute import Frozen, freeze
 
 # packages whose versions are recorded
 PACKAGES = (
-    *("torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch"),
-    *("scikit-learn", "numpy"),
+    "torch torchvision diffusers transformers peft open_clip_torch scikit-learn numpy".split()
 )
 
 
@@ -57,18 +55,11 @@ class Answers:
     familiarity: np.ndarray | None = None  # [N], 0 to 1, as `Prediction` has it
 
 
-def answer(
-    model: KCDP, pictures: Pictures, config: Config, device: str, domain: str = "target"
-) -> Answers:
+def answer(model: KCDP, pictures: Pictures, config: Config, device: str, domain: str) -> Answers:
     """Freeze the pictures of a domain, "source" or "target", and predict them."""
     frozen = freeze(pictures, config.sizes, config.switches, device)
     known = familiarity(load_known(config.sizes), frozen)
     return Answers(pictures, frozen, evaluate(model, frozen, domain), known)
-
-
-def is_labelled(said: Answers | None) -> TypeGuard[Answers]:
-    """Return whether any picture has a label, so that there is something to score."""
-    return said is not None and bool((said.pictures.labels >= 0).any())
 
 
 def summarise(
@@ -83,44 +74,45 @@ def summarise(
     `out_dir` is in the provenance, too, because the results do not depend on it.
 
     pseudo [N]: the target's pseudo-labels in training (-1: none); others: probabilities [N, C] of
-    each baseline on the target's test pictures.
+    each baseline on the target's test pictures, {} if none of them is labelled.
     """
     seed, target = config.seed, answers["train"].pictures
-    scored: dict[str, dict] = {"source": {}, "target": {}}
-    for name in scored:
-        said = answers.get(name)
-        if is_labelled(said):
-            labels = said.pictures.labels
-            scored[name]["test"] = metrics.scores(labels, said.probs, config.classes, seed)
-        if said:
-            scored[name] |= shares_score(said.pictures, said.probs, seed)
-    results = {
+    baselines, differences = {}, {}
+    for name, probs in others.items():
+        asked = answers["target"]
+        labels = asked.pictures.labels
+        scores = metrics.scores(labels, probs, config.classes, seed)
+        baselines[name] = scores | shares_score(asked.pictures, probs, seed)
+        differences[name] = metrics.paired_difference(labels, asked.probs, probs, seed=seed)
+    return {
         "config": {name: value for name, value in config.as_dict().items() if name != "out_dir"}
         | {"epochs": config.run_epochs},
-        "source": {"pictures": len(source), "skipped": len(source.skipped), **scored["source"]},
+        "source": {
+            "pictures": len(source),
+            "skipped": len(source.skipped),
+            **side_scores(answers.get("source"), config),
+        },
         "target": {
             "pictures": len(target),
             "skipped": len(target.skipped),
             "transductive": bool(in_both_splits(answers)) and config.setting == "da",
             **unfamiliar(answers),
-            **scored["target"],
+            **side_scores(answers.get("target"), config),
         },
-        "baselines": {},
-        "differences": {},
+        "baselines": baselines,
+        "differences": differences,
         "pseudo_labels": metrics.pseudo_label_scores(target.labels, pseudo),
     }
-    if is_labelled(asked := answers.get("target")):
-        labels, probs = asked.pictures.labels, asked.probs
-        results["baselines"] = {
-            name: metrics.scores(labels, other, config.classes, seed)
-            | shares_score(asked.pictures, other, seed)
-            for name, other in others.items()
-        }
-        results["differences"] = {
-            name: metrics.paired_difference(labels, probs, other, seed=seed)
-            for name, other in others.items()
-        }
-    return results
+
+
+def side_scores(said: Answers | None, config: Config) -> dict[str, dict]:
+    """Score answers by labels, as "test", and by shares, as "distribution", if there are any."""
+    if said is None:
+        return {}
+    pictures, scored = said.pictures, {}
+    if (pictures.labels >= 0).any():
+        scored["test"] = metrics.scores(pictures.labels, said.probs, config.classes, config.seed)
+    return scored | shares_score(pictures, said.probs, config.seed)
 
 
 def shares_score(pictures: Pictures, probs: np.ndarray, seed: int) -> dict[str, dict]:
@@ -205,32 +197,26 @@ def drawings(
         shown = {titles[side]: first_right(side_cards(side)) for side in sides}
         return figures.whole_method(shown, config.classes)
 
-    def confusion() -> figures.Figure:
-        tables = {
-            f"{titles[side]}, test": results[side]["test"]["confusion"]
-            for side in titles
-            if "test" in results[side]
-        }
-        return figures.confusion(tables, config.classes)
-
-    def baselines() -> figures.Figure:
-        scores = {"kcdp": results["target"]["test"], **results["baselines"]}
-        return figures.bars(scores, title=f"{titles['source']} → {titles['target']}")
-
+    tables = {
+        f"{title}, test": results[side]["test"]["confusion"]
+        for side, title in titles.items()
+        if "test" in results[side]
+    }
     draw: dict[str, Callable[[], figures.Figure]] = {
         "learning_curves": lambda: figures.learning_curves(trained.history),
         "predictions": lambda: figures.prediction_sheet(side_cards("target")),
         "method": method,
     }
-    if "test" in results["source"] or "test" in results["target"]:
-        draw["confusion"] = confusion
+    if tables:
+        draw["confusion"] = lambda: figures.confusion(tables, config.classes)
     if "test" in results["target"]:
-        draw["baselines"] = baselines
+        scores = {"kcdp": results["target"]["test"], **results["baselines"]}
+        draw["baselines"] = lambda: figures.bars(scores, " → ".join(titles.values()))
     return draw
 
 
 def prediction_rows(
-    answers: dict[str, Answers], pseudo: np.ndarray, homes: Sequence[Path] = (ROOT,)
+    answers: dict[str, Answers], pseudo: np.ndarray, homes: Sequence[Path]
 ) -> Iterator[dict]:
     """Yield one row for each target picture, training pictures first.
 
@@ -290,10 +276,8 @@ def homes_of(config: Config) -> tuple[Path, ...]:
 
 def _short(file: Path, homes: Sequence[Path]) -> str:
     """Return a file's path relative to the first folder that holds it; absolute if none does."""
-    for home in homes:
-        if file.is_relative_to(home):
-            return str(file.relative_to(home))
-    return str(file)
+    within = (file.relative_to(home) for home in homes if file.is_relative_to(home))
+    return str(next(within, file))
 
 
 @torch.no_grad()

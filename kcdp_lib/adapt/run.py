@@ -22,7 +22,6 @@ from kcdp_lib.adapt.record import (
     write_figures,
     write_run,
 )
-from kcdp_lib.adapt.training import Trained
 from kcdp_lib.config import Config, pick_device, with_parameters
 from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import KCDPError
@@ -68,7 +67,10 @@ def _run(config: Config, out: Path, device: str, started: float) -> dict:
     if is_main:
         clear(out)
     checkpoint = out / "checkpoint.safetensors"
-    trained = _train(config, source, target, checkpoint, device)
+    if config.setting == "uc":  # universal: the source alone
+        trained = baseline(config, "source_only", source, device)
+    else:
+        trained = learn(config, "full", source, target, checkpoint, device)
     sets = {"source": source_test, "target": target_test, "train": target}
     answers = {}
     for name, pictures in sets.items():
@@ -96,15 +98,6 @@ def _run(config: Config, out: Path, device: str, started: float) -> dict:
     write_figures(out, config, trained, answers, results)
     checkpoint.unlink(missing_ok=True)
     return results
-
-
-def _train(
-    config: Config, source: Pictures, target: Pictures, checkpoint: Path, device: str
-) -> Trained:
-    """Train KCDP on both domains, or in the universal setting on the source alone."""
-    if config.setting == "uc":
-        return baseline(config, "source_only", source, device)
-    return learn(config, "full", source, target, checkpoint, device)
 
 
 def load_all(config: Config) -> tuple[Pictures, Pictures, Pictures, Pictures]:

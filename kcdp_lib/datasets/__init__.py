@@ -30,6 +30,7 @@ from .words import (
     CODES,
     NO_CLASS,
     SEVERAL,
+    class_index,
     class_shares,
     is_number,
     note,
@@ -64,15 +65,6 @@ __all__ = [
     "report",
     "square",
 ]
-
-
-def class_index(taxonomy: str = "six") -> dict[str, int]:
-    """Return {plain word: class} of a taxonomy, "six" or "eight".
-
-    Words are in lower case and without numbering. A word for several of eight classes is left out
-    of "eight".
-    """
-    return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
 
 @dataclass
@@ -253,9 +245,8 @@ def from_folder(folder: Path, name: str, split: str, taxonomy: str = "six") -> P
     name_likeliest(pictures, labels.unnamed)
     pictures.transductive = not divided
     pictures.skipped += [(path, NOT_THERE) for path in labels.missing]
-    pictures.left_out = dict(tree.left_out)
-    if labels.unusable:
-        pictures.left_out["row that cannot be used"] = labels.unusable
+    unusable = Counter({"row that cannot be used": labels.unusable})
+    pictures.left_out = dict(tree.left_out + unusable)
     pictures.notes += tree.notes + labels.notes + doubts
     if not len(pictures):
         about = note("files that cannot be read", [path.name for path, _ in pictures.skipped])
@@ -341,7 +332,8 @@ def from_listing(name: str, split: str, data_root: Path | None, taxonomy: str = 
     """
     entries = listing(name, split, data_root)
     shares = dict(zip(entries.files, entries.shares, strict=bool(entries.shares)))
-    pictures = from_files(entries.files, entries.words, name, split, taxonomy, shares=shares)
+    table = vocabulary(taxonomy, {word for word in entries.words if word})
+    pictures = from_files(entries.files, entries.words, name, split, taxonomy, table, shares)
     pictures.notes += entries.notes
     pictures.left_out = entries.left_out
     title = REAL[name].title
@@ -369,17 +361,16 @@ def from_files(
     name: str,
     split: str,
     taxonomy: str,
-    table: Mapping[str, int] | None = None,
-    shares: Mapping[Path, Mapping[str, float]] = {},
+    table: Mapping[str, int],
+    shares: Mapping[Path, Mapping[str, float]],
 ) -> Pictures:
     """Return N listed files with one word each (None: no label), in the order of their contents.
 
     A word without a class is no label, and is counted. Missing and unreadable files are in
-    `skipped`, with the reason. `table` is the `vocabulary`, by default that of all words. shares:
-    {word: number, 0 or more} of the files that have a distribution (`class_shares`).
+    `skipped`, with the reason. `table` is the `vocabulary` of all words. shares: {word: number, 0
+    or more} of the files that have a distribution (`class_shares`).
     """
     verdicts = inspect(files)
-    table = table or vocabulary(taxonomy, {word for word in words if word})
     rows = [
         (sha, file, (word or "").strip())
         for file, word in zip(files, words, strict=True)
@@ -478,17 +469,18 @@ def report(name: str | Path, data_root: str | Path | None = None, taxonomy: str 
 
     splits = REAL[name].splits if name in REAL else tuple(SIZES)
     sets = [load(name, split, data_root, taxonomy=taxonomy) for split in splits]
-    counts = {pictures.split: pictures.counts() for pictures in sets}
-    further = {reason: 0 for of in counts.values() for reason in of["left_out"]}
+    counts = [pictures.counts() for pictures in sets]
+    reasons = {"missing": 0, "unreadable": 0}
+    reasons |= {reason: 0 for of in counts for reason in of["left_out"]}
     rows = {
         pictures.split: {
             "pictures": len(pictures),
-            **({"missing": 0, "unreadable": 0} | further | counts[pictures.split]["left_out"]),
-            "no class": pictures.of_no_class + counts[pictures.split]["unlabelled"],
+            **(reasons | of["left_out"]),
+            "no class": pictures.of_no_class + of["unlabelled"],
             **{word: int((pictures.labels == i).sum()) for i, word in enumerate(pictures.classes)},
-            "copies": counts[pictures.split]["copies"],
+            "copies": of["copies"],
         }
-        for pictures in sets
+        for pictures, of in zip(sets, counts, strict=True)
     }
     notes = [about for pictures in sets for about in pictures.notes]
     for one, other in combinations(sets, 2):

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path, PurePath
@@ -22,7 +23,7 @@ from typing import Any
 from ..errors import KCDPError
 from ..world import TAXONOMIES
 from .images import SUFFIXES
-from .words import NULLS, emotion_words, is_distribution, note, plain_word, some
+from .words import NULLS, class_index, is_distribution, note, plain_word, some
 
 # Names that file managers, archivers and NAS boxes create; those with a dot are hidden, too.
 HIDDEN = {
@@ -41,7 +42,7 @@ FILE_COLUMNS = tuple(
 )
 LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
 CLASSES = frozenset(word for classes in TAXONOMIES.values() for word in classes)
-EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in emotion_words(name))
+EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in class_index(name))
 
 
 @dataclass
@@ -319,23 +320,17 @@ def row_shares(row: Row) -> dict[str, float]:
 
 
 def is_share(value: Any) -> bool:
-    """Return whether a value can be a probability or a number of votes."""
-    try:
-        share_of(value)
-    except Unusable:
-        return False
-    return True
+    """Return whether a value can be a probability or a number of votes: a number of 0 or more."""
+    with suppress(ArithmeticError, TypeError, ValueError):
+        return not isinstance(value, bool) and 0 <= float(value) < math.inf
+    return False
 
 
 def share_of(value: Any) -> float:
     """Return a probability or a number of votes; Unusable if it is not a number of 0 or more."""
-    try:
-        share = math.nan if isinstance(value, bool) else float(value)
-    except (ArithmeticError, TypeError, ValueError):
-        share = math.nan
-    if not (math.isfinite(share) and share >= 0):
+    if not is_share(value):
         raise Unusable(f"has {str(value).strip()!r} for a probability")
-    return share
+    return float(value)
 
 
 def label_text(value: Any) -> str:

@@ -26,10 +26,7 @@ from .words import is_number, note, plain_word, some
 SPLITS = ("train", "val", "test")
 # SER30K numbers its classes from one without naming them; the paper's authors assume this order.
 SER30K_CLASSES = ("surprise", "happy", "disgust", "fear", "sadness", "anger", "neutral")
-FI_CLASSES = (
-    *("amusement", "anger", "awe", "contentment"),
-    *("disgust", "excitement", "fear", "sadness"),
-)
+FI_CLASSES = tuple("amusement anger awe contentment disgust excitement fear sadness".split())
 EMOTION6_CLASSES = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
 CLASS_FILE = "classes.txt"  # beside SER30K's folders: its classes in their order, one per line
 EMOTION6_TEST = 5  # one picture in five is for the test: the data set has no split of its own
@@ -55,7 +52,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set: its usual folders, what they contain, its splits, and its reader.
+    """A data set: its usual folders, what they contain, its reader, and its splits.
 
     A reader returns a `Listing` for a folder and a split. In `expected`, a part in brackets may be
     missing: "Annotations/[image-level/]train.json".
@@ -64,8 +61,8 @@ class Layout:
     title: str
     folders: tuple[str, ...]
     expected: tuple[str, ...]
-    splits: tuple[str, ...]
     read: Callable[[Path, str], Listing]
+    splits: tuple[str, ...] = ("train", "test")
 
 
 def listed(
@@ -86,16 +83,14 @@ def listed(
     faults: list[str] = []
     for number, row in enumerate(rows, 1):
         try:
-            entry = read(row)
-            names = [relative(name) for name in entry[0]] if entry else []
+            if entry := read(row):
+                names, word = entry
+                options.append([relative(name) for name in names])
+                words.append(word)
+        except Unusable as error:
+            faults.append(f"row {number} {error}")
         except MALFORMED as error:
-            why = f"is not as it is published, {type(error).__name__} {error}"
-            why = str(error) if isinstance(error, Unusable) else why
-            faults.append(f"row {number} {why}")
-            continue
-        if entry:
-            options.append(names)
-            words.append(entry[1])
+            faults.append(f"row {number} is not as it is published, {type(error).__name__} {error}")
     if faults and not words:
         raise KCDPError(
             f"No row of {path} can be used: {some(faults)}; check that the file is complete and "
@@ -193,10 +188,8 @@ def ser30k(root: Path, split: str) -> Listing:
     `anno` counts from 1. The order of the classes is `classes.txt`, else the file's `categories`,
     else `SER30K_CLASSES`. KCDPError if `classes.txt` does not hold each class once.
     """
-    path = next(
-        filter(os.path.exists, places(root, f"Annotations/[image-level/]{split}.json")),
-        root / "Annotations" / f"{split}.json",
-    )
+    nested, plain = places(root, f"Annotations/[image-level/]{split}.json")
+    path = nested if os.path.exists(nested) else plain
     content, class_file = read_json(path), place(root, CLASS_FILE)
     if class_file.exists():
         words = read_text(class_file).replace(",", " ").split()
@@ -257,8 +250,7 @@ def emotionroi(root: Path, split: str) -> Listing:
 
     The pictures lie below `images`.
     """
-    name = {"train": "training.txt", "test": "testing.txt"}[split]
-    path = place(root, f"training_testing_split/{name}")
+    path = place(root, f"training_testing_split/{split}ing.txt")
 
     def read(line: str) -> tuple[list[str], str] | None:
         if not line.strip():
@@ -314,32 +306,25 @@ REAL = {
         "EmoSet-118K",
         ("EmoSet-118K", "EmoSet"),
         ("info.json", "train.json", "test.json", "image/"),
-        SPLITS,
         emoset,
+        SPLITS,
     ),
     "ser30k": Layout(
         "SER30K",
         ("SER30K", "SER_Dataset"),
-        (
-            "Images/",
-            "Annotations/[image-level/]train.json",
-            "Annotations/[image-level/]test.json",
-        ),
-        SPLITS,
+        ("Images/", "Annotations/[image-level/]train.json", "Annotations/[image-level/]test.json"),
         ser30k,
+        SPLITS,
     ),
-    "fi": Layout("FI", ("FI",), ("train.json", "test.json"), ("train", "test"), fi),
-    "emo8": Layout("Emo8", ("emo8", "Emo8"), ("train/", "test/"), SPLITS, emo8),
+    "fi": Layout("FI", ("FI",), ("train.json", "test.json"), fi),
+    "emo8": Layout("Emo8", ("emo8", "Emo8"), ("train/", "test/"), emo8, SPLITS),
     "emotionroi": Layout(
         "EmotionROI",
         ("EmotionROI",),
         ("images/", "training_testing_split/training.txt", "training_testing_split/testing.txt"),
-        ("train", "test"),
         emotionroi,
     ),
-    "emotion6": Layout(
-        "Emotion6", ("Emotion6",), ("images/", "ground_truth.txt"), ("train", "test"), emotion6
-    ),
+    "emotion6": Layout("Emotion6", ("Emotion6",), ("images/", "ground_truth.txt"), emotion6),
 }
 
 

@@ -84,14 +84,18 @@ def vocabulary(taxonomy: str, used: Collection[str] = ()) -> dict[str, int]:
 
 
 @cache
-def emotion_words(taxonomy: str) -> dict[str, int]:
-    """Return {plain word: class} of the words that mean one class of a taxonomy."""
+def class_index(taxonomy: str = "six") -> dict[str, int]:
+    """Return {plain word: class} of a taxonomy, "six" or "eight".
+
+    Words are in lower case and without numbering. A word for several of eight classes is left out
+    of "eight".
+    """
     return {word: label for word, label in vocabulary(taxonomy).items() if label >= 0}
 
 
 def is_distribution(words: Collection[str]) -> bool:
     """Return whether words, as names of columns, cover every class of some taxonomy."""
-    indices = map(emotion_words, world.TAXONOMIES)
+    indices = map(class_index, world.TAXONOMIES)
     return any(
         set(index.values()) == {index.get(word) for word in words} - {None} for index in indices
     )
@@ -103,7 +107,7 @@ def class_shares(numbers: Mapping[str, float], taxonomy: str) -> np.ndarray:
     Words of one class are added up, words without a class, such as "neutral", are dropped, and the
     rest is scaled to the sum of 1. NaN if a class has no word, or nothing is left.
     """
-    index, sums = emotion_words(taxonomy), np.full(len(world.TAXONOMIES[taxonomy]), np.nan)
+    index, sums = class_index(taxonomy), np.full(len(world.TAXONOMIES[taxonomy]), np.nan)
     for word, number in numbers.items():
         if (label := index.get(plain_word(word))) is not None:
             sums[label] = np.nan_to_num(sums[label]) + number
@@ -118,6 +122,6 @@ def some(names: Iterable[object], most: int = 3) -> str:
     return " and ".join([", ".join(texts[:most]), *more])
 
 
-def note(what: str, names: Sequence[object], most: int = 3) -> list[str]:
+def note(what: str, names: Sequence[object]) -> list[str]:
     """Return a note with a count, "pictures that ... (7): a, b, c and 4 more"; [] for no names."""
-    return [printable(f"{what} ({len(names)}): {some(names, most)}")] if names else []
+    return [printable(f"{what} ({len(names)}): {some(names)}")] if names else []
