@@ -1,26 +1,31 @@
-# Everything runs in .venv, which the first command makes. Needed before: Python 3.11.5 or newer, git, make.
-#   make adapt                    photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder for other pictures
-#   make test | slow              the notebooks and all quick tests | killed runs, several processes, the book in a browser
-#   make lint                     format, style, types and import order
-#   make book | lab               the book, in _build/html | JupyterLab on the notebooks
-#   make check                    is this machine ready?
-#   make exercises | slides       the chapters without their solutions, in exercises/ | slides, in _build/slides
-#   make notebooks | pretrain     run all notebooks and keep their outputs | train the miniature models from scratch
-#   make results                  what in results/ was made by other code, and how long it takes to run again
+# Everything runs in .venv, which the first command makes. It needs Python 3.11.5 or newer and git.
+#   make adapt       photos -> stickers, the main job; TARGET=noto or TARGET=path/to/folder
+#   make test        the notebooks and all quick tests
+#   make slow        killed runs, several processes, the book in a browser
+#   make lint        format, style, types and import order
+#   make book        the book, in _build/html
+#   make lab         JupyterLab on the notebooks
+#   make check       is this machine ready?
+#   make exercises   the chapters without their solutions, in exercises/
+#   make slides      slides for a workshop, in _build/slides/
+#   make notebooks   run all notebooks and keep their outputs
+#   make pretrain    train the miniature models from scratch
+#   make results     which results other code made, and how long it takes to run them again
 # Without make: README.md has the commands below for every system.
 #
-# TORCH is what pip installs first: a build of torch and torchvision for this machine (README.md, "Another torch").
-# A torch that is in .venv already is kept.
+# TORCH is what pip installs first: a build of torch and torchvision for this machine (README.md,
+# "Another torch"). A torch that is in .venv already is kept.
 PYTHON ?= python3
 TARGET ?= stickers
 TORCH ?=
 
-# Taken literally: make expands no dollar in them. Recipes read them from the environment, where a quote is a quote.
+# Taken literally: make expands no dollar in them, and recipes read them from the environment,
+# where a quote is a quote.
 override PYTHON := $(value PYTHON)
 override TARGET := $(value TARGET)
 override TORCH := $(value TORCH)
 export PYTHON TARGET TORCH
-# Nothing is written to, or read from, the user's home: neither IPython's profile nor matplotlib's fonts.
+# Neither IPython's profile nor matplotlib's fonts are read from or written to the user's home.
 export IPYTHONDIR := $(CURDIR)/.venv/ipython
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter
 export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
@@ -29,18 +34,23 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile
 READY := .venv/.ready
+OF_TORCH := ^(torch|torchvision|triton|(nvidia|cuda)-.*)==
 
 .PHONY: adapt test slow lint book lab check exercises slides notebooks results corpus pretrain
 .DEFAULT_GOAL := adapt
 
 $(READY): pyproject.toml constraints.txt
-	@"$$PYTHON" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else "Python 3.11.5 or newer is needed; name one with: make PYTHON=python3.11")'
+	@"$$PYTHON" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else \
+	   "Python 3.11.5 or newer is needed; name one with: make PYTHON=python3.11")'
 	@echo "Setting up .venv (once; a download of some gigabytes) ..."
 	@"$$PYTHON" -m venv .venv
 	@{ { [ -z "$$TORCH" ] || $(PIP) $$TORCH; } && \
-	   { if $(PY) -m pip show --quiet torch; then grep -vE '^(torch|torchvision|triton|(nvidia|cuda)-.*)==' constraints.txt; else cat constraints.txt; fi; } > .venv/constraints.txt && \
-	   $(PIP) --constraint .venv/constraints.txt --editable ".[book,test]"; } > .venv/setup.log 2>&1 || { cat .venv/setup.log; exit 1; }
-	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
+	   { if $(PY) -m pip show --quiet torch; then grep -vE '$(OF_TORCH)' constraints.txt; \
+	     else cat constraints.txt; fi; } > .venv/constraints.txt && \
+	   $(PIP) --constraint .venv/constraints.txt --editable ".[book,test]"; \
+	 } > .venv/setup.log 2>&1 || { cat .venv/setup.log; exit 1; }
+	@mkdir -p .venv/etc/ipython
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 adapt: $(READY)

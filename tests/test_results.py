@@ -10,8 +10,10 @@ import pytest
 
 from kcdp_book import results
 from kcdp_lib import world
-from kcdp_lib.config import RECIPES, SWITCHES
+from kcdp_lib.config import RECIPES, SWITCHES, Config
+from kcdp_lib.loading import stack_key
 from kcdp_lib.paths import ROOT
+from kcdp_lib.pretrain.task import KNOWLEDGE
 
 
 @pytest.mark.parametrize("version", [None, results.FIRST_WORLD], ids=["present", "first"])
@@ -291,6 +293,12 @@ def test_the_world_is_the_one_that_was_frozen():
     Begin with `python benchmarks/world.py`.
     """
     assert results.benchmark("world")["world"] == world.world_key()
+
+
+def test_each_kind_of_knowledge_was_measured_on_this_world_and_these_miniatures():
+    found = results.benchmark("knowledge")
+    assert found["world"] == world.world_key() and found["stack"] == stack_key(Config().sizes)
+    assert {"sentence encoder", *KNOWLEDGE} == set(found["knowledge"])
 
 
 def test_the_frozen_world_leaves_something_to_the_eye_and_hides_nothing_from_it():
