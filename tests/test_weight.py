@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TREE, NOTEBOOK = 62e6, 2e6
 # Lines of code of the library, without world/ and pretrain/, docstrings, comments and blank lines.
 # 4,500 was the aim; DECISIONS.md ("How long the library is") says what stands in the way.
-LIBRARY = 6100
+LIBRARY = 6000
 NOTEBOOKS = [
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
     *sorted((ROOT / "book").glob("*.ipynb")),
