@@ -403,6 +403,8 @@ def run(job: Job) -> dict[str, dict]:
         found["standardised_probe"] = standardised_probe(
             frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed
         )
+        both = map(torch.as_tensor, (found["standardised_probe"], found["zero_shot_vlm"]))
+        found["probe_and_vlm"] = together(*both).numpy()
         return {
             name: {"target.test": described(probs, target_test, job)}
             for name, probs in found.items()
