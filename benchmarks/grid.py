@@ -403,8 +403,7 @@ def run(job: Job) -> dict[str, dict]:
         found["standardised_probe"] = standardised_probe(
             frozen[0], source.labels, *frozen[1:], len(config.classes), job.seed
         )
-        both = map(torch.as_tensor, (found["standardised_probe"], found["zero_shot_vlm"]))
-        found["probe_and_vlm"] = together(*both).numpy()
+        found["probe_and_vlm"] = joined(found["standardised_probe"], found["zero_shot_vlm"])
         return {
             name: {"target.test": described(probs, target_test, job)}
             for name, probs in found.items()
@@ -500,10 +499,15 @@ def probes(job: Job, source: Pictures, target: Pictures, target_test: Pictures) 
         ),
         "probe_source_averages": probe(taught),
     }
-    found["probe_and_vlm"] = together(torch.tensor(found["standardised_probe"]), of_asked).numpy()
+    found["probe_and_vlm"] = joined(found["standardised_probe"], of_asked)
     return {
         name: {"target.test": described(probs, target_test, job)} for name, probs in found.items()
     }
+
+
+def joined(probe: np.ndarray, vlm: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Join the probabilities [N, C] of the probe with those of the VLM, as KCDP's answer does."""
+    return together(torch.as_tensor(probe), torch.as_tensor(vlm)).numpy()
 
 
 def controls(
