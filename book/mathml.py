@@ -38,17 +38,21 @@ MENDED = (
 
 def mathml(tex: str, display: bool = False) -> str:
     """Return a formula as an element `math`; KCDPError if it uses what docutils does not know."""
-    for pattern, spelled in SPELLED:
-        tex = re.sub(pattern, spelled, tex)
+    tex = rewritten(tex, SPELLED)
     try:
-        element = tex2mathml(tex, as_block=display)
+        element = rewritten(tex2mathml(tex, as_block=display), MENDED)
     except MathError as error:
         raise KCDPError(
             f"The slides cannot show {tex!r} ({error}): write it in other commands, or add them to "
             "SPELLED in book/mathml.py."
         ) from None
-    for pattern, mended in MENDED:
-        element = re.sub(pattern, mended, element)
     if len("".join(re.findall("<mtext>([^<]*)", element))) > WIDE:
         element = element.replace("<math", '<math class="wide"', 1)
     return element
+
+
+def rewritten(text: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """Replace what each rule's pattern matches, one rule after the other."""
+    for pattern, replacement in rules:
+        text = re.sub(pattern, replacement, text)
+    return text
