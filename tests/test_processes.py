@@ -175,7 +175,7 @@ def test_two_processes_have_the_answers_of_one(one_and_two):
             name
         )
     assert two["pseudo_labels"]["n"] == one["pseudo_labels"]["n"] == 27
-    assert one_and_two[1]["printed"].count("macro-F1") == 1, "one table, by the main process"
+    assert one_and_two[1]["printed"].count("95% interval") == 1, "one table, by the main process"
 
 
 @pytest.mark.slow
