@@ -328,7 +328,13 @@ GRIDS = {
     + [
         Job("oracle", seed, recipe)
         for seed in (0, 1)
-        for recipe in ("paper", "paper, trained=lora_all", "paper, trained=unet", "best")
+        for recipe in (
+            f"paper, {HEADS}",
+            "paper",
+            "paper, trained=lora_all",
+            "paper, trained=unet",
+            "best",
+        )
     ],
     "eye": [
         Job("eye", seed, f"paper, trained=unet, eye={weights}", source, source, pictures=pictures)

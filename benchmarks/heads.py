@@ -6,7 +6,8 @@ paintings with the development seeds. Each domain is standardised by its own tra
 nothing is adapted otherwise. `python benchmarks/heads.py` takes a few minutes once the maps are
 cached, and writes results/heads.json: macro-F1 of every pair and seed for
 
-inputs       k in three parts; the same and the VLM's embeddings; both and the frozen maps
+inputs       k in three parts; the same and the VLM's embeddings; both and the frozen maps; both and
+             the maps of other pictures of the domain, a control
 logistic     logistic regression, its regularisation chosen by cross-validation on photos
 linear       one linear layer, trained like KCDP: AdamW, the preset's rate, its epochs
 expert       one of KCDP's experts alone: two layers with a ReLU between them
@@ -45,8 +46,9 @@ READ: dict[str, Callable[[Frozen], np.ndarray]] = {
     "k": knowledge_of,
     "vlm": vlm_embeddings,
     "maps": pooled_maps,
+    "others' maps": lambda frozen: np.roll(pooled_maps(frozen), 1, axis=0),
 }
-INPUTS = (("k",), ("k", "vlm"), ("k", "vlm", "maps"))
+INPUTS = (("k",), ("k", "vlm"), ("k", "vlm", "maps"), ("k", "vlm", "others' maps"))
 Answer = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # x -> logits, balance
 
 
@@ -126,7 +128,7 @@ def main() -> None:
                 found["+".join(inputs)].setdefault(name, []).append(score)
     for inputs, scores in found.items():
         for name, values in scores.items():
-            print(f"{inputs:12} {name:20} {np.mean(values):.3f}", *(f"{f1:.3f}" for f1 in values))
+            print(f"{inputs:20} {name:20} {np.mean(values):.3f}", *(f"{f1:.3f}" for f1 in values))
     result = {
         "world": world.world_key(),
         "stack": stack_key(Config().sizes),

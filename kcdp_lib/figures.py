@@ -65,6 +65,8 @@ NAMES = {
     "mcd": "MCD",
     "shot": "SHOT",
     "fixmatch": "FixMatch",
+    "fine_tuned": "ImageNet backbone",
+    "fine_tuned_adabn": "ImageNet backbone,\nAdaBN",
 }
 
 
@@ -178,7 +180,7 @@ def bars(scores: Mapping[str, Mapping], title: str = "") -> Figure:
         axes.barh(names, values, color=colours, height=0.62, xerr=sides, error_kw=look)
         for row, (value, top) in enumerate(zip(values, high, strict=True)):
             axes.text(max(value, top) + 0.012, row, f"{value:.2f}", va="center", fontsize=9)
-        axes.set(title=title, xlabel="macro F1", xlim=(0, 1))
+        axes.set(title=title, xlabel="macro-F1", xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         return figure

@@ -1335,6 +1335,14 @@ def test_a_cache_that_cannot_be_written_is_named(world, tmp_path, monkeypatch):
         load("photos", "train")
 
 
+def test_a_run_notices_such_a_cache_before_it_computes(world, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr("kcdp_lib.adapt.run.load_all", lambda config: pytest.fail("too late"))
+    with pytest.raises(KCDPError, match="in the cache, .* set KCDP_CACHE to another folder"):
+        run(world, "early")
+
+
 def test_predict_takes_any_iterable_of_pictures(world, finished):
     model = KCDP.from_pretrained(finished[1] / "model", device=torch.device("cpu"))
     files = sorted((world / "bare").glob("*.png"))

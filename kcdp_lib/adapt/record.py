@@ -384,7 +384,7 @@ def peak_memory(device: str) -> int:
 
 
 def check_writable(out: Path) -> None:
-    """Check before the training that the run's folder can be written.
+    """Check before the training that the run's folder, or the cache, can be written.
 
     Raises OSError, which `paths.explained` turns into a sentence.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from kcdp_lib import datasets, world
+from kcdp_lib import datasets, paths, world
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
 from kcdp_lib.adapt.folder import clear, owned
 from kcdp_lib.adapt.record import (
@@ -52,6 +52,7 @@ def adapt(config: Config | None = None, **parameters) -> dict:
     with explained(out):
         if is_main:
             check_writable(out)
+            check_writable(paths.CACHE)
         with owned(out) if is_main else nullcontext():
             results = _run(config, out, device, started)
     return broadcast_object_list([results])[0]
