@@ -14,7 +14,7 @@
 # Without make: README.md has the commands below for every system.
 #
 # TORCH is what pip installs first: a build of torch and torchvision for this machine (README.md,
-# "Another torch"). A torch that is in .venv already is kept.
+# the row with ADDRESS). A torch that is in .venv already is kept.
 PYTHON ?= python3
 TARGET ?= stickers
 TORCH ?=
@@ -36,8 +36,17 @@ PYTEST := $(PY) -m pytest --numprocesses 2 --dist loadfile
 READY := .venv/.ready
 OF_TORCH := ^(torch|torchvision|triton|(nvidia|cuda)-.*)==
 
-.PHONY: adapt test slow lint book lab check exercises slides notebooks results corpus pretrain
+COMMANDS := adapt test slow lint book lab check exercises slides notebooks results corpus pretrain
+.PHONY: $(COMMANDS)
 .DEFAULT_GOAL := adapt
+
+UNKNOWN := $(filter-out $(COMMANDS) $(READY),$(MAKECMDGOALS))
+ifneq ($(UNKNOWN),)
+$(error There is no command $(firstword $(UNKNOWN)); a target is written TARGET=$(firstword $(UNKNOWN)))
+endif
+ifeq ($(origin target),command line)
+$(error TARGET is written in capitals, as in: make adapt TARGET=noto)
+endif
 
 $(READY): pyproject.toml constraints.txt
 	@"$$PYTHON" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11, 5) else \
@@ -50,7 +59,7 @@ $(READY): pyproject.toml constraints.txt
 	   $(PIP) --constraint .venv/constraints.txt --editable ".[book,test]"; \
 	 } > .venv/setup.log 2>&1 || { cat .venv/setup.log; exit 1; }
 	@mkdir -p .venv/etc/ipython
-	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
+	@echo 'c.IPKernelApp.log_level = "CRITICAL"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 adapt: $(READY)

@@ -17,6 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from safetensors import SafetensorError, safe_open
 
 from kcdp_lib.adapt.__main__ import finished_table
+from kcdp_lib.adapt.folder import check_apart
 from kcdp_lib.command import command
 from kcdp_lib.config import Config
 from kcdp_lib.errors import KCDPError
@@ -33,6 +34,8 @@ def run(target: str) -> str:
     """
     folder = Config(target=target).check().run_dir
     notebook = folder.with_name(f"{folder.name}.ipynb")
+    check_apart(folder, Config(target=target))
+    is_new = not notebook.exists()
     notebook.parent.mkdir(parents=True, exist_ok=True)
     print(announcement(folder), file=sys.stderr, flush=True)
     if sys.stderr.isatty() and hasattr(os, "ttyname"):  # the notebook draws its bars there
@@ -47,6 +50,8 @@ def run(target: str) -> str:
         )
     except PapermillExecutionError as error:
         if error.ename == KCDPError.__name__:
+            if is_new:  # it shows nothing but the error
+                notebook.unlink(missing_ok=True)
             raise KCDPError(error.evalue) from error
         raise KCDPError(
             f"The chapter stopped with {error.ename}: {error.evalue}. {notebook} shows where."

@@ -19,6 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import confusion_matrix
 
 from kcdp_lib.figures import (
+    CENTRED,
     COLOURS,
     GREY,
     NAMES,
@@ -27,11 +28,35 @@ from kcdp_lib.figures import (
     TARGET,
     Figure,
     plain_caption,
+    plain_text,
     share_matrix,
 )
 from kcdp_lib.figures import bars as bars
-from kcdp_lib.figures import contact_sheet as contact_sheet
 from kcdp_lib.figures import png as png
+
+
+def contact_sheet(
+    images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5
+) -> Figure:
+    """Show pictures [N, 3, H, W] (uint8) in rows, with a title each if given.
+
+    size: inches per picture.
+    """
+    with matplotlib.rc_context(CENTRED):
+        rows = -(-len(images) // columns)
+        lines = max((title.count("\n") + 1 for title in titles), default=0)
+        figure = Figure(
+            figsize=(columns * size, rows * (size + 0.16 * lines + 0.08 * bool(lines))),
+            layout="constrained",
+        )
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, image in zip(grid, images, strict=False):  # the last row may not be full
+            axes.imshow(np.asarray(image).transpose(1, 2, 0))
+        for axes, title in zip(grid, titles, strict=False):
+            axes.set_title("\n".join(map(plain_text, title.split("\n"))))
+        return figure
 
 
 def stages(steps: Mapping[str, Mapping[str, float]]) -> Figure:

@@ -103,8 +103,8 @@ def eval_results(target: str, scores: dict) -> list[EvalResult]:
 
 def score_rows(scores: dict) -> list[tuple[str, str, str]]:
     """Return name, value and 95% interval of the scores that a card shows."""
-    rows = []
-    for name, (_, ours) in SHOWN.items():
-        low, high = scores[f"{name}_interval"]
-        rows.append((ours, f"{scores[name]:.3f}", f"[{low:.3f}, {high:.3f}]"))
-    return rows
+    interval = "[{:.3f}, {:.3f}]"
+    return [
+        (ours, f"{scores[name]:.3f}", interval.format(*scores[f"{name}_interval"]))
+        for name, (_, ours) in SHOWN.items()
+    ]

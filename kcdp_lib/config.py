@@ -541,15 +541,15 @@ class Config:
     @property
     def names(self) -> tuple[str, str]:
         """Source and target without the folders they lie in."""
-        source, target = (Path(place).absolute().name for place in (self.source, self.target))
+        source, target = (Path(os.path.abspath(place)).name for place in (self.source, self.target))
         return source or "root", target or "root"
 
     @property
     def run_dir(self) -> Path:
         """Folder that the run writes to.
 
-        `out_dir`, or a folder of runs/ named by the target and by other parameters not at their
-        defaults. A name too long for a file system is cut, and ends in its hash.
+        `out_dir`, or a folder of runs/ named by the target and by the other parameters below that
+        are not at their defaults. A name too long for a file system is cut, and ends in its hash.
         """
         if self.out_dir is not None:
             return resolve(self.out_dir)
@@ -711,7 +711,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
     if value not in DOMAINS and not any(map(os.path.isdir, folders)):
         meant = _meant(value, (*DOMAINS, *REAL))
         raise KCDPError(
-            f"{parameter}={_quoted(value)} is not known and no such folder exists{meant}; choose "
+            f"{parameter}={_quoted(value)} is neither a known name nor a folder{meant}; choose "
             f"one of {', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a "
             "folder of pictures."
         )

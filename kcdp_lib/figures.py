@@ -104,18 +104,19 @@ def learning_curves(history: Sequence[Mapping]) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.2), layout="constrained")
-        losses, fit, pseudo = figure.subplots(1, 3)
+        losses, fit, pseudo = figure.subplots(1, 3, sharex=True)
         _curve(losses, history, "source_loss", SOURCE, "emotion, source")
         _curve(losses, history, "alignment_loss", COLOURS[2], "counterfactual, source")
         _curve(losses, history, "target_loss", TARGET, "emotion, pseudo-labels")
-        losses.set(title="Losses", xlabel="optimizer step", ylim=(0, None))
+        losses.set(title="Losses", ylim=(0, None))
         losses.legend(frameon=False)
         _curve(fit, history, "source_accuracy", SOURCE)
         fit.set_title("Accuracy on source batches")
         _curve(pseudo, history, "coverage", TARGET)
         pseudo.set_title("Target pictures with a pseudo-label")
+        figure.supxlabel("optimizer step", size="medium")
         for axes in (fit, pseudo):
-            axes.set(xlabel="optimizer step", ylim=(0, 1.02))
+            axes.set(ylim=(0, 1.02))
             axes.yaxis.set_major_formatter(PercentFormatter(1))
         return figure
 
@@ -183,30 +184,6 @@ def bars(scores: Mapping[str, Mapping], title: str = "") -> Figure:
         axes.set(title=title, xlabel="macro-F1", xlim=(0, 1))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-        return figure
-
-
-def contact_sheet(
-    images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5
-) -> Figure:
-    """Show pictures [N, 3, H, W] (uint8) in rows, with a title each if given.
-
-    size: inches per picture.
-    """
-    with matplotlib.rc_context(CENTRED):
-        rows = -(-len(images) // columns)
-        lines = max((title.count("\n") + 1 for title in titles), default=0)
-        figure = Figure(
-            figsize=(columns * size, rows * (size + 0.16 * lines + 0.08 * bool(lines))),
-            layout="constrained",
-        )
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, image in zip(grid, images, strict=False):  # the last row may not be full
-            axes.imshow(np.asarray(image).transpose(1, 2, 0))
-        for axes, title in zip(grid, titles, strict=False):
-            axes.set_title("\n".join(map(plain_text, title.split("\n"))))
         return figure
 
 
@@ -296,6 +273,9 @@ def _curve(axes, history: Sequence[Mapping], key: str, colour, label: str = "") 
     if not pairs:
         return
     x, y = np.array(pairs, dtype=float).T
+    if len(x) <= x[-1] - x[0]:  # steps without a value between those with one: a small target
+        axes.plot(x, y, ".", color=colour, label=label)
+        return
     smooth = uniform_filter1d(y, 2 * (len(x) // 30) + 1, mode="nearest")
     axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(x, smooth, color=colour, linewidth=1.8, label=label)

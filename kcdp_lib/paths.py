@@ -86,8 +86,11 @@ def atomic_save(path: Path, tensors: dict, metadata: dict[str, str] | None = Non
 
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with _replaced(path) as part:
+        part.touch()
+        mode = part.stat().st_mode
         try:
             save_file(whole, part, metadata)
+            part.chmod(mode)  # `save_file` leaves a file that only its owner can read
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
@@ -127,13 +130,10 @@ def explained(folder: Path):
         if not ours or (error.errno not in DISK_ERRORS and not error.filename):
             raise
         where = f"{path}, in the cache," if cached else path
-        remedy = (
-            "free some space there, or set KCDP_CACHE to another folder"
-            if cached
-            else f"free some space ({FREE_BYTES // 10**6} MB are enough for preset tiny) or choose "
-            "another out_dir"
-        )
-        raise KCDPError(f"{where} cannot be written ({error.strerror}): {remedy}.") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        space = f"free some space there ({FREE_BYTES // 10**6} MB), or " * is_full
+        other = "set KCDP_CACHE to another folder" if cached else "choose another out_dir"
+        raise KCDPError(f"{where} cannot be written ({error.strerror}): {space}{other}.") from error
 
 
 def sha(*parts: bytes | str) -> str:

@@ -1258,6 +1258,29 @@ def test_a_folder_belongs_to_one_run_at_a_time(world, tmp_path):
     assert not own_files(tmp_path)
 
 
+def test_a_run_of_other_pictures_of_the_same_name_is_kept(tmp_path):
+    one, other = (str(tmp_path / name / "images") for name in "ab")
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"config": {"source": "photos", "target": one}})
+    )
+    folder.check_apart(tmp_path, Config(target=one))
+    folder.check_apart(tmp_path, Config(target=other, out_dir=str(tmp_path)))
+    with pytest.raises(KCDPError, match="holds the run of other pictures, photos to .*a/images"):
+        folder.check_apart(tmp_path, Config(target=other))
+
+
+def test_a_run_among_its_own_pictures_is_refused(tmp_path):
+    inside = tmp_path / "mine" / "run"
+    for places in ({"target": str(tmp_path / "mine")}, {"source": str(tmp_path / "mine")}):
+        with pytest.raises(KCDPError, match="lies among the pictures"):
+            folder.check_apart(inside, Config(out_dir=str(inside), **places))
+
+
+def test_all_files_of_a_run_can_be_read_by_others(finished):
+    files = [path for path in finished[1].rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {files[0].stat().st_mode}
+
+
 HOLDER = """
 import sys
 from pathlib import Path
@@ -1294,7 +1317,7 @@ def test_folders_of_one_name_have_a_panel_each(world, finished, tmp_path, monkey
     name = "a$x^2$ 图\x02" + (os.fsdecode(b"\xff") if sys.platform == "linux" else "")
 
     def sheet():
-        return figures.contact_sheet(np.zeros((1, 3, 4, 4), np.uint8))
+        return figures.learning_curves([{"step": 0, "source_loss": 1.0}])
 
     places = {}
     for side in ("source", "target"):

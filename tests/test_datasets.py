@@ -342,6 +342,17 @@ def test_shares_without_a_label_name_the_likeliest_class(tmp_path):
     ]
 
 
+def test_a_picture_that_most_find_neutral_has_no_label(tmp_path):
+    pictures, order = listed_shares(
+        tmp_path,
+        "0,0,0,0,1,0,9",
+        "0,0,0,0,1,0,0",
+        header="file_name,surprise,happy,disgust,fear,sad,anger,Neutral",
+    )
+    assert pictures.labels[order].tolist() == [-1, EMOTIONS.index("sadness")]
+    assert pictures.shares[order].argmax(1).tolist() == [4, 4], "shares are those of the classes"
+
+
 def test_columns_that_are_no_distribution_are_no_shares(tmp_path):
     few, _ = listed_shares(tmp_path / "a", "happy,x,1", header="file_name,label,fear,happy")
     none, _ = listed_shares(tmp_path / "b", "happy,0,0,0,0,0,0,1,")

@@ -15,7 +15,6 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.figures import (
     bars,
     confusion,
-    contact_sheet,
     plain_text,
     prediction_sheet,
     side_titles,
@@ -694,7 +693,7 @@ def test_texts_of_users_are_no_markup_in_any_figure():
             prediction_sheet([card]),
             confusion({f"{name}, test": [[1, 0], [0, 1]]}, ["joy", "rage"]),
             bars(scores, title=f"{name} → {name}"),
-            contact_sheet(np.zeros((1, 3, 8, 8), np.uint8), [f"joy: {wild}"]),
+            figures.contact_sheet(np.zeros((1, 3, 8, 8), np.uint8), [f"joy: {wild}"]),
         ):
             assert figures.png(figure).startswith(b"\x89PNG")
             texts = [text for text in figure.findobj(Text) if "frac" in text.get_text()]

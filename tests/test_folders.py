@@ -10,6 +10,7 @@ from PIL import Image
 
 from kcdp_lib import datasets
 from kcdp_lib.datasets import folders, words
+from kcdp_lib.errors import KCDPError
 
 
 @pytest.fixture(autouse=True)
@@ -226,11 +227,30 @@ def test_train_without_test_does_not_divide_a_folder_and_is_told(root):
     fill(root, "train/happy/a.png", "validation/sad/b.png")
     assert len(labels(root)) == 2
     assert notes(root) == (
-        "folders read as one, since only train/ beside test/ divides (2): train, validation"
+        "read as one: only train/ beside test/ in the given folder divides (2): train, validation"
     )
     fill(root / "turned", "happy/train/a.png", "happy/test/b.png", first=9)
     assert set(labels(root / "turned").values()) == {"happy"}
     assert "divides (2): test, train" in notes(root / "turned")
+
+
+def test_splits_in_other_words_do_not_divide_a_folder_and_are_told(root):
+    fill(root, "1. Train/happy/a.png", "test_set/sad/b.png")
+    assert len(labels(root)) == 2 and "divides (2): 1. Train, test_set" in notes(root)
+
+
+def test_a_table_may_have_empty_fields_at_its_end(root):
+    fill(root, "a.png", "b.png")
+    (root / "metadata.csv").write_text("file_name,label\na.png,happy,\nb.png,sad,more\n")
+    assert labels(root) == {"a.png": "happy", "b.png": None}
+    assert "line 3 has more fields than the header" in notes(root)
+
+
+def test_a_list_that_names_no_files_is_told_its_columns(root):
+    fill(root, "a.png")
+    (root / "metadata.csv").write_text("url,Emotion Label\na.png,happy\n")
+    with pytest.raises(KCDPError, match="needs a file_name, add the column to url, emotionlabel"):
+        datasets.load(root, "train")
 
 
 def test_pictures_in_train_and_test_are_told(root, tmp_path):

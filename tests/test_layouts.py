@@ -392,7 +392,7 @@ def spoil_emoset(root):
 def spoil_ser30k(root):
     def change(content):
         rows = content["annotations"]
-        for row, label in zip(rows, (None, "", 0, "8", 2.5, True, [1, 2]), strict=False):
+        for row, label in zip(rows, (None, "", 11, "12", 2.5, True, [1, 2]), strict=False):
             row["anno"] = label
         del rows[7]["topic"], rows[8]["anno"]
         rows[9]["anno"], rows[10]["anno"] = " 2 ", 3.0  # these two still count as numbers
@@ -401,7 +401,7 @@ def spoil_ser30k(root):
 
 
 def spoil_fi(root):
-    rows = [["Awe/a.jpg"], ["Awe/b.jpg", -1], [3, 3], None, ["Awe/c.jpg", None]]
+    rows = [["Awe/a.jpg"], ["Awe/b.jpg", -2], [3, 3], None, ["Awe/c.jpg", None]]
     rewrite(root / "train.json", lambda content: content.extend(rows))
 
 
@@ -424,7 +424,7 @@ def spoil_emotion6(root):
             spoil_ser30k,
             5,
             9,
-            "row 1 has no label, row 2 has no label, row 3 has the label 0",
+            "row 1 has no label, row 2 has no label, row 3 has the label 11",
         ),
         ("fi", spoil_fi, 8, 5, "row 9 is no pair of picture and number"),
         ("emotionroi", spoil_emotionroi, 6, 2, "row 7 has no class before its file name"),

@@ -125,9 +125,21 @@ def test_a_python_that_is_too_old_or_missing_is_told(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("target=noto",), "TARGET is written in capitals"),
+        (("adapt", "noto"), "no command noto; a target is written TARGET=noto"),
+    ],
+)
+def test_a_target_in_the_wrong_place_runs_nothing(checkout, words, told):
+    run = subprocess.run(["make", *words], cwd=checkout, capture_output=True, encoding="utf-8")
+    assert run.returncode == 2 and told in run.stderr and not (checkout / "calls").exists()
+
+
 def recipes() -> dict[str, list[str]]:
     """Return the lines of every target that is meant to be called."""
-    targets = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+    targets = re.search(r"^COMMANDS := (.*)$", MAKEFILE, re.MULTILINE)[1].split()
     found = {}
     for target in targets:
         lines = re.search(rf"^{target}: \$\(READY\)\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[1]

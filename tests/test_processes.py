@@ -703,8 +703,8 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(
-        r"\S+, in the cache, cannot be written \(.*\): free some space there, or set KCDP_CACHE "
-        r"to another folder\.\n",
+        r"\S+, in the cache, cannot be written \(.*\): free some space there \(\d+ MB\), or set "
+        r"KCDP_CACHE to another folder\.\n",
         ran.stdout,
     ) and not list(tmp_path.rglob("*.part*"))
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "frozen").iterdir())

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kcdp_book import figures
 from kcdp_book.pictures import COLUMN, KINDS, lighten, lighter, picture
-from kcdp_lib import figures, world
+from kcdp_lib import world
+from kcdp_lib.figures import confusion
 from kcdp_lib.paths import sha
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +129,7 @@ def sheet() -> bytes:
 @pytest.fixture(scope="module")
 def lines() -> bytes:
     """Return a drawing of numbers on colours, as in a notebook."""
-    return figures.png(figures.confusion({"counts": [[9, 1], [2, 8]]}, ["joy", "awe"]))
+    return figures.png(confusion({"counts": [[9, 1], [2, 8]]}, ["joy", "awe"]))
 
 
 def pixels(content: bytes, size: tuple[int, int] | None = None) -> np.ndarray:

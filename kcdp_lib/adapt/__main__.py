@@ -86,14 +86,12 @@ def verdict_lines(metrics: dict) -> list[str]:
 
 def few_lines(metrics: dict) -> list[str]:
     """Return a warning if the target has few pictures to adapt to or to be scored on."""
-    scored = metrics["target"].get("test", {}).get("n", FEW)
-    warnings = {
-        "to adapt to: their averages, and what is learned from them, are uncertain": (
-            metrics["target"]["pictures"]
-        ),
-        "are scored: the intervals are too wide for small differences": scored,
-    }
-    return [f"only {n} target pictures {what}" for what, n in warnings.items() if n < FEW]
+    adapted, scored = metrics["target"]["pictures"], metrics["target"].get("test", {}).get("n", FEW)
+    warnings = (
+        (adapted, "to adapt to: their averages, and what is learned from them, are uncertain"),
+        (scored, "are scored: the intervals are too wide for small differences"),
+    )
+    return [f"only {n} target picture{'s' * (n != 1)} {what}" for n, what in warnings if n < FEW]
 
 
 def shares_lines(target: dict) -> list[str]:
@@ -155,8 +153,10 @@ def read_config(path: Path) -> Config:
     not a parameter or occurs twice.
     """
     try:
-        entries = list(yaml_entries(path.read_bytes()))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        entries = list(yaml_entries(path.expanduser().read_bytes()))
+    except OSError as error:
+        raise KCDPError(f"{path} cannot be read ({error.strerror}); give a YAML file.") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise KCDPError(
             f"{path} cannot be read as YAML ({first_line(error)}); write one parameter a line, "
             'such as "target: stickers".'

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kcdp_lib.config import Config
+from kcdp_lib.datasets import DOMAINS
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.paths import resolve
 
 LOCK = ".lock"
 # Files of a run. metrics.json is removed first: without it, no folder looks finished.
@@ -20,6 +24,28 @@ OWN_FILES = {
         for name in ("learning_curves", "predictions", "method", "confusion", "baselines")
     ),
 }
+
+
+def check_apart(out: Path, config: Config) -> None:
+    """Check that a run's folder lies outside its pictures and holds no run of other pictures.
+
+    Two folders of the same name would share the folder in runs/. Raises KCDPError.
+    """
+
+    def places(source: str, target: str) -> list[str | Path]:
+        return [name if name in DOMAINS else resolve(name) for name in (source, target)]
+
+    ours = theirs = places(config.source, config.target)
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        about = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["config"]
+        theirs = places(about["source"], about["target"])
+    if any(isinstance(place, Path) and out.is_relative_to(place) for place in ours):
+        raise KCDPError(f"{out} lies among the pictures that it is about; choose another out_dir.")
+    if config.out_dir is None and theirs != ours:
+        raise KCDPError(
+            f"{out} holds the run of other pictures, {theirs[0]} to {theirs[1]}; move it away, or "
+            "choose an out_dir."
+        )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -76,7 +77,8 @@ def cost(config: Config, sets: list[Pictures], device: str) -> tuple[list[str], 
     pictures = sum(map(len, sets))
     once, (first, second) = freeze_some(config, sets, device)
     needed = pictures * statistics.mean(map(bytes_a_picture, (first, second)))
-    free = shutil.disk_usage(_existing(paths.CACHE)).free
+    existing = next(filter(Path.exists, (paths.CACHE, *paths.CACHE.parents)))
+    free = shutil.disk_usage(existing).free
     step, peak = train_some(config, first, second, device)
     of_gpu = ""
     if device.startswith("cuda"):
@@ -170,8 +172,3 @@ def bytes_a_picture(frozen: Frozen) -> float:
     tensors["tokens"] = tensors["tokens"][:, tensors["mask"].any(0)]
     maps = [part for map_ in frozen.maps or [] for part in map_.parts]
     return sum(tensor.nbytes for tensor in (*tensors.values(), *maps)) / len(frozen)
-
-
-def _existing(path):
-    """Return the folder, or the nearest one above it that exists."""
-    return path if path.exists() else _existing(path.parent)

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from kcdp_lib import datasets, paths, world
 from kcdp_lib.adapt.baselines import baseline, baseline_probs, learn
-from kcdp_lib.adapt.folder import clear, owned
+from kcdp_lib.adapt.folder import check_apart, clear, owned
 from kcdp_lib.adapt.record import (
     answer,
     check_writable,
@@ -49,6 +49,7 @@ def adapt(config: Config | None = None, **parameters) -> dict:
     out, device = config.run_dir, pick_device(config.device)
     is_main = PartialState().is_main_process
     results = {}
+    check_apart(out, config)
     with explained(out):
         if is_main:
             check_writable(out)

@@ -170,16 +170,13 @@ def load(
     Relative folders are looked for in `data_root` first. A `Path`, and a text with a slash such as
     "./stickers", is always a folder. Raises KCDPError with one sentence for anything else.
     """
+    choose = f"choose one of {', '.join((*DOMAINS, *REAL))}, or give a folder of pictures."
     if not isinstance(name, (str, os.PathLike)) or not str(name):
-        raise KCDPError(
-            f"{name!r} names no pictures; choose one of {', '.join(DOMAINS)}, or give a folder."
-        )
-    if name not in REAL and split not in tuple(SIZES):  # a real data set has splits of its own
-        raise KCDPError(f"split={split!r} is not known; choose one of {', '.join(SIZES)}.")
-    if taxonomy not in tuple(TAXONOMIES):
-        raise KCDPError(
-            f"taxonomy={taxonomy!r} is not known; choose one of {', '.join(TAXONOMIES)}."
-        )
+        raise KCDPError(f"{name!r} names no pictures; {choose}")
+    splits = (split,) if name in REAL else SIZES  # a real data set has splits of its own
+    for what, value, known in (("split", split, splits), ("taxonomy", taxonomy, TAXONOMIES)):
+        if value not in tuple(known):
+            raise KCDPError(f"{what}={value!r} is not known; choose one of {', '.join(known)}.")
     root = paths.resolve(data_root) if data_root else None
     if name in REAL:
         return from_listing(str(name), split, root, taxonomy)
@@ -187,11 +184,7 @@ def load(
         return built_in(str(name), split, root, seed, size, taxonomy, dials)
     folder = root / name if root and os.path.isdir(root / name) else paths.resolve(name)
     if not os.path.isdir(folder):
-        raise KCDPError(
-            f"{str(name)!r} is neither a known domain nor a folder; choose one of "
-            f"{', '.join(DOMAINS)}, with data_root one of {', '.join(REAL)}, or give a folder of "
-            "pictures."
-        )
+        raise KCDPError(f"{str(name)!r} is neither a known domain nor a folder; {choose}")
     return from_folder(folder, printable(folder.name) or str(folder), split, taxonomy)
 
 

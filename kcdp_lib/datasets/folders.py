@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import KCDPError
 from ..world import TAXONOMIES
 from .images import SUFFIXES
-from .words import NULLS, class_index, is_distribution, note, plain_word, some
+from .words import NULLS, OTHERS, class_index, is_distribution, note, plain_word, some
 
 # Names that file managers, archivers and NAS boxes create; those with a dot are hidden, too.
 HIDDEN = {
@@ -42,7 +42,7 @@ FILE_COLUMNS = tuple(
 )
 LABEL_COLUMNS = tuple("label labels emotion emotions class labelname classname category".split())
 CLASSES = frozenset(word for classes in TAXONOMIES.values() for word in classes)
-EMOTION_COLUMNS = frozenset(word for name in TAXONOMIES for word in class_index(name))
+EMOTION_COLUMNS = OTHERS.union(*map(class_index, TAXONOMIES))
 
 
 @dataclass
@@ -155,8 +155,8 @@ def survey(folder: Path, divided: dict[str, Path], split: str) -> Tree:
         tree.notes += beside.notes
         return tree
     parts = {part for file in tree.files for part in file.relative_to(folder).parts[:-1]}
-    halves = sorted(part for part in parts if part.casefold() in SPLIT_WORDS)
-    tree.notes += note("folders read as one, since only train/ beside test/ divides", halves)
+    halves = sorted(part for part in parts if not SPLIT_WORDS.isdisjoint(plain_word(part).split()))
+    tree.notes += note("read as one: only train/ beside test/ in the given folder divides", halves)
     return tree
 
 
@@ -278,20 +278,22 @@ def _read_list(path: Path, names: Names, passed: tuple[str, ...], labels: Labels
             try:
                 if shares := row_shares(row):
                     labels.shares.setdefault(files[0], shares)
-                    labels.unnamed.update([] if names_labels else files)
+                    is_class = max(shares, key=lambda name: shares[name]) not in OTHERS
+                    labels.unnamed.update(files if is_class and not names_labels else [])
             except Unusable as error:
                 unshared.append(f"line {number} {error}")
         elif not place.startswith(passed):
             there = path.parent / native(name.replace("\\", "/"))
             labels.missing += [] if os.path.exists(there) else [there]
     if rows and len(faults) == len(rows):
+        columns = [column for column, _ in next((row for _, row in rows if row), [])]
         advice = (
             'write one object a line, such as {"file_name": "a.png", "label": "happy"}'
-            if is_json and not any(row for _, row in rows)
-            else "each needs a file_name, add the column"
+            if is_json and not columns
+            else f"each needs a file_name, add the column to {some(columns, 9)}"
         )
         raise KCDPError(f"No row of {path} can be used: {some(faults)}; {advice}.")
-    if not names_labels:
+    if rows and not names_labels:
         instead = ", so the class with the largest share is the label" * bool(labels.unnamed)
         labels.notes.append(f"{path.name} has no column label or emotion{instead}")
     labels.unusable += len(faults)
@@ -308,7 +310,8 @@ def _values(row: Row, columns: Sequence[str]) -> Iterator[Any]:
 def row_shares(row: Row) -> dict[str, float]:
     """Return {column: number} of the columns named after emotions, such as "happy" or "Anger".
 
-    {} unless they cover every class of a taxonomy, or if all are empty. Unusable for a value that
+    Columns without a class, such as "neutral", are among them. {} unless they cover every class of
+    a taxonomy, or if all are empty. Unusable for a value that
     is not a number of 0 or more. A text beside them, as in a column "content", is ignored.
     """
     told = {column: value for column, value in row if column in EMOTION_COLUMNS}
@@ -397,11 +400,11 @@ def _table(text: str, path: Path) -> list[tuple[int, Row | None]]:
         rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise KCDPError(
-            f"{path} cannot be read ({error}); write a line with file_name and label, then one for "
-            "each picture, in UTF-8."
+            f"{path} cannot be read (line {reader.line_num}: {error}); write a line with file_name "
+            "and label, then one for each picture, in UTF-8."
         ) from error
     return [
-        (number, list(zip(header, row, strict=False)) if len(row) <= len(header) else None)
+        (number, None if any(row[len(header) :]) else list(zip(header, row, strict=False)))
         for number, row in rows
     ]
 

@@ -34,6 +34,10 @@ EMOTION6_TEST = 5  # one picture in five is for the test: the data set has no sp
 MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 
 
+class Shifted(Unusable):
+    """Reason why a row cannot be used: its number is one below or above those of the classes."""
+
+
 @dataclass
 class Listing:
     """Contents of one split, as the data set lists them.
@@ -76,11 +80,12 @@ def listed(
 
     `read` returns for a row the possible names of its picture below `root` and its word, or None
     for a row of another split. A row that it cannot read is left out, counted and named by its
-    number. KCDPError if no row can be read.
+    number. KCDPError if no row can be read, or if the classes seem to count from another number.
     """
     options: list[list[str]] = []
     words: list[str | None] = []
     faults: list[str] = []
+    shifted = 0
     for number, row in enumerate(rows, 1):
         try:
             if entry := read(row):
@@ -89,12 +94,14 @@ def listed(
                 words.append(word)
         except Unusable as error:
             faults.append(f"row {number} {error}")
+            shifted += isinstance(error, Shifted)
         except MALFORMED as error:
             faults.append(f"row {number} is not as it is published, {type(error).__name__} {error}")
-    if faults and not words:
+    if faults and not words or shifted > len(words) / 20:  # else a few wrong rows
+        which = "Every label of {} may be wrong" if shifted else "No row of {} can be used"
         raise KCDPError(
-            f"No row of {path} can be used: {some(faults)}; check that the file is complete and "
-            "belongs to these classes, or download it again."
+            f"{which.format(path)}: {some(faults)}; check that the file is complete and belongs to "
+            "these classes, or download it again."
         )
     left_out = {"row that cannot be used": len(faults)} if faults else {}
     about = note(f"rows of {path.name} that cannot be used", faults)
@@ -155,10 +162,10 @@ def word_of(label: Any, names: dict[int, str]) -> str:
         raise Unusable(f"has {json.dumps(label)} for a label")
     if not is_number(str(label)):
         return str(label)
+    first, last = min(names), max(names)
     if float(label) not in names:
-        raise Unusable(
-            f"has the label {label}, but the {len(names)} classes count from {min(names)}"
-        )
+        kind = Shifted if float(label) in (first - 1, last + 1) else Unusable
+        raise kind(f"has the label {label}, but the classes count from {first} to {last}")
     return names[int(float(label))]
 
 
