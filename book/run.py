@@ -74,6 +74,8 @@ def announcement(folder: Path) -> str:
         before = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         minutes = before["provenance"]["wall_seconds"] / 60
         lines.append(f"The run that is here already took {minutes:.1f} minutes.")
+    if not lines[1:]:
+        lines.append("A first run takes six to twelve minutes on two cores.")
     with (
         suppress(OSError, SafetensorError),
         safe_open(folder / "checkpoint.safetensors", "numpy") as checkpoint,
