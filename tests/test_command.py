@@ -73,8 +73,8 @@ def test_printing_a_run_does_not_wait_for_torch(tmp_path):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (("kcdp_lib.adapt", "--config", "nowhere.yaml"), "cannot be read as YAML"),
-        (("kcdp_lib.adapt", "--config", "."), "cannot be read as YAML"),
+        (("kcdp_lib.adapt", "--config", "nowhere.yaml"), "cannot be read (No such file"),
+        (("kcdp_lib.adapt", "--config", "."), "cannot be read (Is a directory"),
         (("kcdp_lib.adapt", __file__), "does not hold a finished run"),
         (("kcdp_lib.adapt", "--check"), "give the folder of a finished run"),
         (("kcdp_lib.pretrain", "--out", __file__), "cannot be used (Not a directory)"),
