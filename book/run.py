@@ -32,9 +32,10 @@ def run(target: str) -> str:
     The target stays text, because a folder may be named 2024. KCDPError for bad input, and if the
     notebook stops.
     """
-    folder = Config(target=target).check().run_dir
+    config = Config(target=target).check()
+    folder = config.run_dir
     notebook = folder.with_name(f"{folder.name}.ipynb")
-    check_apart(folder, Config(target=target))
+    check_apart(folder, config)
     is_new = not notebook.exists()
     notebook.parent.mkdir(parents=True, exist_ok=True)
     print(announcement(folder), file=sys.stderr, flush=True)

@@ -311,8 +311,8 @@ def row_shares(row: Row) -> dict[str, float]:
     """Return {column: number} of the columns named after emotions, such as "happy" or "Anger".
 
     Columns without a class, such as "neutral", are among them. {} unless they cover every class of
-    a taxonomy, or if all are empty. Unusable for a value that
-    is not a number of 0 or more. A text beside them, as in a column "content", is ignored.
+    a taxonomy, or if all are empty. Unusable for a value that is not a number of 0 or more. A text
+    beside them, as in a column "content", is ignored.
     """
     told = {column: value for column, value in row if column in EMOTION_COLUMNS}
     numbers = {name: value for name, value in told.items() if name in CLASSES or is_share(value)}
