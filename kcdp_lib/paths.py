@@ -24,10 +24,9 @@ PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").exists() else Path.cwd()
 TINY = PACKAGE / "models" / "tiny"
 FREE_BYTES = 50_000_000  # what a run of the tiny preset may need in its folder
-DISK_ERRORS = {
-    getattr(errno, name)
-    for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EEXIST ENAMETOOLONG".split()
-    if hasattr(errno, name)  # Windows has no EDQUOT
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # not on Windows
+DISK_ERRORS = NO_ROOM | {
+    getattr(errno, name) for name in "EIO EROFS EACCES EPERM ENOTDIR EEXIST ENAMETOOLONG".split()
 }
 
 
@@ -130,8 +129,7 @@ def explained(folder: Path):
         if not ours or (error.errno not in DISK_ERRORS and not error.filename):
             raise
         where = f"{path}, in the cache," if cached else path
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        space = f"free some space there ({FREE_BYTES // 10**6} MB), or " * is_full
+        space = "free some space there, or " * (error.errno in NO_ROOM)
         other = "set KCDP_CACHE to another folder" if cached else "choose another out_dir"
         raise KCDPError(f"{where} cannot be written ({error.strerror}): {space}{other}.") from error
 

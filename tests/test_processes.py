@@ -690,10 +690,7 @@ except KCDPError as error:
 
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
-    """Shards of captions fit and those of latents do not: the captions are kept.
-
-    What stops the writer is a limit on files, for which no advice to free space is given.
-    """
+    """Shards of captions fit and those of latents do not: the captions are kept."""
     (tmp_path / "run.yaml").write_text(
         yaml.safe_dump(replace(told(folder, "unused"), out_dir=str(tmp_path / "out")).as_dict())
     )
@@ -706,7 +703,8 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert re.fullmatch(
-        r"\S+, in the cache, cannot be written \(.*\): set KCDP_CACHE to another folder\.\n",
+        r"\S+, in the cache, cannot be written \(.*\): free some space there, or set KCDP_CACHE "
+        r"to another folder\.\n",
         ran.stdout,
     ) and not list(tmp_path.rglob("*.part*"))
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "frozen").iterdir())
