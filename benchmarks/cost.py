@@ -40,12 +40,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from full_size import random_preset
 from PIL import Image
 
-from kcdp_book.results import FOLDER
+from kcdp_book.results import FOLDER, made
 from kcdp_lib import datasets, knowledge, paths, precompute, processes, vision_language
 from kcdp_lib.adapt import training
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.record import peak_memory
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, RECIPES, Config, pick_device
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
@@ -269,8 +268,7 @@ def measure(name: str, way: str, device: str) -> dict:
         **found,
         "peak_bytes": peak_memory(device),
         "machine": machine,
-        "torch": torch.__version__,
-        "commit": commit(),
+        **made(),
     }
 
 

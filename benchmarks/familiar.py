@@ -25,12 +25,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
-from kcdp_book.results import FOLDER
+from kcdp_book import results
 from kcdp_lib import datasets, paths, world
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.familiar import UNFAMILIAR, load_known
-from kcdp_lib.loading import FAMILIAR, place, stack_key
+from kcdp_lib.loading import FAMILIAR, place
 from kcdp_lib.pretrain.familiar import features
 from kcdp_lib.vision_language import load_vlm
 
@@ -126,14 +125,7 @@ def measure(folders: Sequence[Path]) -> dict:
         told = Asked(preset).compare((name, of_domain(f"art-{name}")) for name in sets)
         found |= {f"{name}, left out": told[name] for name in sets}
     reference = Path(place(PRESET.vlm), FAMILIAR).read_bytes()
-    return {
-        "world": world.world_key(),
-        "stack": stack_key(PRESET),
-        "reference": paths.sha(reference),
-        "commit": commit(),
-        "threshold": UNFAMILIAR,
-        "kinds": found,
-    }
+    return {"reference": paths.sha(reference), "threshold": UNFAMILIAR, "kinds": found}
 
 
 if __name__ == "__main__":
@@ -141,4 +133,4 @@ if __name__ == "__main__":
     for kind, row in result["kinds"].items():
         area = f"{row['auroc']:.3f}" if "auroc" in row else ""
         print(f"{kind:26} {row['n']:5} {row['unfamiliar']:7.1%} {area}")
-    paths.atomic_write(FOLDER / "familiar.json", json.dumps(result, indent=1) + "\n")
+    results.write("familiar", result)

@@ -18,25 +18,22 @@ Trained predictors count twice, after the preset's epochs and after three times 
 """
 
 import itertools
-import json
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from grid import pooled_maps
+from jobs import pooled_maps
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from kcdp_book.results import FOLDER
-from kcdp_lib import metrics, paths, world
+from kcdp_book import results
+from kcdp_lib import metrics, paths
 from kcdp_lib.adapt.baselines import frozen_for, knowledge_of, vlm_embeddings
 from kcdp_lib.adapt.run import load_all
 from kcdp_lib.adapt.training import BALANCE_WEIGHT, WEIGHT_DECAY, batches, set_learning_rate
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import Config
-from kcdp_lib.loading import stack_key
 from kcdp_lib.perception import EXPERTS, Experts
 from kcdp_lib.precompute import Frozen
 
@@ -129,14 +126,8 @@ def main() -> None:
     for inputs, scores in found.items():
         for name, values in scores.items():
             print(f"{inputs:20} {name:20} {np.mean(values):.3f}", *(f"{f1:.3f}" for f1 in values))
-    result = {
-        "world": world.world_key(),
-        "stack": stack_key(Config().sizes),
-        "commit": commit(),
-        "pairs": [f"photos -> {target}, seed {seed}" for seed, target in jobs],
-        "macro_f1": found,
-    }
-    paths.atomic_write(FOLDER / "heads.json", json.dumps(result, indent=1) + "\n")
+    pairs = [f"photos -> {target}, seed {seed}" for seed, target in jobs]
+    results.write("heads", {"pairs": pairs, "macro_f1": found})
 
 
 if __name__ == "__main__":

@@ -30,11 +30,9 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kcdp_book.results import FOLDER
+from kcdp_book import results
 from kcdp_lib import datasets, knowledge, paths, vision_language, world
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS
-from kcdp_lib.loading import stack_key
 from kcdp_lib.pretrain import measure, sentences
 
 COUNT = 1000  # unseen scenes of each domain; the probe is trained on as many others
@@ -119,14 +117,8 @@ def main() -> None:
     for name, row in found.items():
         for kind, scores in row.items():
             print(f"{name:17} {kind:6}", *(f"{domain} {f1:.2f}" for domain, f1 in scores.items()))
-    result = {
-        "world": world.world_key(),
-        "stack": stack_key(PRESETS["tiny"]),
-        "commit": commit(),
-        "captions": {name: len(of.captions[:COUNT]) for name, of in told.items()},
-        "knowledge": found,
-    }
-    paths.atomic_write(FOLDER / "knowledge.json", json.dumps(result, indent=1) + "\n")
+    captions = {name: len(of.captions[:COUNT]) for name, of in told.items()}
+    results.write("knowledge", {"captions": captions, "knowledge": found})
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import f1_score
 
-from kcdp_book.results import FOLDER
+from kcdp_book.results import FOLDER, made
 from kcdp_lib import datasets, paths, vision_language
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, Preset
 from kcdp_lib.pretrain import captions
 from kcdp_lib.pretrain.drawings import Drawing
@@ -90,7 +89,7 @@ def measure(folder: Path) -> dict:
         "without": about["without"],
         "knowledge": about["knowledge"],
         "steps": about["steps"]["coca"],
-        "commit": commit(),
+        **made(),
         "sets": {name: asked(vlm, f"art-{name}") for name in shipped},
     }
 

@@ -12,16 +12,15 @@ released_texts_batched   the same with the texts in batches
 moment affects each kind alike.
 """
 
-import json
 import statistics
 import time
 
 import torch
 
-from kcdp_lib import datasets, paths, processes
+from kcdp_book import results
+from kcdp_lib import datasets, processes
 from kcdp_lib.adapt.model import KCDP
 from kcdp_lib.adapt.training import source_step, target_step
-from kcdp_lib.checkout import commit
 from kcdp_lib.config import PRESETS, RECIPES, Config
 from kcdp_lib.counterfactuals import PseudoLabeller
 from kcdp_lib.datasets import EMOTIONS
@@ -137,12 +136,4 @@ if __name__ == "__main__":
             f"{name:23} {seconds:6.3f} s a step, {found['ratio'][name]:.2f} times the paper "
             "recipe's"
         )
-    about = {
-        "batch": PRESET.batch_size,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "commit": commit(),
-    }
-    paths.atomic_write(
-        paths.ROOT / "results" / "step.json", json.dumps({**found, **about}, indent=1) + "\n"
-    )
+    results.write("step", {**found, "batch": PRESET.batch_size})

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from kcdp_book import results
-from kcdp_lib import paths
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.triplets import RULES, Parser, load_parser
 
@@ -45,18 +44,8 @@ def main(model: str) -> None:
             print(error)
     for name, scores in measured.items():
         print(f"{name:16} precision {scores['precision']:.3f} recall {scores['recall']:.3f}")
-    paths.atomic_write(
-        path,
-        json.dumps(
-            {
-                "captions": len(rows),
-                "triplets": sum(len(row["triplets"]) for row in rows),
-                "parsers": measured,
-            },
-            indent=1,
-        )
-        + "\n",
-    )
+    triplets = sum(len(row["triplets"]) for row in rows)
+    results.write("triplets", {"captions": len(rows), "triplets": triplets, "parsers": measured})
 
 
 if __name__ == "__main__":

@@ -25,11 +25,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
-import torch
 from PIL import Image, ImageDraw
 
 from kcdp_book import results
-from kcdp_lib.checkout import commit
 from kcdp_lib.paths import ROOT, atomic_write
 
 CHAPTERS = ("01_datasets", "02_knowledge", "03_perception", "04_counterfactuals", "05_adapt")
@@ -189,8 +187,7 @@ def main(names: list[str]) -> None:
             found[name] = {
                 "seconds": {"clone": cloned} if name == "path" else {},
                 "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-                "torch": torch.__version__,
-                "commit": commit(),
+                **results.made(),
             }
             for step, seconds in PARTS[name](clone, cache):
                 found[name]["seconds"][step] = seconds

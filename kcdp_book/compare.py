@@ -128,13 +128,14 @@ def everywhere(
 ) -> dict[tuple[str, str, int], dict]:
     """Return (source, target, seed) -> line of one method and recipe in one setting.
 
-    This is `runs` over all pairs of domains.
+    This is `runs` over all pairs of domains. KCDPError if a pair and seed has several lines.
     """
-    return {
-        (row["source"], row["target"], row["seed"]): row
-        for row in rows
-        if (row["method"], row["recipe"], row["setting"]) == (method, recipe, setting)
-    }
+    wanted = (method, recipe, setting)
+    matching = [row for row in rows if (row["method"], row["recipe"], row["setting"]) == wanted]
+    found = {(row["source"], row["target"], row["seed"]): row for row in matching}
+    if len(found) < len(matching):
+        raise KCDPError(f"Several lines of {method}, {recipe}, have the same domains and seed.")
+    return found
 
 
 def predictions(row: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -246,13 +247,17 @@ def difference_by_concept(one: dict, other: dict, resamples: int = 1000, seed: i
 
 
 def weighted_macro_f1(labels: np.ndarray, predicted: np.ndarray, often: np.ndarray) -> np.ndarray:
-    """Return macro-F1 [R], 0 to 1, over the classes in labels [N], with weights `often` [R, N]."""
+    """Return macro-F1 [R], 0 to 1, over the classes in labels [N], with weights `often` [R, N].
+
+    A class without any weight is left out of that row's mean.
+    """
     f1 = []
     for label in np.unique(labels):
         hit = often[:, (labels == label) & (predicted == label)].sum(1)
-        either = often[:, labels == label].sum(1) + often[:, predicted == label].sum(1)
-        f1.append(2 * hit / np.maximum(either, 1))
-    return np.mean(f1, axis=0)
+        there = often[:, labels == label].sum(1)
+        either = there + often[:, predicted == label].sum(1)
+        f1.append(np.where(there > 0, 2 * hit / np.maximum(either, 1), np.nan))
+    return np.nanmean(f1, axis=0)
 
 
 def causes(pictures: Pictures) -> list[dict]:

@@ -45,7 +45,7 @@ from kcdp_lib.loading import FAMILIAR, place, stack_key
 from kcdp_lib.paths import atomic_write, sha
 from kcdp_lib.precompute import describe, load_foundations
 from kcdp_lib.tokens import fixed_shapes
-from kcdp_lib.vision_language import FEELINGS, VLM, vlm_pixels
+from kcdp_lib.vision_language import FEELINGS, VLM, nearest_feelings, vlm_pixels
 
 CODE = ("adapt.model", "familiar", "latents", "triplets")  # modules whose code goes into the files
 WASM = Path("ort", "ort-wasm-simd-threaded.wasm.gz.bin")  # beside live.js; not made here
@@ -79,7 +79,7 @@ class Look(nn.Module):
         embedding = F.normalize(embedding, dim=-1)
         both = F.normalize(embedding + F.normalize(mirrored, dim=-1), dim=-1)
         seen = torch.cat([both, image_tokens.mean(1)], 1)
-        felt = (embedding @ self.vlm.feelings.T).topk(3).indices[0].int()
+        felt = nearest_feelings(self.vlm, embedding)[0].int()
         return image_tokens, self.known.distance(seen), felt
 
 
@@ -392,7 +392,7 @@ def examples(folder: Path) -> list[dict]:
         truth, name = EMOTIONS[pictures.labels[first]], f"{domain}.png"
         drawn = datasets.square(Image.open(pictures.files[first]), DRAWN)
         atomic_write(folder / name, few_colours(drawn))
-        alt = f"a drawing by another hand: {datasets.concepts(pictures)[first]}"
+        alt = f"a drawing by another artist: {datasets.concepts(pictures)[first]}"
         shown.append({"file": name, "alt": alt, "truth": truth})
     return shown
 

@@ -1,7 +1,8 @@
 """Read the committed results: one JSON line for each run in `results/`, quoted by the chapters.
 
 The scripts in `benchmarks/` write them. Every line names what made it: the world, the frozen
-models, and the code of all stages (`keys.results_code`).
+models, and the code of all stages (`keys.results_code`). If that code changes and the results do
+not, `benchmarks/same.py` shows it on a sample and `results/same.json` says so.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import stats
 
 from kcdp_book import lines
-from kcdp_lib.checkout import code_key
+from kcdp_lib.checkout import code_key, commit
 from kcdp_lib.config import SWITCHES, Config, read_recipe
 from kcdp_lib.keys import results_code
 from kcdp_lib.loading import stack_key
-from kcdp_lib.paths import ROOT, sha
+from kcdp_lib.paths import ROOT, atomic_write, sha
 from kcdp_lib.world import Dials, world_key
 
 FOLDER = ROOT / "results"
@@ -69,23 +71,40 @@ def run_of(row: dict) -> str:
 @cache
 def code_now() -> str:
     """Return 16 hex digits of the SHA of the code that computes results in this checkout."""
-    beside_the_library = [Path(__file__).with_name(name) for name in ("compare.py", "subspace.py")]
-    return sha(results_code(), code_key(*beside_the_library))[:16]
+    names = ("compare", "eye", "fine_tuned", "subspace")
+    here = [Path(__file__).with_name(f"{name}.py") for name in names]
+    return sha(results_code(), code_key(*here, ROOT / "benchmarks" / "jobs.py"))[:16]
+
+
+@cache
+def first_alike(code: str | None) -> str | None:
+    """Return the key of the earliest code known to compute the same as `code` (`same.json`)."""
+    shown = benchmark("same") if (FOLDER / "same.json").exists() else {}
+    met = {code}
+    while code in shown:
+        code = shown[code]["as"]
+        assert code not in met, "results/same.json goes round in a circle"
+        met.add(code)
+    return code
 
 
 def of_these_weights(row: dict) -> bool:
     """Return whether a line was made with this checkout's frozen models."""
-    return row["stack"] == stack_key(Config().sizes)
+    return row.get("stack") == stack_key(Config().sizes)
 
 
 def of_this_code(rows: list[dict]) -> list[dict]:
-    """Select the lines made by this checkout's code with its frozen models."""
-    return [row for row in rows if row.get("code") == code_now() and of_these_weights(row)]
+    """Select the lines made by this checkout's code, or by the same, with its frozen models."""
+    return [row for row in rows if _is_present(row)]
 
 
 def of_other_code(rows: list[dict]) -> list[dict]:
     """Select the lines made by other code or frozen models, or without a code key."""
-    return [row for row in rows if row.get("code") != code_now() or not of_these_weights(row)]
+    return [row for row in rows if not _is_present(row)]
+
+
+def _is_present(row: dict) -> bool:
+    return first_alike(row.get("code")) == first_alike(code_now()) and of_these_weights(row)
 
 
 def standing(names: Iterable[str]) -> str:
@@ -100,7 +119,9 @@ def standing(names: Iterable[str]) -> str:
         return ""
     others = len(of_other_code(rows))
     if not others:
-        return f"The code of this page made all {len(rows)} lines of results shown here."
+        is_one = all(row["code"] == code_now() for row in rows)
+        whose = "The code of this page" if is_one else "Code that computes the same as this page's"
+        return f"{whose} made all {len(rows)} lines of results shown here."
     return (
         f"Earlier code made {others} of the {len(rows)} lines of results shown here; "
         "`make results` lists what has to run again."
@@ -115,6 +136,43 @@ def grids() -> list[str]:
 def benchmark(name: str) -> dict:
     """Read the result of `benchmarks/<name>.py`."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def made() -> dict[str, str | int]:
+    """Return what a result records of its making: world, models, code, versions."""
+    return {
+        "world": world_key(),
+        "stack": stack_key(Config().sizes),
+        "code": code_now(),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write(name: str, found: dict) -> None:
+    """Write the result of `benchmarks/<name>.py`, and what made it."""
+    atomic_write(FOLDER / f"{name}.json", json.dumps({**found, **made()}, indent=1) + "\n")
+
+
+def measured_earlier(names: Iterable[str]) -> str:
+    """Return a sentence on the records of `benchmarks/` that the present code did not make."""
+    earlier = [f"{name}.json" for name in names if not all(map(_is_present, makers(name)))]
+    if not earlier:
+        return ""
+    return f"Measured by earlier code, or without a note of which: {', '.join(earlier)}."
+
+
+def makers(name: str) -> list[dict]:
+    """Return the parts of `results/<name>.json` that say what made them; the whole, if none does.
+
+    A record that is measured piece by piece says so for each piece.
+    """
+    record = benchmark(name)
+    parts = [record, *(record.values() if isinstance(record, dict) else record)]
+    parts += [way for part in parts if isinstance(part, dict) for way in part.values()]
+    said = [part for part in parts if isinstance(part, dict) and "commit" in part]
+    return said or [record]
 
 
 def macro_f1(
@@ -160,8 +218,10 @@ def way_to_oracle(rows: list[dict]) -> float:
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95% interval of the mean of n numbers, one for each seed.
 
-    It is computed by Student's t with n - 1 degrees of freedom.
+    It is computed by Student's t with n - 1 degrees of freedom. NaN for a single number.
     """
+    if len(values) < 2:
+        return float("nan"), float("nan")
     mean, error = np.mean(values), stats.sem(values)
     return (
         tuple(float(end) for end in stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error))

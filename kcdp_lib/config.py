@@ -430,7 +430,7 @@ Count = Annotated[Whole, Field(ge=1, le=1_000_000), "a whole number, 1 or more a
 Domain = Annotated[
     str,
     PlainValidator(_place),
-    f"one of {', '.join(BENCHMARK)}, noto, art-noto or another hand, or a folder of pictures",
+    f"one of {', '.join(BENCHMARK)}, noto, real art such as art-noto, or a folder of pictures",
 ]
 Folder = Annotated[str, PlainValidator(_place), "a folder"]
 Text = Annotated[str, Field(strict=True), "a text"]

@@ -127,10 +127,7 @@ class CLIEA(nn.Module):
 
 
 def ask_directly(
-    tokens: torch.Tensor,
-    mask: torch.Tensor,
-    prompt_tokens: torch.Tensor,
-    prompt_mask: torch.Tensor,
+    tokens: torch.Tensor, mask: torch.Tensor, prompt_tokens: torch.Tensor, prompt_mask: torch.Tensor
 ) -> torch.Tensor:
     """Return the cosines [B, C] of the end tokens of captions and prompts, zero-shot.
 
@@ -192,7 +189,8 @@ class PseudoLabeller(nn.Module):
         source_prior: torch.Tensor | None = None,
     ):
         super().__init__()
-        self.recipe, self.warm_up, self.keep, self.momentum = recipe, warm_up, keep, momentum
+        self.recipe, self.warm_up, self.keep = recipe, warm_up, keep
+        self.momentum = 0.0 if recipe.pseudo_labels == "raw" else momentum
         self.register_buffer("memory", torch.zeros(pictures, classes))
         self.register_buffer("seen", torch.zeros(pictures, dtype=torch.bool))
         self.register_buffer("source_prior", source_prior, persistent=False)

@@ -17,6 +17,7 @@ from kcdp_lib.config import Backbone, Preset, Recipe
 from kcdp_lib.loading import check_words, load_part, loading, place
 from kcdp_lib.triplets import Triplet
 
+KEPT = 4096  # encoded texts that stay in memory
 FELT = re.compile(r"^feeling \S+ , \S+ and \S+ , ")  # the prefix of `with_feelings`
 
 
@@ -66,8 +67,8 @@ class Knowledge(NamedTuple):
 def load_text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder:
     """Load the tokenizers and text encoders of the preset's diffusion model, in float32.
 
-    The last one stays in memory with the texts it has encoded, so no text is encoded twice in a
-    run. KCDPError if a part cannot be loaded completely.
+    The last one stays in memory with its latest texts, so that hardly any is encoded twice.
+    KCDPError if a part cannot be loaded completely.
     """
     parts: list[tuple[CLIPTokenizer, Any]] = []
     for name in preset.backbone.text_encoders:
@@ -106,6 +107,8 @@ def encode_texts(
         return torch.zeros(0, length, text_encoder.width), no_mask
     tokens = torch.stack([known[text].tokens for text in distinct])
     mask = torch.stack([known[text].mask for text in distinct])
+    for text in list(known)[:-KEPT]:  # the oldest
+        del known[text]
     return tokens[rows], mask[rows]
 
 

@@ -262,12 +262,12 @@ def linear_classifier(
         features[labels >= 0], labels[labels >= 0]
     )
 
-    def answer(asked: np.ndarray) -> np.ndarray:
-        probs = np.zeros((len(asked), classes))
-        probs[:, model.classes_] = model.predict_proba(np.asarray(asked))
+    def classify(others: np.ndarray) -> np.ndarray:
+        probs = np.zeros((len(others), classes))
+        probs[:, model.classes_] = model.predict_proba(np.asarray(others))
         return probs
 
-    return answer
+    return classify
 
 
 def _logistic(class_weight: str | None = None) -> Pipeline:

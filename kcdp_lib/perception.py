@@ -132,11 +132,7 @@ class StoringProcessor:
             context = attn.norm_encoder_hidden_states(context)
         query, key, value = (
             layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for layer, x in (
-                (attn.to_q, hidden_states),
-                (attn.to_k, context),
-                (attn.to_v, context),
-            )
+            for layer, x in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
         )
         probabilities = attention_probabilities(attn, query, key, attention_mask)
         self.recorder.keep(self.name, probabilities.mean(1))
@@ -157,8 +153,7 @@ def attention_probabilities(
     """
     precision = query.dtype
     if attn.upcast_attention:
-        kind = query.device.type
-        with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
+        with no_autocast(query):
             scores = query.float() @ key.float().transpose(-1, -2) * attn.scale
     else:
         scores = query @ key.transpose(-1, -2) * attn.scale
@@ -171,13 +166,19 @@ def attention_probabilities(
     return probabilities.to(precision) if upcast else probabilities
 
 
+def no_autocast(x: torch.Tensor):
+    """Return a context in which products with x [B, ...] keep its precision (chapter 03)."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
+
+
 class Experts(nn.Module):
     """Mixture of experts: a gate chooses 2 of E = 4 two-layer perceptrons for each picture.
 
-    Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; parts of k],
-    4 F + 3 H, or 4 F in a recipe without knowledge; hidden: width of one expert. All experts run on
-    the whole batch in one product, and zeros in the gate do the choosing. At this size that is
-    faster than sorting pictures by expert.
+    Method chapter, eq-experts; paper, figure 2, right. width: numbers in [v ; parts of k], where v
+    has 4 F, or 4 F + 4 D with the VLM's embeddings, and the parts 3 H, or none without knowledge;
+    hidden: width of one expert. All experts run on the whole batch in one product, and zeros in the
+    gate do the choosing. At this size that is faster than sorting pictures by expert.
     """
 
     def __init__(self, width: int, hidden: int, classes: int, recipe: Recipe):
@@ -513,12 +514,14 @@ def mean_of_convolution(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor
 
     The last step of eq-v (method chapter): x [B, F, h, w] -> [B, F']. The mean of a sum is the sum
     of the means, so each of the nine weights multiplies the sum over the places it covers: all but
-    the first or the last row, or column.
+    the first or the last row, or column. In float32: float16 cannot hold sums over many places.
     """
-    rows = torch.stack([x[..., :-1, :].sum(-2), x.sum(-2), x[..., 1:, :].sum(-2)], -2)
+    parts = (x[..., :-1, :], x, x[..., 1:, :])
+    rows = torch.stack([part.sum(-2, dtype=torch.float32) for part in parts], -2)
     # [B, F, 3, 3]
     sums = torch.stack([rows[..., :-1].sum(-1), rows.sum(-1), rows[..., 1:].sum(-1)], -1)
-    products = torch.einsum("bfyx,ofyx->bo", sums, convolution.weight)
+    with no_autocast(sums):
+        products = torch.einsum("bfyx,ofyx->bo", sums, convolution.weight.float())
     means = products / x[0, 0].numel()
     return means if convolution.bias is None else means + convolution.bias
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import torch
 
-from kcdp_lib import datasets, paths, shards
+from kcdp_lib import paths, shards
 from kcdp_lib.config import Preset, Recipe
+from kcdp_lib.datasets.images import read_ahead
 from kcdp_lib.errors import KCDPError
 from kcdp_lib.keys import stage_key
 from kcdp_lib.knowledge import (
@@ -126,7 +127,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     """
     image_embeddings, written, embeddings = see_and_say(foundations.vlm, foundations.writer, images)
     felt = feelings_of(image_embeddings, foundations.vlm, foundations.writer)
-    captions = told(zip(written, felt, strict=True), recipe)
+    captions = captions_used(zip(written, felt, strict=True), recipe)
     triplets = foundations.parse(written)
     tokens, mask = knowledge_tokens(captions, triplets, recipe, foundations.text_encoder)
     return Frozen(
@@ -141,7 +142,7 @@ def describe(images: torch.Tensor, foundations: Foundations, recipe: Recipe) -> 
     )
 
 
-def told(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
+def captions_used(said: Iterable[Sequence[str]], recipe: Recipe) -> list[str]:
     """Return the captions that a recipe uses, with the feelings in front or without them.
 
     said: pairs of a caption and its feelings (method chapter, eq-caption).
@@ -187,8 +188,8 @@ def freeze(
         files, size = pictures.files[blocks[i]], preset.batch_size
         some = [files[start : start + size] for start in range(0, len(files), size)]
         title = f"{what} of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}"
-        for batch in paths.progress(some, title, images=size) if progress else some:
-            yield datasets.read_images(batch, preset.image_size)
+        shown = paths.progress(some, title, images=size) if progress else some
+        return read_ahead(shown, preset.image_size)
 
     @lru_cache(1)
     def speakers():
@@ -215,7 +216,10 @@ def freeze(
         return {"latents": torch.cat(parts)}, []
 
     def tokens(i: int):
-        texts, text_encoder = told(captioned[i].texts, recipe), load_text_encoder(preset, device)
+        texts, text_encoder = (
+            captions_used(captioned[i].texts, recipe),
+            load_text_encoder(preset, device),
+        )
         triplets = load_parser(preset.parser)([written for written, _ in captioned[i].texts])
         knowledge = knowledge_tokens(texts, triplets, recipe, text_encoder)
         # Positions that are padding in the whole shard, usually most of them, are not stored.
@@ -239,7 +243,7 @@ def freeze(
         ),
         mask=rows(known, "mask"),
         image_embeddings=rows(captioned, "image_embeddings"),
-        captions=[text for shard in captioned for text in told(shard.texts, recipe)],
+        captions=[text for shard in captioned for text in captions_used(shard.texts, recipe)],
         triplets=[
             [tuple(triplet) for triplet in of_row] for shard in known for of_row in shard.texts
         ],

@@ -61,7 +61,7 @@ class Rows:
     def __getitem__(self, rows) -> torch.Tensor:
         places = self.index[rows]
         if not places.ndim:
-            return self[places[None]][0]
+            return self.select(torch.as_tensor([rows]))[:][0]
         picked = torch.zeros(len(places), *self.shape[1:], dtype=self.parts[0].dtype)
         owners = torch.bucketize(places, self.ends, right=True)
         for owner in owners.unique().tolist():

@@ -24,7 +24,7 @@ def fixed_shapes() -> Iterator[None]:
         _FIXED_SHAPES.reset(before)
 
 
-def _asks(mask: torch.Tensor) -> bool:
+def _readable(mask: torch.Tensor) -> bool:
     """Return whether a shape may depend on the values of this mask.
 
     Not on a GPU, where reading them would wait for all queued work.
@@ -39,7 +39,7 @@ def used_positions(mask: torch.Tensor) -> torch.Tensor:
 
     Padding in every row of a batch is never read, so dropping it only saves time.
     """
-    if not _asks(mask):
+    if not _readable(mask):
         return torch.arange(mask.shape[1], device=mask.device)
     return mask.any(dim=0).nonzero().squeeze(1)
 
@@ -50,7 +50,7 @@ def attention_mask(valid: torch.Tensor) -> torch.Tensor | None:
     None if no token is padding, because attention without a mask is faster; never None with
     `fixed_shapes` or on a GPU.
     """
-    if _asks(valid) and valid.all():
+    if _readable(valid) and valid.all():
         return None
     return valid[:, None, None]
 

@@ -173,8 +173,15 @@ def feelings(vlm: VLM, embeddings: torch.Tensor) -> list[str]:
     what is there; the authors also ask their VLM for the emotional meaning (method chapter,
     eq-caption).
     """
-    nearest = (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(3).indices
-    return [named(places) for places in nearest.tolist()]
+    return [named(places) for places in nearest_feelings(vlm, embeddings).tolist()]
+
+
+def nearest_feelings(vlm: VLM, embeddings: torch.Tensor) -> torch.Tensor:
+    """Return indices into `FEELINGS`, int64 [N, 3], nearest to embeddings [N, D] first.
+
+    Method chapter, eq-caption.
+    """
+    return (embeddings.to(vlm.feelings) @ vlm.feelings.T).topk(3).indices
 
 
 def named(places: Sequence[int]) -> str:

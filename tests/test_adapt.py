@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageSequence
 from transformers import CLIPTextModel
 
 import kcdp_lib
@@ -1379,6 +1379,17 @@ def test_predict_takes_any_iterable_of_pictures(world, finished):
     ):
         assert model.predict(images).labels == expected
     assert sorted(model.predict(set(files)).labels) == sorted(expected)
+
+
+def test_predict_answers_each_frame_of_an_animation(world, finished, tmp_path):
+    model = KCDP.from_pretrained(finished[1] / "model")
+    frames = [Image.open(path).convert("RGB") for path in sorted((world / "bare").glob("*.png"))]
+    moving = tmp_path / "moving.webp"
+    frames[0].save(moving, save_all=True, append_images=frames[1:], lossless=True)
+    with Image.open(moving) as animation:
+        found = model.predict(ImageSequence.Iterator(animation))
+    np.testing.assert_array_equal(found.probs, model.predict(frames).probs)
+    np.testing.assert_array_equal(model.predict([moving]).probs, model.predict(frames[:1]).probs)
 
 
 def test_predict_refuses_before_a_model_is_loaded(world, finished):

@@ -930,7 +930,8 @@ ROWS = [
             ("a picture's array", np.zeros((8, 8, 3), np.uint8), "not as ndarray; Image.fromarray"),
             ("a picture's tensor", torch.zeros(3, 8, 8), "not as Tensor; Image.fromarray makes"),
             ("numbers without end", itertools.count(), "not as int; Image.fromarray makes one"),
-            ("files in bytes", [b"x"], "A picture is given by its path .*, not as bytes"),
+            ("files in bytes", [b"x"], "given by its path .*, not as bytes; Image.open reads a"),
+            ("open files", [io.BytesIO(b"x")], "not as BytesIO; Image.open reads a file"),
             ("an empty picture", [Image.new("RGB", (0, 0))], "Picture 0 has no pixels; leave it"),
         )
     ),

@@ -13,6 +13,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from kcdp_lib import KCDPError, datasets
@@ -282,6 +283,49 @@ def test_every_format_that_pillow_decodes_here_is_read(tmp_path):
     assert datasets.load(tmp_path, "train").skipped[0][0].name == "program.png", (
         "not handed to a shell"
     )
+
+
+def test_pictures_read_ahead_are_those_read_alone(tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(7)]
+    for number, file in enumerate(files):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(file)
+    batches = [files[:3], files[3:6], files[6:]]
+    read = list(images.read_ahead(iter(batches), 4))
+    assert [len(batch) for batch in read] == [3, 3, 1]
+    assert torch.cat(read)[:, 0, 0, 0].tolist() == list(range(7))
+    assert list(images.read_ahead([], 4)) == []
+
+
+def test_a_picture_given_many_times_is_loaded_by_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "processors", lambda: 8)
+    file = tmp_path / "a.png"
+    Image.effect_noise((600, 600), 90).save(file)
+    with Image.open(file) as lazy:
+        read = images.read_images([lazy] * 16, 64)
+    assert (read == images.read_images([file] * 16, 64)).all()
+
+
+def test_one_batch_is_read_ahead_and_no_more(tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(file)
+    begun = []
+
+    def batches():
+        for number in range(5):
+            begun.append(number)
+            yield [file]
+
+    read = images.read_ahead(batches(), 4)
+    next(read)
+    assert begun == [0, 1]
+    read.close()
+    assert begun == [0, 1]
+
+
+def test_a_picture_that_cannot_be_read_ahead_is_named(tmp_path):
+    (tmp_path / "broken.png").write_text("x")
+    with pytest.raises(KCDPError, match="broken.png cannot be read as a picture"):
+        list(images.read_ahead([[tmp_path / "broken.png"]], 4))
 
 
 @pytest.mark.parametrize("size", ((0, 5), (5, 0), (0, 0)))

@@ -148,9 +148,9 @@ def test_a_caption_begins_with_feelings_which_can_be_taken_out_again():
         assert knowledge.without_feelings(nothing_to_take) == nothing_to_take
     silent = replace(PAPER, feelings=False)
     said = [("a dog .", felt), (written, "sad , gloomy and unhappy")]
-    assert precompute.told(said, silent) == ["a dog .", written]
-    assert precompute.told(said, PAPER)[1] == told
-    assert precompute.told([("It is sad.", "")], PAPER) == ["It is sad."]
+    assert precompute.captions_used(said, silent) == ["a dog .", written]
+    assert precompute.captions_used(said, PAPER)[1] == told
+    assert precompute.captions_used([("It is sad.", "")], PAPER) == ["It is sad."]
     embeddings = torch.zeros(2, 4)
     assert precompute.feelings_of(embeddings, None, writer=SimpleNamespace()) == ["", ""]
 
@@ -372,10 +372,8 @@ def pictures(tmp_path, images, monkeypatch):
     calls = []
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
-        precompute.datasets,
-        "read_images",
+        "kcdp_lib.datasets.images.read_images",
         lambda files, size: calls.append(len(files)) or images[[int(f.name) for f in files]],
-        raising=False,
     )
     return SimpleNamespace(
         name="five",
@@ -475,10 +473,11 @@ from types import SimpleNamespace
 import torch
 from kcdp_lib import knowledge, paths, precompute, vision_language
 from kcdp_lib.config import PRESETS, RECIPES
+from kcdp_lib.datasets import images
 from kcdp_lib.knowledge import Knowledge
 paths.CACHE, count = paths.Path(sys.argv[1]), int(sys.argv[2])
 precompute.shards.SHARD = 16
-precompute.datasets.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
+images.read_images = lambda files, size: torch.zeros(len(files), 3, 4, 4)
 precompute.load_vlm = precompute.load_vae = precompute.load_text_encoder = lambda *given: None
 precompute.pooled_captions = lambda captions, *given: torch.zeros(len(captions), 0)
 precompute.see_and_say = lambda vlm, writer, images: (

@@ -750,7 +750,7 @@ def test_without_an_alignment_its_loss_is_gone_and_it_has_no_voice(settings, fro
     )
     assert (
         not any(row["alignment_loss"] for row in trained.history)
-        and not trained.model.asks_cliea
+        and not trained.model.answers_with_cliea
         and (trained.pseudo_labels >= 0).any()
     )
     still = {name for name in trainable_state_dict(before) if name.startswith("cliea")}

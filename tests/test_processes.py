@@ -382,7 +382,7 @@ class Asked(TorchDispatchMode):
 @pytest.mark.parametrize("one_pass", [False, True])
 def test_a_step_asks_the_device_for_no_number(step, monkeypatch, recipe, one_pass):
     """Otherwise a GPU waits for the host. A mask on the CPU may be read; here none is."""
-    monkeypatch.setattr(tokens, "_asks", lambda mask: False)
+    monkeypatch.setattr(tokens, "_readable", lambda mask: False)
     asked, backward = Asked(), training.of_source
 
     def watched(*args):

@@ -1,6 +1,6 @@
 """Committed results are complete for this world and these miniatures, and are read correctly."""
 
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -143,11 +143,9 @@ def test_a_run_with_all_dials_as_usual_is_in_every_sweep_but_one_with_two_turned
 @pytest.fixture(scope="module")
 def grid():
     """Return benchmarks/grid.py as a module."""
-    spec = importlib.util.spec_from_file_location("grid", ROOT / "benchmarks" / "grid.py")
-    found = importlib.util.module_from_spec(spec)
-    sys.modules["grid"] = found  # dataclasses look up their module
-    spec.loader.exec_module(found)
-    return found
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # where its scripts find one another
+    yield importlib.import_module("grid")
+    sys.path.pop(0)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +262,49 @@ def test_of_one_run_the_last_line_counts_and_the_present_codes_before_others(tmp
     assert results.standing(["none"]) == ""
     (tmp_path / "some.jsonl").write_text(json.dumps(line(1, 2, code="now")) + "\n")
     assert results.standing(["some"]).startswith("The code of this page made all")
+
+
+def test_lines_of_code_that_computes_the_same_are_present(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "stack_key", lambda preset: "these")
+    monkeypatch.setattr(results, "code_now", lambda: "third")
+    results.first_alike.cache_clear()
+    shown = {"second": {"as": "first"}, "third": {"as": "second"}}
+    (tmp_path / "same.json").write_text(json.dumps(shown))
+    rows = [{"stack": "these", "code": code} for code in ("first", "second", "third", "other")]
+    rows += [{"stack": "these"}, {"stack": "others", "code": "first"}]
+    assert results.of_this_code(rows) == rows[:3] and results.of_other_code(rows) == rows[3:]
+    monkeypatch.setattr(results, "read", lambda name: rows[:3])
+    assert results.standing(["some"]).startswith("Code that computes the same as this page's made")
+    monkeypatch.setattr(results, "read", lambda name: rows[2:3])
+    assert results.standing(["some"]).startswith("The code of this page made all 1 lines")
+    results.first_alike.cache_clear()
+
+
+def test_a_page_names_the_records_that_other_code_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "code_now", lambda: "now")
+    results.first_alike.cache_clear()
+    results.write("whole", {"seconds": 1})
+    present = results.benchmark("whole")
+    assert present["seconds"] == 1 and present["code"] == "now" and present["commit"]
+    pieces = {"tiny": {"step": {**present}, "once": {**present, "code": "old"}}}
+    runs = [present, {**present, "stack": "of other weights"}]
+    unsaid = {"pictures": 3}
+    for name, record in {"pieces": pieces, "runs": runs, "unsaid": unsaid}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    assert len(results.makers("pieces")) == len(results.makers("runs")) == 2
+    assert results.makers("unsaid") == [unsaid]
+    assert results.measured_earlier(["whole"]) == results.measured_earlier([]) == ""
+    told = results.measured_earlier(["pieces", "runs", "unsaid", "whole"])
+    assert told.endswith("which: pieces.json, runs.json, unsaid.json.")
+    results.first_alike.cache_clear()
+
+
+def test_the_committed_record_of_such_code_has_no_circle():
+    shown = results.benchmark("same")
+    assert all(results.first_alike(code) not in shown for code in shown)
+    assert all(entry["jobs"] > 50 for entry in shown.values())
 
 
 def test_the_code_of_a_line_is_that_of_all_stages(monkeypatch):

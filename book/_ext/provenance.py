@@ -1,7 +1,7 @@
 """Say at the foot of each notebook's page how its outputs were made.
 
-It names the commit, versions, machine and seconds, and how many of the lines of results shown were
-made by other code than this checkout's.
+It names the commit, versions, machine and seconds, and which of the results shown other code than
+this checkout's made.
 """
 
 import nbformat
@@ -41,10 +41,13 @@ def add_foot(app, doctree: nodes.document) -> None:
 
 
 def lines_shown(notebook: nbformat.NotebookNode) -> str:
-    """Return a sentence on the code that made the lines of results in a notebook."""
+    """Return sentences on the code that made the results in a notebook, lines and records."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    named = {path.stem for path in named_records(code) if path.suffix == ".jsonl"}
-    return results.standing(sorted(named))
+    lines, records = (
+        sorted({path.stem for path in named_records(code) if path.suffix == suffix})
+        for suffix in (".jsonl", ".json")
+    )
+    return f"{results.standing(lines)} {results.measured_earlier(records)}".strip()
 
 
 def setup(app) -> dict:

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kcdp_lib import paths, shards
-from kcdp_lib.adapt.model import KCDP, evaluate, gather
+from kcdp_lib.adapt.model import KCDP, autocast, evaluate, gather, without_words
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.adapt.training import Trained, train
 from kcdp_lib.config import Config, Recipe
@@ -112,7 +112,8 @@ def baseline(config: Config, variant: str, source: Pictures, device: str) -> Tra
     if os.path.exists(folder / "history.json"):
         try:
             history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-            return Trained(KCDP.from_pretrained(folder, device, config.models), history, None)
+            model = KCDP.from_pretrained(folder, device, config.models, config.precision)
+            return Trained(model, history, None)
         except (OSError, ValueError) as error:
             warnings.warn(f"{folder} is damaged ({error}) and is made anew.", stacklevel=2)
     checkpoint = folder / "checkpoint.safetensors"
@@ -129,7 +130,7 @@ def frozen_for(variant: str, pictures: Pictures, config: Config, device: str) ->
 
     With the maps, if the recipe computes them once. Raises KCDPError for a set without pictures.
     """
-    frozen = freeze(pictures, config.sizes, config.switches, device)
+    frozen = without_words(freeze(pictures, config.sizes, config.switches, device), config.switches)
     if variant == WITHOUT_KNOWLEDGE:
         frozen = without_knowledge(frozen, config.switches, load_text_encoder(config.sizes, device))
     if config.switches.looks_once:
@@ -161,7 +162,8 @@ def with_maps(
             f"maps of {pictures.name} {pictures.split}, {i + 1} of {len(blocks)}",
             images=config.sizes.batch_size,
         )
-        maps = [eye().look(*gather(frozen, rows, device).for_unet)[0] for rows in batches]
+        with autocast(device, config.precision):
+            maps = [eye().look(*gather(frozen, rows, device).for_unet)[0] for rows in batches]
         levels = enumerate(zip(*maps, strict=True))
         return {str(level): torch.cat(of_level).cpu() for level, of_level in levels}, []
 
@@ -238,10 +240,11 @@ def text_encoder_probs(frozen: Frozen, config: Config, device: str) -> np.ndarra
     """Predict probabilities [N, C] with the text encoder, zero-shot (chapter 05)."""
     text_encoder = load_text_encoder(config.sizes, device)
     prompted = encode_texts(prompts(config.classes), text_encoder)
-    return in_blocks(
-        frozen,
-        lambda *of: similarity_probs(ask_directly(*of, *prompted)),  # type: ignore[call-arg]
-    )
+
+    def read(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return similarity_probs(ask_directly(tokens, mask, *prompted))
+
+    return in_blocks(frozen, read)
 
 
 def image_and_text(frozen: Frozen) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
@@ -34,6 +34,7 @@ from kcdp_lib.config import (
 )
 from kcdp_lib.counterfactuals import CLIEA, prompts, similarity_probs, together
 from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.datasets.images import check_picture
 from kcdp_lib.errors import KCDPError, first_line
 from kcdp_lib.familiar import UNFAMILIAR, Known, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, encode_texts, load_text_encoder
@@ -91,7 +92,8 @@ class KCDP(nn.Module):
     Seed torch first: LoRA, pyramid, experts and parts of CLIEA start at random.
 
     classes: names of the C emotions, as the prompts say them. knowledge: whether the model gets
-    captions and triplets; aligned: whether CLIEA is trained, which it is not for peer methods.
+    captions and triplets; aligned: whether CLIEA is trained, which it is not for peer methods;
+    precision: of its predictions, as in `autocast`.
     Raises KCDPError if a frozen model cannot be loaded whole.
     """
 
@@ -107,11 +109,13 @@ class KCDP(nn.Module):
         classes: Sequence[str] = EMOTIONS,
         knowledge: bool = True,
         aligned: bool = True,
+        precision: str | None = None,
     ):
         super().__init__()
         self.preset = preset
         self.recipe = recipe
         self.device = device
+        self.precision = precision
         self.classes = tuple(classes)
         self.knowledge = knowledge
         self.aligned = aligned and recipe.alignment != "none"
@@ -191,7 +195,7 @@ class KCDP(nn.Module):
         )
 
     @property
-    def asks_cliea(self) -> bool:
+    def answers_with_cliea(self) -> bool:
         """Whether the prediction takes CLIEA's similarities into account."""
         return self.recipe.embeddings and self.aligned
 
@@ -210,7 +214,7 @@ class KCDP(nn.Module):
         if not self.recipe.embeddings:
             return voices[0]
         voices.append(self.ask_vlm(embeddings))
-        if self.asks_cliea:
+        if self.answers_with_cliea:
             assert similarities is not None, "CLIEA has a voice here"
             voices.append(similarity_probs(similarities))
         return together(*voices)
@@ -225,10 +229,7 @@ class KCDP(nn.Module):
         return (embeddings[:, :width] @ self.class_embeddings.T).softmax(-1)
 
     def label(
-        self,
-        perception: Perception,
-        similarities: torch.Tensor,
-        embeddings: torch.Tensor | None,
+        self, perception: Perception, similarities: torch.Tensor, embeddings: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the probabilities [B, C] from which the target's pseudo-labels are taken.
 
@@ -279,6 +280,7 @@ class KCDP(nn.Module):
             self.foundations = load_foundations(self.preset, self.device)
         frozen = describe(pixels, self.foundations, self.recipe)
         known = familiarity(seen, frozen)
+        frozen = without_words(frozen, self.recipe)
         if not self.knowledge:
             frozen = without_knowledge(frozen, self.recipe, self.foundations.text_encoder)
         probs = evaluate(self, frozen)
@@ -299,7 +301,11 @@ class KCDP(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str | None = None, models: str | Path | None = None
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        models: str | Path | None = None,
+        precision: str | None = None,
     ) -> KCDP:
         """Load the model of a finished run, ready to predict; give `models` as in that run.
 
@@ -328,7 +334,7 @@ class KCDP(nn.Module):
                 "was trained on."
             )
         device = pick_device(device and str(device))
-        model = cls(preset, recipe, device, classes, knowledge, aligned)
+        model = cls(preset, recipe, device, classes, knowledge, aligned, precision)
         load_trainable(model, state)
         return model.eval()
 
@@ -352,17 +358,27 @@ def as_list(images: Iterable) -> list[Image.Image | str | os.PathLike]:
         )
     pictures: list[Image.Image | str | os.PathLike] = []
     for picture in images:
-        if not isinstance(picture, str | os.PathLike | Image.Image):
-            raise KCDPError(
-                f"A picture is given by its path or as a PIL image, not as "
-                f"{type(picture).__name__}; Image.fromarray makes one from an array."
-            )
+        check_picture(picture)
         if isinstance(picture, Image.Image) and not all(picture.size):
             raise KCDPError(f"Picture {len(pictures)} has no pixels; leave it out.")
-        pictures.append(picture)
+        # Pillow's iterators give an animation's frames as one object, which moves on
+        is_frame = getattr(picture, "is_animated", False)
+        pictures.append(picture.copy() if is_frame else picture)
     if not pictures:
         raise KCDPError("There is no picture to predict; give a list of PIL images or paths.")
     return pictures
+
+
+def without_words(frozen: Frozen, recipe: Recipe) -> Frozen:
+    """Take from the VLM's embeddings [N, 4 D] a caption that the recipe does not let KCDP read.
+
+    Their last quarter embeds the caption (chapter "What each part of the method contributes").
+    """
+    if recipe.knowledge in ("both", "caption") or frozen.embeddings is None:
+        return frozen
+    pictures, captions = frozen.embeddings[:].tensor_split([-frozen.image_embeddings.shape[1]], 1)
+    others = captions.roll(1, 0) if recipe.knowledge == "another" else torch.zeros_like(captions)
+    return replace(frozen, embeddings=Rows([torch.cat([pictures, others], 1)]))
 
 
 def gather(frozen: Frozen, rows: torch.Tensor, device: str) -> Batch:
@@ -420,10 +436,10 @@ def evaluate(model: KCDP, frozen: Frozen, domain: str = "target") -> np.ndarray:
     batches = torch.arange(len(frozen)).split(2 * model.preset.batch_size)
     for rows in batches[state.process_index :: state.num_processes]:
         similarities = None
-        with autocast(model.device):
+        with autocast(model.device, model.precision):
             batch = gather(frozen, rows, model.device)
             perception = model.kadap(*batch, domain=domain)
-            if model.asks_cliea:
+            if model.answers_with_cliea:
                 similarities = model.align(perception, batch.tokens, batch.mask, batch.used)
         probs[rows] = model.answer(perception, similarities, batch.embeddings)
     return reduce(probs, "sum").cpu().numpy()
@@ -446,6 +462,6 @@ def settle(model: KCDP, frozen: Frozen) -> None:
     norm.forget_domain("target")
     norm.train()
     for rows in torch.arange(len(frozen)).split(2 * model.preset.batch_size):
-        with autocast(model.device):
+        with autocast(model.device, model.precision):
             model.kadap(*gather(frozen, rows, model.device), domain="target")
     norm.eval()

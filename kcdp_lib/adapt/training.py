@@ -107,11 +107,12 @@ def train(
     pictures alone, without names, paths or labels.
 
     The loss is eq-total (method chapter), the optimizer AdamW. Every process takes its share of
-    each batch (`kcdp_lib.processes`). Every epoch is seeded by (seed, epoch). A checkpoint marked
-    with `key` is written after each and every few minutes, so a killed run resumes to exactly the
-    same numbers. A peer method replaces L_ccl and L_ce; target_weight multiplies its loss, or L_ce.
-    after_epoch(model, epochs done) may inspect the model; a resumed run does not call it for
-    earlier epochs. knowledge: False if the pictures come without knowledge; the model stores this.
+    each batch (`kcdp_lib.processes`). Every epoch and every step has its seed. A checkpoint
+    marked with `key` is written after each epoch and every few minutes, so a killed run resumes to
+    exactly the same numbers. A peer method replaces L_ccl and L_ce; target_weight multiplies its
+    loss, or L_ce. after_epoch(model, epochs done) may inspect the model; a resumed run does not
+    call it for earlier epochs. knowledge: False if the pictures come without knowledge; the model
+    stores this.
     """
     epochs = config.run_epochs
     torch.manual_seed(config.seed)
@@ -126,41 +127,22 @@ def train(
     answers = answers.float() if answers.ndim == 2 else answers.long()
     if other:
         optimizer.add_param_group({"params": list(other.parameters())})
-    done, history = resume(checkpoint, key, model, other or labeller, optimizer, accelerator)
+    state = model, other or labeller, optimizer, accelerator
+    done, history = resume(checkpoint, key, *state)
     steps = steps_per_epoch(len(source), config)
 
     def take(step: int, rows: torch.Tensor, target_rows: torch.Tensor) -> dict:
         """Compute the gradients of one step, and return its numbers."""
         fraction = step / (steps * epochs)
-        if other and target is not None:
-            return peer_step(
-                model,
-                other,
-                source,
-                answers,
-                rows,
-                target,
-                target_rows,
-                fraction,
-                accelerator,
-                target_weight,
-            )
-        if not labeller or target is None or not len(target_rows):
+        # A target picture weighs as much as one of the source, however few there are
+        share = len(target_rows) / len(rows)
+        if target is None or not (other or len(target_rows)):
             return source_step(model, source, answers, rows, config, accelerator)
-        weight = target_weight * len(target_rows) / len(rows)
-        return both_steps(
-            model,
-            labeller,
-            source,
-            answers,
-            rows,
-            target,
-            target_rows,
-            fraction,
-            config,
-            accelerator,
-            weight,
-        )
+        both = source, answers, rows, target, target_rows, fraction
+        if other:
+            return peer_step(model, other, *both, accelerator, target_weight, share)
+        assert labeller, "a target is given to KCDP or to a peer"
+        return both_steps(model, labeller, *both, config, accelerator, target_weight * share)
 
     saved = time.monotonic()
     for epoch in range(done // steps, epochs):
@@ -172,6 +154,8 @@ def train(
         for step in progress(
             range(max(done, epoch * steps), last), f"{desc}, epoch {epoch + 1} of {epochs}"
         ):
+            # so that a step's random numbers, as of FixMatch's views, are those of a resumed run
+            torch.manual_seed(config.seed + 2_000_003 * (step + 1))
             set_learning_rate(optimizer, step, steps * epochs, config)
             rows = order[step % steps]
             target_rows = rows[:0] if target_order is None else target_order[step % steps]
@@ -180,16 +164,7 @@ def train(
             due = step + 1 == last or time.monotonic() - saved > SAVE_SECONDS
             if due and accelerator.is_main_process:
                 fetch(history)
-                save_checkpoint(
-                    checkpoint,
-                    key,
-                    step + 1,
-                    history,
-                    model,
-                    other or labeller,
-                    optimizer,
-                    accelerator,
-                )
+                save_checkpoint(checkpoint, key, step + 1, history, *state)
                 saved = time.monotonic()
         if after_epoch:
             after_epoch(model, epoch + 1)
@@ -225,11 +200,14 @@ def set_up(
     Accelerate has the run's precision; knowledge and aligned as in `KCDP`. Raises KCDPError if a
     frozen model cannot be loaded whole.
     """
-    model = KCDP(config.sizes, config.switches, device, config.classes, knowledge, aligned)
+    precision = pick_precision(config.precision, device)
+    model = KCDP(
+        config.sizes, config.switches, device, config.classes, knowledge, aligned, precision
+    )
     if config.checkpointing:
         # diffusers' checkpointing is not reentrant, so maps taken inside keep their gradient
         model.kadap.unet.enable_gradient_checkpointing()
-    accelerator = processes.accelerator(pick_precision(config.precision, device), device)
+    accelerator = processes.accelerator(precision, device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=WEIGHT_DECAY, fused=True)
     return model, accelerator.prepare(optimizer), accelerator
@@ -250,11 +228,7 @@ def pseudo_labeller(
 
 
 def of_source(
-    model: KCDP,
-    batch: Batch,
-    labels: torch.Tensor,
-    config: Config,
-    accelerator: Accelerator,
+    model: KCDP, batch: Batch, labels: torch.Tensor, config: Config, accelerator: Accelerator
 ) -> tuple[torch.Tensor, dict]:
     """Return the source's loss [] on a batch, and its parts (method chapter, eq-total).
 
@@ -413,11 +387,13 @@ def peer_step(
     done: float,
     accelerator: Accelerator,
     weight: float = 1.0,
+    share: float = 1.0,
 ) -> dict:
     """Compute the gradients of a peer method's step (chapter "A fair comparison").
 
     The loss is the source's cross-entropy, the experts' balance, and `weight` times the peer's own,
-    on int64 rows [B] of the source and target_rows [M], perhaps none. One process, whole batches.
+    on int64 rows [B] of the source and target_rows [M], perhaps none. share: M / B, which
+    multiplies all terms of the target. One process, whole batches.
     """
     with autocast(model.device, accelerator.mixed_precision):
         perception = model.kadap(*gather(source, rows, model.device), domain="source")
@@ -441,7 +417,7 @@ def peer_step(
             sent(target_rows, model.device),
             done,
         )
-        total = total + weight * own + BALANCE_WEIGHT * adapted.balance
+        total = total + share * weight * own + share * BALANCE_WEIGHT * adapted.balance
     accelerator.backward(total)
     return {
         "source_loss": emotion.detach(),

@@ -314,12 +314,12 @@ def row_shares(row: Row) -> dict[str, float]:
     a taxonomy, or if all are empty. Unusable for a value that is not a number of 0 or more. A text
     beside them, as in a column "content", is ignored.
     """
-    told = {column: value for column, value in row if column in EMOTION_COLUMNS}
-    numbers = {name: value for name, value in told.items() if name in CLASSES or is_share(value)}
-    told = numbers if is_distribution(numbers) else told
-    if not is_distribution(told) or all(value in (None, "") for value in told.values()):
+    shares = {column: value for column, value in row if column in EMOTION_COLUMNS}
+    numbers = {name: value for name, value in shares.items() if name in CLASSES or is_share(value)}
+    shares = numbers if is_distribution(numbers) else shares
+    if not is_distribution(shares) or all(value in (None, "") for value in shares.values()):
         return {}
-    return {column: share_of(value) for column, value in told.items()}
+    return {column: share_of(value) for column, value in shares.items()}
 
 
 def is_share(value: Any) -> bool:

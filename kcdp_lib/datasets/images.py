@@ -5,10 +5,12 @@ A module of its own, because results are cached under the code that reads the pi
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO, IOBase
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..errors import KCDPError
+from ..machine import processors
 
 Image.init()  # without it, Pillow first knows only the most common formats
 # Not read: formats that Pillow cannot decode by itself, and PostScript, which is a program.
@@ -47,28 +50,49 @@ def read_images(files: Sequence[str | Path | Image.Image], size: int) -> torch.T
     Raises KCDPError naming the first that cannot be read.
     """
     out = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    # Threads are enough: Pillow decodes and resizes without holding Python's lock. A PIL image may
+    # occur twice, and two threads must not load it at once.
+    threads = 1 if any(isinstance(file, Image.Image) for file in files) else processors()
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore")  # about files that Pillow reads all the same
-        for i, file in enumerate(files):
-            if not isinstance(file, (str, os.PathLike, Image.Image)):
-                raise KCDPError(
-                    f"A picture is given by its path or as a PIL image, not as "
-                    f"{type(file).__name__}; Image.fromarray makes one from an array."
-                )
-            try:
-                if isinstance(file, Image.Image):
-                    picture = square(file, size)
-                else:
-                    picture = decode(Path(file).read_bytes(), size)
-            except Exception as error:  # Pillow raises many kinds
-                passing = isinstance(error, MemoryError) or getattr(error, "errno", None)
-                raise KCDPError(
-                    f"{file} cannot be read as a picture ({str(error) or type(error).__name__}); "
-                    + ("check that it can be opened, " if passing else "")
-                    + "remove it or convert it to PNG."
-                ) from error
-            out[i] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        for i, picture in enumerate(pool.map(read_image, files, itertools.repeat(size))):
+            out[i] = torch.from_numpy(picture).permute(2, 0, 1)
     return out
+
+
+def read_ahead(batches: Iterable[Sequence[str | Path]], size: int) -> Iterator[torch.Tensor]:
+    """Yield `read_images` of each batch, [N, 3, size, size], and read the next one meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        reading = (reader.submit(read_images, batch, size) for batch in batches)
+        for ready, _ in itertools.pairwise(itertools.chain(reading, [Future()])):
+            yield ready.result()
+
+
+def read_image(file: str | Path | Image.Image, size: int) -> np.ndarray:
+    """Read one picture as uint8 [size, size, 3]; raises KCDPError if it cannot be read."""
+    check_picture(file)
+    try:
+        if isinstance(file, Image.Image):
+            return np.array(square(file, size))
+        return np.array(decode(Path(file).read_bytes(), size))
+    except Exception as error:  # Pillow raises many kinds
+        passing = isinstance(error, MemoryError) or getattr(error, "errno", None)
+        raise KCDPError(
+            f"{file} cannot be read as a picture ({str(error) or type(error).__name__}); "
+            + ("check that it can be opened, " if passing else "")
+            + "remove it or convert it to PNG."
+        ) from error
+
+
+def check_picture(given: object) -> None:
+    """Raise KCDPError for what is neither a path nor a PIL image."""
+    if isinstance(given, str | os.PathLike | Image.Image):
+        return
+    is_file = isinstance(given, bytes | bytearray | IOBase)
+    raise KCDPError(
+        f"A picture is given by its path or as a PIL image, not as {type(given).__name__}; "
+        + ("Image.open reads a file." if is_file else "Image.fromarray makes one from an array.")
+    )
 
 
 def decode(content: bytes, size: int) -> Image.Image:

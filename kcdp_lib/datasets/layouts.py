@@ -280,7 +280,7 @@ def emotion6(root: Path, split: str) -> Listing:
     The data set has no split: a hash of the name puts one picture in five into the test.
     """
     path, tied = place(root, "ground_truth.txt"), []
-    told: list[dict[str, float]] = []
+    rows_shares: list[dict[str, float]] = []
 
     def read(line: str) -> tuple[list[str], str] | None:
         if not line.strip():
@@ -296,14 +296,14 @@ def emotion6(root: Path, split: str) -> Listing:
         best = [emotion for emotion, share in shares.items() if share == max(shares.values())]
         if len(best) > 1:
             tied.append(f"{name} ({' = '.join(best)})")
-        told.append(shares)
+        rows_shares.append(shares)
         return [f"images/{name}"], best[0]
 
     lines = read_text(path).split("\n")
     if ending(PurePath(lines[0].split("\t")[0])) not in SUFFIXES:
         lines[0] = ""  # a header
     listing = listed(root, path, lines, read)
-    listing.shares = told
+    listing.shares = rows_shares
     listing.notes += note("pictures with several likeliest emotions, which take the first", tied)
     return listing
 
