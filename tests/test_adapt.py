@@ -375,6 +375,9 @@ def test_universal_setting_does_not_see_the_target(finished, world):
         and results["pseudo_labels"]["coverage"] == 0
     )
     assert results["target"]["transductive"] is False
+    # this model is no baseline of itself, and it took no pseudo-labels
+    assert "source_only" not in results["baselines"] | results["differences"]
+    assert "pseudo-labels" not in table(results)
 
 
 def test_adapting_uses_the_target(finished, world):

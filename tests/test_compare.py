@@ -158,6 +158,21 @@ def test_macro_f1_with_pictures_counted_several_times_is_that_of_the_longer_list
         assert score == pytest.approx(expected)
 
 
+def test_a_class_that_was_not_drawn_is_left_out_of_the_mean():
+    labels, predicted = np.array([0, 0, 1]), np.array([0, 1, 1])
+    whole, without_ones = compare.weighted_macro_f1(
+        labels, predicted, np.array([[1] * 3, [1, 1, 0]])
+    )
+    assert whole == pytest.approx(2 / 3) and without_ones == pytest.approx(2 / 3)
+    assert compare.weighted_macro_f1(labels, predicted, np.array([[0, 0, 5]])) == 1
+
+
+def test_two_lines_of_one_pair_and_seed_are_refused():
+    rows = [{**told("kcdp", 0, "0011"), "source": "photos", "setting": "da"}] * 2
+    with pytest.raises(KCDPError, match="the same domains and seed"):
+        compare.everywhere(rows, "kcdp", "best")
+
+
 def test_a_difference_on_real_art_counts_a_concept_once_however_often_it_was_asked():
     """Three seeds that agree give the interval of one."""
     pictures = datasets.load("art-emojione", "test")

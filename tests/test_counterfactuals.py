@@ -357,6 +357,10 @@ def test_raw_labels_are_the_argmax_from_the_first_step():
     assert labeller.update(rows, first, 0.0).kept.all()
     later = labeller.update(rows, first.flip(0), 0.0)
     assert later.labels.tolist() == [3, 2, 1, 0] and later.kept.all()
+    # what is reported is what was trained on, although the second answer was less sure
+    labeller.note(rows, torch.eye(6)[[0, 0, 0, 0]] * 0.9, 0.0)
+    unsure = labeller.note(rows, torch.eye(6)[[1, 2, 3, 4]] * 0.6, 0.0)
+    assert torch.equal(labeller.all().labels, unsure.labels)
 
 
 def test_one_picture_alone_and_similarities_without_gradient():

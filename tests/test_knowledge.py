@@ -11,7 +11,7 @@ import pytest
 import torch
 from blank import blank_preset
 
-from kcdp_lib import knowledge, paths, precompute, towers, vision_language, world
+from kcdp_lib import knowledge, paths, precompute, shards, towers, vision_language, world
 from kcdp_lib.config import RECIPES
 from kcdp_lib.knowledge import encode_texts, knowledge_tokens
 from kcdp_lib.pretrain.stack import HIDDEN
@@ -361,6 +361,23 @@ def test_thirty_triplets_stay_in_scale_and_one_picture_is_enough(foundations):
     assert glued[:, 32:].norm() > 10 * tokens[:, 32:].norm()
     nobody, mask = knowledge_tokens([], [], PAPER, foundations.text_encoder)
     assert nobody.shape == (0, 64, HIDDEN) and mask.shape == (0, 64)
+
+
+def test_only_the_latest_texts_stay_in_memory(foundations, monkeypatch):
+    text_encoder = foundations.text_encoder._replace(known={})
+    monkeypatch.setattr(knowledge, "KEPT", 3)
+    texts = ["a cat", "a dog", "a boy", "a grave", "rain"]
+    tokens, mask = encode_texts(texts, text_encoder)
+    assert list(text_encoder.known) == texts[-3:]
+    again = encode_texts(texts, text_encoder)
+    torch.testing.assert_close(again[0], tokens)
+    assert torch.equal(again[1], mask) and len(text_encoder.known) == 3
+
+
+def test_a_selected_row_is_that_of_the_selection():
+    rows = shards.Rows([torch.arange(4.0)[:, None], torch.arange(4.0, 9)[:, None]])
+    picked = rows.select(torch.tensor([5, 2, 7]))
+    assert [float(picked[i]) for i in (0, 1, 2, -1)] == [5, 2, 7, 7] and float(rows[6]) == 6
 
 
 # -- the cache

@@ -15,7 +15,7 @@ from blank import blank_preset
 from kcdp_book.compare import CRITERIA, agreement, certainty, choose, criteria, density, information
 from kcdp_lib import Config, config
 from kcdp_lib.adapt import peers, training
-from kcdp_lib.adapt.model import KCDP, evaluate, gather, settle
+from kcdp_lib.adapt.model import KCDP, evaluate, gather, settle, without_words
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.config import RECIPES
 from kcdp_lib.counterfactuals import similarity_probs, together
@@ -583,12 +583,13 @@ def test_the_target_matters_and_its_labels_are_nowhere(learn, frozen):
     assert not differ(one, same) and differ(one, other, "experts")
 
 
-@pytest.mark.parametrize("name", ["shot", "dann", None])
+@pytest.mark.parametrize("name", ["shot", "dann", "fixmatch", None])
 def test_a_killed_training_goes_on_to_the_same_numbers(learn, monkeypatch, name):
     """Kill the training at every step in turn, within an epoch and between two.
 
-    The peer's weights and memory are restored, too.
+    The peer's weights and memory are restored, too, and its noise is that of the step.
     """
+    monkeypatch.setattr(peers.FixMatch, "threshold", 0.0)
     whole, save, looked = learn(name, file="whole"), training.save_checkpoint, []
 
     def killed(*args):
@@ -672,6 +673,29 @@ def test_the_weight_multiplies_the_peers_loss_alone(settings, frozen):
         gradients[2] - gradients[0], 3 * (gradients[1] - gradients[0]), atol=1e-4, rtol=1e-3
     )
     assert (gradients[1] - gradients[0]).abs().max() > 1e-4
+
+
+def test_a_target_picture_weighs_as_much_as_one_of_the_source(learn, monkeypatch):
+    given, step = [], training.peer_step
+    monkeypatch.setattr(training, "peer_step", lambda *args: given.append(args[-2:]) or step(*args))
+    learn("mcc", target_weight=3.0)
+    assert given == [(3.0, 4 / 6)] * 6, "batches of four target and six source pictures"
+
+
+def test_the_share_multiplies_all_terms_of_the_target(settings, frozen):
+    gradients = []
+    for share in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        model = KCDP(settings.sizes, settings.switches)
+        given = frozen[0], torch.arange(SOURCE) % 6, torch.arange(6), frozen[1], torch.arange(6)
+        peer = make(peers.MCC, model.kadap.experts)
+        process = accelerator("no", "cpu")
+        training.peer_step(model.train(), peer, *given, 0.5, process, 2.0, share)
+        trained = [p.grad.flatten() for p in model.kadap.parameters() if p.requires_grad]
+        gradients.append(torch.cat(trained))
+    none, half, whole = gradients
+    torch.testing.assert_close(half - none, (whole - none) / 2, atol=1e-4, rtol=1e-3)
+    assert (whole - none).abs().max() > 1e-4
 
 
 def test_the_weight_of_kcdps_own_target_loss(learn, monkeypatch):
@@ -774,3 +798,17 @@ def test_a_saved_peer_answers_as_before(learn, frozen, tmp_path):
     )
     again.aligned = True
     assert not np.allclose(evaluate(again, frozen[1]), evaluate(model, frozen[1]))
+
+
+def test_a_recipe_without_captions_does_not_read_their_embedding(frozen):
+    best, width = RECIPES["best"], embedding_width(blank_preset()) // 4
+    whole = replace(frozen[0], image_embeddings=torch.zeros(SOURCE, width))
+    for part in ("both", "caption"):
+        assert without_words(whole, replace(best, knowledge=part)) is whole
+    embeddings = whole.embeddings[:]
+    assert embeddings.shape[1] == 4 * width and embeddings[:, -width:].any()
+    for part in ("none", "triplets", "another"):
+        kept = without_words(whole, replace(best, knowledge=part)).embeddings[:]
+        torch.testing.assert_close(kept[:, :-width], embeddings[:, :-width])
+        others = embeddings[:, -width:].roll(1, 0) if part == "another" else 0 * kept[:, -width:]
+        torch.testing.assert_close(kept[:, -width:], others)

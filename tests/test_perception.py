@@ -22,6 +22,7 @@ from kcdp_lib.perception import (
     load_kadap,
     load_trainable,
     load_unet,
+    mean_of_convolution,
     pooled_pyramid,
     trainable_state_dict,
     word_attention,
@@ -727,3 +728,13 @@ def test_the_pooled_pyramid_is_the_mean_of_the_pyramid(size):
         pooled_pyramid(fpn, maps), fpn(OrderedDict(enumerate(maps))).values(), strict=True
     ):
         torch.testing.assert_close(pooled, level.mean((2, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_mean_over_many_places_does_not_overflow_in_float16():
+    torch.manual_seed(0)
+    convolution, x = torch.nn.Conv2d(8, 4, 3, padding=1), 20 + torch.rand(2, 8, 96, 96)
+    expected = mean_of_convolution(convolution, x)
+    torch.testing.assert_close(expected, convolution(x).mean((2, 3)), atol=1e-3, rtol=1e-3)
+    with torch.autocast("cpu", torch.float16):
+        found = mean_of_convolution(convolution, x.half())
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=1e-2)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import sys
 from dataclasses import asdict
@@ -262,6 +263,10 @@ def test_of_one_run_the_last_line_counts_and_the_present_codes_before_others(tmp
     assert results.standing(["none"]) == ""
     (tmp_path / "some.jsonl").write_text(json.dumps(line(1, 2, code="now")) + "\n")
     assert results.standing(["some"]).startswith("The code of this page made all")
+
+
+def test_one_seed_has_no_interval():
+    assert all(map(math.isnan, results.interval([0.5])))
 
 
 def test_lines_of_code_that_computes_the_same_are_present(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def table(metrics: dict) -> str:
     """
     pseudo, provenance = metrics["pseudo_labels"], metrics["provenance"]
     lines = score_lines(metrics) + verdict_lines(metrics) + few_lines(metrics)
-    if pseudo["n"]:
+    if pseudo["n"] and metrics["config"]["setting"] == "da":
         checked = "" if pseudo["accuracy"] is None else f", {pseudo['accuracy']:.0%} of them right"
         lines.append(
             f"pseudo-labels for {pseudo['coverage']:.0%} of {pseudo['n']} target pictures{checked}"

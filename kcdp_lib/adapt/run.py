@@ -81,6 +81,8 @@ def _run(config: Config, out: Path, device: str, started: float) -> dict:
             answers[name] = answer(trained.model, pictures, config, device, domain)
     is_scored = (target_test.labels >= 0).any()
     others = baseline_probs(config, source, target_test, device) if is_scored else {}
+    if config.setting == "uc":
+        others.pop("source_only", None)  # it is this very model
     if not is_main:
         return {}
     pseudo = trained.pseudo_labels
