@@ -107,7 +107,8 @@ def encode_texts(
         return torch.zeros(0, length, text_encoder.width), no_mask
     tokens = torch.stack([known[text].tokens for text in distinct])
     mask = torch.stack([known[text].mask for text in distinct])
-    for text in list(known)[:-KEPT]:  # the oldest
+    known.update({text: known.pop(text) for text in distinct})  # now the latest
+    for text in list(known)[:-KEPT]:
         del known[text]
     return tokens[rows], mask[rows]
 

@@ -372,6 +372,8 @@ def test_only_the_latest_texts_stay_in_memory(foundations, monkeypatch):
     again = encode_texts(texts, text_encoder)
     torch.testing.assert_close(again[0], tokens)
     assert torch.equal(again[1], mask) and len(text_encoder.known) == 3
+    encode_texts(["a boy", "snow"], text_encoder)
+    assert list(text_encoder.known) == ["rain", "a boy", "snow"], "a text that is used again stays"
 
 
 def test_a_selected_row_is_that_of_the_selection():
