@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from kcdp_book import results
-from kcdp_lib import datasets, paths, vision_language, world
+from kcdp_lib import checkpoints, datasets, paths, vision_language, world
 from kcdp_lib.config import PRESETS, RECIPES
 from kcdp_lib.knowledge import load_text_encoder
 from kcdp_lib.latents import encode_images, load_vae
@@ -122,14 +122,16 @@ def test_the_tokenizer_knows_its_words_and_survives_others(tmp_path):
     assert max(len(tokenizer(text)["input_ids"]) for text in texts.corpus(500)) <= texts.MAX_LENGTH
 
 
-def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("budget", stage.BUDGETS)
+def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch, budget):
     """Killed in its fourth step, it resumes after the second and ends at the same numbers."""
-    monkeypatch.setitem(stage.STEPS, "vae", (4, 4))
+    monkeypatch.setitem(stage.BUDGETS[budget], "vae", stage.Plan(4, 4, 2e-3))
 
     def run(folder, stop_at=None):
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
-        loop = stage.Stage("vae", Task(folder, folder), torch.nn.Linear(3, 2), every=2)
+        task = Task(folder, folder, budget=budget)
+        loop = stage.Stage("vae", task, torch.nn.Linear(3, 2), every=2)
         calls = []
 
         def loss(rng, batch):
@@ -151,10 +153,29 @@ def test_a_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
     assert torch.equal(run(tmp_path / "whole"), run(tmp_path / "killed", stop_at=3))
 
 
+def test_the_budget_for_a_gpu_ends_with_averaged_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(stage.BUDGETS["gpu"], "vae", stage.Plan(3, 1, 0.1))
+    task, weights = Task(tmp_path, tmp_path, budget="gpu"), []
+    loop = stage.Stage("vae", task, torch.nn.Linear(1, 1))
+
+    def loss(rng, batch):
+        weights.append(loop.module.weight.item())
+        return loop.module(torch.ones(batch, 1)).pow(2).mean()
+
+    loop.run(loss)
+    about, tensors = checkpoints.read(loop.file)
+    last = tensors["module.weight"].item()
+    first, second = weights[1:]  # after the first and the second step
+    expected = stage.EMA * (stage.EMA * first + (1 - stage.EMA) * second) + (1 - stage.EMA) * last
+    assert loop.module.weight.item() == pytest.approx(expected) != last
+
+
 @pytest.mark.slow
-def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch):
+@pytest.mark.parametrize("budget", stage.BUDGETS)
+def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch, budget):
     """The result loads as the shipped models do. Third-party weights are random here."""
-    monkeypatch.setattr(stage, "STEPS", {name: (2, 4) for name in stage.STEPS})
+    short = {name: plan._replace(steps=2, batch=4) for name, plan in stage.BUDGETS[budget].items()}
+    monkeypatch.setitem(stage.BUDGETS, budget, short)
     monkeypatch.setattr(language, "PAIRS", 16)
     rng = np.random.default_rng(0)
     shape = (128, IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -175,11 +196,11 @@ def test_every_stage_runs_on_a_handful_of_pictures(tmp_path, monkeypatch):
         return torch.nn.functional.normalize(torch.randn(len(texts), sentences.WIDTH), dim=-1)
 
     monkeypatch.setattr(sentences, "embed", embed)
-    task = Task(tmp_path / "work", tmp_path / "out")
+    task = Task(tmp_path / "work", tmp_path / "out", budget=budget)
     stack.lay_out(task.out, spoken(task))
     stage.report(task)
     for name in STAGES:
-        if name in stage.STEPS:
+        if name in short:
             STAGES[name](task)
     out = task.out
     preset = replace(
@@ -206,7 +227,7 @@ def test_shipped_weights_are_small_half_precision_safetensors():
 def test_shipped_weights_are_those_of_the_committed_configuration():
     config = json.loads((paths.TINY / "pretraining.json").read_text())
     assert config["corpus"] == corpus.SHARES and config["steps"] == {
-        name: list(value) for name, value in stage.STEPS.items()
+        name: [plan.steps, plan.batch] for name, plan in stage.BUDGETS["cpu"].items()
     }
     assert (config["knowledge"], config["without"]) == ("both", [])
 

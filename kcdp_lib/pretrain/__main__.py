@@ -35,6 +35,7 @@ def run_stage(task: Task, name: str) -> None:
     """Run one stage in a process of its own, which then releases its memory."""
     line = [sys.executable, "-m", "kcdp_lib.pretrain", "--stage", name]
     line += ["--out", str(task.out), "--work", str(task.work), "--knowledge", task.knowledge]
+    line += ["--budget", task.budget]
     if subprocess.run([*line, "--without", *task.without], check=False).returncode:
         sys.exit(
             f"Pre-training stopped in {name}; the reason is above. The same command goes on from "
@@ -54,15 +55,23 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=(), choices=sets, metavar="SET", help=f"of {sets}"
     )
+    has_gpu = torch.cuda.is_available()
+    parser.add_argument(
+        "--budget",
+        choices=stage.BUDGETS,
+        default="gpu" if has_gpu else "cpu",
+        help="steps and batches; by default those for this machine",
+    )
     parser.add_argument("--stage", choices=STAGES, help="run this stage alone")
     parser.add_argument("--steps", type=int, help="of that stage, in place of its own number")
     args = parser.parse_args()
     if args.steps:
-        if args.stage not in stage.STEPS:
+        plans = stage.BUDGETS[args.budget]
+        if args.stage not in plans:
             parser.error("--steps belongs to one --stage that is trained")
-        stage.STEPS[args.stage] = (args.steps, stage.STEPS[args.stage][1])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    task = Task(args.work, args.out, device, args.knowledge, tuple(args.without))
+        plans[args.stage] = plans[args.stage]._replace(steps=args.steps)
+    device = "cuda" if has_gpu else "cpu"
+    task = Task(args.work, args.out, device, args.knowledge, tuple(args.without), args.budget)
     if not (task.out / stage.RECORD).exists() or not args.stage:
         stack.lay_out(task.out, spoken(task))
         stage.report(task)

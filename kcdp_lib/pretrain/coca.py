@@ -13,7 +13,15 @@ from kcdp_lib import paths
 from kcdp_lib.pretrain import corpus, drawings, packages, sentences, stack
 from kcdp_lib.pretrain.language import Teacher, TextSide, info_nce
 from kcdp_lib.pretrain.stage import Stage, key_of
-from kcdp_lib.pretrain.task import VARIANTS, Task, draw_rows, images, kept, read_drawings
+from kcdp_lib.pretrain.task import (
+    VARIANTS,
+    Task,
+    draw_rows,
+    images,
+    kept,
+    read_drawings,
+    resident,
+)
 
 
 def imagenet(task: Task) -> dict[str, torch.Tensor]:
@@ -120,11 +128,12 @@ def train_coca(task: Task) -> None:
     shares = bags.float().mean(0)
     common = (shares > 0.001) & (shares < 0.9)
     teacher = Teacher(task, every, len(told), drawn)
+    there = resident(task, pictures)
 
     def look(rng, batch):
         """Return pictures [B, 3, S, S], the rows of their texts [B], and of their bags [B]."""
         rows = draw_rows(rng, len(told), batch // 2)
-        x = images(pictures, rows, rng, task.device) * 127.5 + 127.5
+        x = images(there, rows, rng, task.device) * 127.5 + 127.5
         chosen = rng.choice(len(drawn.about), batch // 2, p=drawn.share)
         behind = pictures[np.sort(rng.integers(len(told), size=8))]
         y = drawings.compose(

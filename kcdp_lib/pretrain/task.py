@@ -26,6 +26,7 @@ class Task(NamedTuple):
     device: str = "cpu"
     knowledge: str = "both"  # one of `KNOWLEDGE`
     without: tuple[str, ...] = ()  # sets of drawings left out, for tests on them
+    budget: str = "cpu"  # one of `stage.BUDGETS`
 
     @property
     def checkpoints(self) -> Path:
@@ -122,24 +123,37 @@ def mixture(task: Task) -> tuple[np.ndarray, list[str]]:
 
 
 def kept(task: Task, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Compute `make()` on the mixture, [N, ...], once, and keep it in the task's folder."""
+    """Compute `make()` on the mixture, [N, ...], once, and keep it in the task's folder.
+
+    The result lies on the task's device.
+    """
     path = task.checkpoints / f"{name}-{task.pictures}.npy"
     if not path.exists():
         part = path.with_suffix(".part.npy")
         np.save(part, make().numpy())
         os.replace(part, path)
-    return torch.from_numpy(np.load(path))
+    return torch.from_numpy(np.load(path)).to(task.device)
+
+
+def resident(task: Task, pictures: np.ndarray) -> np.ndarray | torch.Tensor:
+    """Return pictures [N, ...] as they are, or on a GPU as a tensor there, read once."""
+    return pictures if task.device == "cpu" else torch.from_numpy(np.array(pictures)).cuda()
 
 
 def images(
-    pictures: np.ndarray, rows: np.ndarray, rng: np.random.Generator, device: str, shift: int = 8
+    pictures: np.ndarray | torch.Tensor,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+    device: str,
+    shift: int = 8,
 ) -> torch.Tensor:
     """Return rows [B] of the corpus, uint8 pictures [N, S, S, 3], as float images [B, 3, S, S].
 
     They are in [-1, 1], and all mirrored or none. With `shift`, they are also shifted by up to so
     many pixels, with a little colour jitter.
     """
-    x = torch.from_numpy(pictures[np.sort(rows)]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.as_tensor(pictures[np.sort(rows)]).to(device)
+    x = x.permute(0, 3, 1, 2).float() / 127.5 - 1
     if rng.random() < 0.5:
         x = x.flip(3)
     if shift:

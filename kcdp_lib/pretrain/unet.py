@@ -98,27 +98,26 @@ def train_unet(task: Task) -> None:
     model.to(memory_format=torch.channels_last)
     made_from = [key_of(part) for part in (vae, vlm.visual, text_encoder)]
     stage = Stage("unet", task, model, made_from=made_from)
+    # the captions of all pictures, and last an empty one
+    texts = tokenizer([*told, ""], padding="max_length", truncation=True, return_tensors="pt").to(
+        task.device
+    )
 
     def loss(rng, batch):
         rows = draw_rows(rng, len(latents), batch)
         rng.shuffle(rows)
         clean = int(CLEAN * batch)
         is_told = rng.random(batch) < np.repeat(SPOKEN, (clean, batch - clean))
-        ids = tokenizer(
-            [told[i] if said else "" for i, said in zip(rows, is_told, strict=True)],
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        ).to(task.device)
+        said = np.where(is_told, rows, len(told))
         with torch.no_grad():
-            tokens = text_encoder(ids.input_ids).last_hidden_state
+            tokens = text_encoder(texts.input_ids[said]).last_hidden_state
         x = latents[rows].to(task.device).float() * vae.config.scaling_factor
         x = x.contiguous(memory_format=torch.channels_last)
         noise = torch.randn_like(x)
         t = torch.randint(0, 1000, (batch,)).to(task.device)
         t[:clean] = t[:clean] // 20
         noisy = scheduler.add_noise(x, noise, t)
-        mask = ids.attention_mask if rng.random() < 0.5 else None
+        mask = texts.attention_mask[said] if rng.random() < 0.5 else None
         predicted = model.unet(noisy, t, tokens, encoder_attention_mask=mask).sample
         denoising = F.mse_loss(predicted[clean:], noise[clean:])
         return denoising + model.unlike(seen[rows].float().to(task.device))

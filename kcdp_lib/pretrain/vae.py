@@ -10,7 +10,7 @@ from torch import nn
 from kcdp_lib import paths, world
 from kcdp_lib.pretrain import IMAGE_SIZE, stack
 from kcdp_lib.pretrain.stage import Stage, key_of
-from kcdp_lib.pretrain.task import Task, images, mixture
+from kcdp_lib.pretrain.task import Task, images, mixture, resident
 
 
 class Likeness(nn.Module):
@@ -52,11 +52,12 @@ def train_vae(task: Task) -> None:
     share /= share.sum()
     vae, likeness = stack.new_vae(), Likeness(task)
     stage = Stage("vae", task, vae, made_from=[key_of(likeness.trunk)])
+    there = resident(task, pictures)
 
     def loss(rng, batch):
         whole = stage.step >= 0.9 * stage.steps
         rows = rng.choice(len(pictures), batch // 4 if whole else batch, replace=False, p=share)
-        x = images(pictures, rows, rng, task.device, shift=0)
+        x = images(there, rows, rng, task.device, shift=0)
         if not whole:
             left, top = rng.integers(0, IMAGE_SIZE // 2 + 1, 2)
             x = x[:, :, top : top + IMAGE_SIZE // 2, left : left + IMAGE_SIZE // 2]
