@@ -17,7 +17,7 @@ from test_downloads import coca
 
 from kcdp_book import results
 from kcdp_book.compare import CRITERIA
-from kcdp_lib import paths, precompute
+from kcdp_lib import KCDPError, paths, precompute
 from kcdp_lib.adapt.peers import PEERS
 from kcdp_lib.config import PRESETS
 
@@ -344,3 +344,26 @@ def test_code_that_computes_something_else_is_not(same, monkeypatch, capsys):
     assert results.benchmark("same") == {}
     said = capsys.readouterr().out
     assert "differs in kcdp" in said and "2 of 2 jobs run again, 2 differ" in said
+
+
+# ---------------------------------------------------------------- captions judged by a person
+
+
+def test_captions_of_sets_that_were_left_out_are_judged_by_hand(tmp_path, monkeypatch, capsys):
+    by_hand = importlib.import_module("by_hand")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(by_hand, "COUNT", 30)
+    monkeypatch.setattr(by_hand, "preset_of", lambda folder: PRESETS["tiny"])
+    (tmp_path / "pretraining.json").write_text(json.dumps({"without": ["micah", "fxemoji", "x"]}))
+    by_hand.draw(tmp_path, tmp_path / "sheets")
+    drawn = results.benchmark("by_hand")
+    assert len(list((tmp_path / "sheets").glob("*.png"))) == 2
+    assert {row["set"] for row in drawn["captions"]} == {"micah", "fxemoji"}
+    assert len({(row["set"], row["concept"]) for row in drawn["captions"]}) > 20
+    assert not any("right" in row for row in drawn["captions"])
+    by_hand.judge([3, 7, 7])
+    judged = results.benchmark("by_hand")["captions"]
+    assert [number for number, row in enumerate(judged) if not row["right"]] == [3, 7]
+    assert capsys.readouterr().out == "93% of 30 captions name the right expression\n"
+    with pytest.raises(KCDPError, match="There is no caption 30"):
+        by_hand.judge([30])
