@@ -2,7 +2,7 @@
 
 The scripts in `benchmarks/` write them. Every line names what made it: the world, the frozen
 models, and the code of all stages (`keys.results_code`). If that code changes and the results do
-not, `benchmarks/same.py` shows it on a sample and `results/same.json` says so.
+not, except for rounding, `benchmarks/same.py` shows it on a sample and `results/same.json` says so.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def standing(names: Iterable[str]) -> str:
     others = len(of_other_code(rows))
     if not others:
         is_one = all(row["code"] == code_now() for row in rows)
-        whose = "The code of this page" if is_one else "Code that computes the same as this page's"
+        whose = (
+            "The code of this page" if is_one else "Code equal to this page's, but for rounding,"
+        )
         return f"{whose} made all {len(rows)} lines of results shown here."
     return (
         f"Earlier code made {others} of the {len(rows)} lines of results shown here; "

@@ -331,19 +331,25 @@ def test_code_that_computes_the_same_is_recorded(same, monkeypatch, capsys):
     monkeypatch.setattr(same.grid, "run", computing(0.5, ran))
     same.main()
     assert ran == [("paper", 0), ("best", 0)]  # one of each recipe
-    assert results.benchmark("same")["now"]["as"] == "earlier"
-    assert capsys.readouterr().out == "2 of 2 jobs run again, 0 differ\n"
+    shown = results.benchmark("same")["now"]
+    assert (shown["as"], shown["exact"], shown["largest"]) == ("earlier", 2, 0)
+    assert "2 of 2 jobs run again, 2 to the last digit" in capsys.readouterr().out
     results.first_alike.cache_clear()
     same.main()
     assert len(ran) == 2 and "computes the same" in capsys.readouterr().out
 
 
-def test_code_that_computes_something_else_is_not(same, monkeypatch, capsys):
-    monkeypatch.setattr(same.grid, "run", computing(0.500001, []))
+def test_code_that_rounds_otherwise_is_recorded_with_its_difference(same, monkeypatch):
+    monkeypatch.setattr(same.grid, "run", computing(0.502, []))
     same.main()
-    assert results.benchmark("same") == {}
-    said = capsys.readouterr().out
-    assert "differs in kcdp" in said and "2 of 2 jobs run again, 2 differ" in said
+    shown = results.benchmark("same")["now"]
+    assert (shown["exact"], shown["largest"]) == (0, 0.002)
+
+
+def test_code_that_computes_something_else_is_not(same, monkeypatch, capsys):
+    monkeypatch.setattr(same.grid, "run", computing(0.51, []))
+    same.main()
+    assert results.benchmark("same") == {} and "moved by 0.0100" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- captions judged by a person

@@ -280,7 +280,9 @@ def test_lines_of_code_that_computes_the_same_are_present(tmp_path, monkeypatch)
     rows += [{"stack": "these"}, {"stack": "others", "code": "first"}]
     assert results.of_this_code(rows) == rows[:3] and results.of_other_code(rows) == rows[3:]
     monkeypatch.setattr(results, "read", lambda name: rows[:3])
-    assert results.standing(["some"]).startswith("Code that computes the same as this page's made")
+    assert results.standing(["some"]).startswith(
+        "Code equal to this page's, but for rounding, made"
+    )
     monkeypatch.setattr(results, "read", lambda name: rows[2:3])
     assert results.standing(["some"]).startswith("The code of this page made all 1 lines")
     results.first_alike.cache_clear()
