@@ -117,7 +117,8 @@ def main() -> None:
 
 def outcomes(book) -> list[list]:
     """Read what has been run again: grid, job and how far it moved."""
-    return [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
+    lines = book.read_text(encoding="utf-8").splitlines() if book.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 if __name__ == "__main__":

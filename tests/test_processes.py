@@ -23,7 +23,7 @@ from kcdp_lib.adapt import training
 from kcdp_lib.adapt.__main__ import read_config
 from kcdp_lib.adapt.preflight import bytes_a_picture, freeze_some, preflight
 from kcdp_lib.config import PRESETS, RECIPES, Config, Preset, pick_precision
-from kcdp_lib.datasets import EMOTIONS
+from kcdp_lib.datasets import EMOTIONS, images
 from kcdp_lib.perception import load_kadap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -713,9 +713,9 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(folder, tmp_path):
 
 def test_a_data_set_that_vanishes_is_a_sentence(small, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    read = adapt.baselines.freeze.__globals__["datasets"].read_images
+    read = images.read_images
     monkeypatch.setattr(
-        adapt.baselines.freeze.__globals__["datasets"],
+        images,
         "read_images",
         lambda files, size: read([path.with_name("gone.png") for path in files], size),
     )
