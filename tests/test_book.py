@@ -19,12 +19,14 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from _ext.provenance import keys_alone, lines_shown
 from fingerprint import fingerprint, modules, stale
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import kcdp_lib
+from kcdp_book import results
 from kcdp_book.pictures import KINDS, picture
 from kcdp_lib import Config
 
@@ -538,3 +540,12 @@ def test_the_book_builds_without_a_warning(build):
     run, html = build
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     assert all((html / "notebooks" / f"{chapter}.html").exists() for chapter in CHAPTERS)
+
+
+def test_a_key_of_a_row_is_not_a_grid_that_the_page_shows():
+    code = '%matplotlib inline\nrows = results.read("gain")\nrows[0]["dials"] == rows[1]["gain"]'
+    assert keys_alone(code) == {"dials"}
+    assert keys_alone(f'{code}\nresults.read("dials")') == set()
+    cells = [nbformat.v4.new_code_cell('results.read("few"), rows[0]["dials"]')]
+    shown = lines_shown(nbformat.v4.new_notebook(cells=cells))
+    assert shown == results.standing(["few"])
