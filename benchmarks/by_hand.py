@@ -10,33 +10,31 @@ as wrong. The person looks at the sheets alone, not at labels.
 """
 
 import argparse
+import itertools
 import json
 import textwrap
 from pathlib import Path
 
 import numpy as np
-from left_out import preset_of
+from left_out import preset_of, shipped_without
 
 from kcdp_book import results
 from kcdp_book.figures import contact_sheet
 from kcdp_lib import datasets, vision_language
 from kcdp_lib.command import command
 from kcdp_lib.errors import KCDPError
+from kcdp_lib.paths import atomic_write
 
 COUNT, A_SHEET = 100, 20
 
 
 def draw(folder: Path, sheets: Path) -> None:
     """Caption a random sample of labelled drawings and write the sheets."""
-    without = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))["without"]
-    preset, asked = preset_of(folder), []
-    for name in without:
-        if f"art-{name}" in datasets.ART:
-            for split in datasets.SIZES:
-                pictures = datasets.load(f"art-{name}", split)
-                called = zip(pictures.files, datasets.concepts(pictures), strict=True)
-                known = zip(called, pictures.labels >= 0, strict=True)
-                asked += [(name, concept, file) for (file, concept), is_known in known if is_known]
+    preset, sets, asked = preset_of(folder), shipped_without(folder), []
+    for name, split in itertools.product(sets, datasets.SIZES):
+        pictures = datasets.load(f"art-{name}", split)
+        rows = zip(pictures.files, datasets.concepts(pictures), pictures.labels, strict=True)
+        asked += [(name, concept, file) for file, concept, label in rows if label >= 0]
     chosen = np.random.default_rng(0).permutation(len(asked))[:COUNT]
     sample = [asked[i] for i in chosen]
     images = datasets.read_images([file for *_, file in sample], preset.image_size)
@@ -51,7 +49,7 @@ def draw(folder: Path, sheets: Path) -> None:
         {"set": name, "concept": concept, "caption": text}
         for (name, concept, _), text in zip(sample, told, strict=True)
     ]
-    results.write("by_hand", {"without": without, "captions": captions})
+    results.write("by_hand", {"without": sets, "captions": captions})
 
 
 def judge(wrong: list[int]) -> None:
@@ -61,7 +59,8 @@ def judge(wrong: list[int]) -> None:
         raise KCDPError(f"There is no caption {beyond[0]}; give numbers from the sheets.")
     for number, row in enumerate(found["captions"]):
         row["right"] = number not in wrong
-    results.write("by_hand", found)
+    # The record still names the code that wrote the captions, whoever judges them and when
+    atomic_write(results.FOLDER / "by_hand.json", json.dumps(found, indent=1) + "\n")
     share = 1 - len(set(wrong)) / len(found["captions"])
     print(f"{share:.0%} of {len(found['captions'])} captions name the right expression")
 

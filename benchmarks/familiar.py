@@ -12,7 +12,6 @@ Each folder holds a VLM that was trained without some sets of drawings (`benchma
 with its statistics (`--stage familiar`, with the same --without); it is tested on these sets.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from left_out import shipped_without
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
@@ -119,8 +119,7 @@ def measure(folders: Sequence[Path]) -> dict:
     shown = (("real art", np.concatenate(list(map(of_domain, datasets.ART)))),)
     found = Asked(PRESET).compare(chain(shown, kinds()))
     for folder in folders:
-        about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
-        sets = [name for name in about["without"] if f"art-{name}" in datasets.ART]
+        sets = shipped_without(folder)
         preset = replace(PRESET, vlm=f"local-dir:{folder / 'vlm'}")
         told = Asked(preset).compare((name, of_domain(f"art-{name}")) for name in sets)
         found |= {f"{name}, left out": told[name] for name in sets}

@@ -37,6 +37,12 @@ def preset_of(folder: Path) -> Preset:
     return replace(PRESETS["tiny"], vlm=f"local-dir:{folder / 'vlm'}")
 
 
+def shipped_without(folder: Path) -> list[str]:
+    """Return the shipped sets of real art that a folder's VLM was trained without."""
+    about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    return [name for name in about["without"] if f"art-{name}" in datasets.ART]
+
+
 def asked(vlm: vision_language.VLM, name: str) -> dict:
     """Score the zero-shot predictions and captions of a set's labelled pictures, train and test."""
     splits = [datasets.load(name, split) for split in datasets.SIZES]
@@ -84,13 +90,12 @@ def measure(folder: Path) -> dict:
     """Score a folder's VLM on the sets that it was trained without."""
     about = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     vlm = vision_language.load_vlm(preset_of(folder))
-    shipped = [name for name in about["without"] if f"art-{name}" in datasets.ART]
     return {
         "without": about["without"],
         "knowledge": about["knowledge"],
         "steps": about["steps"]["coca"],
         **made(),
-        "sets": {name: asked(vlm, f"art-{name}") for name in shipped},
+        "sets": {name: asked(vlm, f"art-{name}") for name in shipped_without(folder)},
     }
 
 

@@ -367,7 +367,9 @@ def test_captions_of_sets_that_were_left_out_are_judged_by_hand(tmp_path, monkey
     assert {row["set"] for row in drawn["captions"]} == {"micah", "fxemoji"}
     assert len({(row["set"], row["concept"]) for row in drawn["captions"]}) > 20
     assert not any("right" in row for row in drawn["captions"])
+    monkeypatch.setattr(results, "code_now", lambda: "of another day")
     by_hand.judge([3, 7, 7])
+    assert results.benchmark("by_hand")["code"] == drawn["code"] != "of another day"
     judged = results.benchmark("by_hand")["captions"]
     assert [number for number, row in enumerate(judged) if not row["right"]] == [3, 7]
     assert capsys.readouterr().out == "93% of 30 captions name the right expression\n"
