@@ -9,8 +9,6 @@ switches   the paper recipe, the released one, and the paper's with each single 
            for the chapter on differences
 gain       KCDP, all baselines and the oracle on stickers and on real artwork, with five seeds: how
            far the method comes
-dials      KCDP and all baselines while one dial of the world is turned, or all gaps together: where
-           the gain comes from
 develop    parts of the recipe "best", on photos to sketches and to paintings, with seeds that no
            reported result uses: how it was chosen
 compare    KCDP and its peers on frozen features, five seeds, each with three weights and all epochs
@@ -19,8 +17,8 @@ plain      the peers on the paper's features alone, without the VLM's embeddings
            of `compare`, which has KCDP's line
 matrix     every built-in domain to every other and to real artwork, with the target's pictures (DA)
            and without (UC), two seeds, weight 1 and the last epoch
-sweep      KCDP and some peers on frozen features while one dial of the world is turned: style,
-           expression, events, class frequencies
+sweep      KCDP and what it is compared with, on frozen features, while one dial of the world is
+           turned, or all gaps together: where the gain comes from
 art        one artist's real artwork to another's, trained on classes or on shares of them
 few        photos to stickers with few target pictures
 ablate     the two recipes with one part removed or replaced: knowledge, perception, alignment,
@@ -37,7 +35,7 @@ cesa       a subspace found by CCA instead of CLIEA, of whole texts and of what 
 rank       adapters of other ranks
 probe      the standardised probe by other averages, while class frequencies move apart and between
            all domains, and joined with the VLM
-adapters   KCDP and its peers with adapters in the UNet, weight 1 and the last epoch; and the
+adapters   KCDP and some peers with adapters in the UNet, weight 1 and the last epoch; and the
            released recipe, which trains the whole UNet
 """
 
@@ -59,15 +57,7 @@ from kcdp_lib.command import command
 from kcdp_lib.config import RECIPES, SWITCHES
 from kcdp_lib.world import BENCHMARK, Dials
 
-STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ALONE = [f"paper, {switch}={getattr(RECIPES['released'], switch)}" for switch in SWITCHES]
-TURNED = [
-    Dials(),
-    *(replace(Dials(), **{dial: stop}) for dial in (*results.GAPS, "spurious") for stop in STOPS),
-    *(Dials(**dict.fromkeys(results.GAPS, stop)) for stop in STOPS),
-]
-
-
 HEADS, TRIED, SOME = (
     "trained=heads",
     (0.3, 1.0, 3.0),
@@ -96,6 +86,7 @@ ART_PAIRS = [
     ("art-big-smile", "art-twemoji"),
     ("photos", "art-twemoji"),
 ]
+# One dial alone or all gaps together. With all gaps at 1, only prior_shift is not as usual
 SWEPT = [
     Dials(),
     *(
@@ -105,9 +96,11 @@ SWEPT = [
             ("prior_shift", (0.0, 0.35, 1.0)),
             ("style_gap", (0.0, 0.5)),
             ("expression_gap", (0.0, 0.5)),
+            ("spurious", (0.5, 1.0)),
         )
         for stop in stops
     ),
+    *(Dials(**dict.fromkeys(results.GAPS, stop)) for stop in (0.0, 0.5)),
 ]
 # Labels that the perception model is trained on
 LABELS = (60, 300, 1200, 6000)
@@ -139,12 +132,6 @@ GRIDS = {
         for target in ("stickers", "noto")
         for method in ("kcdp", "baselines", "oracle")
         if (method, target) != ("oracle", "noto")
-    ],
-    "dials": [
-        Job(method, seed, dials=dials)
-        for seed in (0,)
-        for dials in dict.fromkeys(TURNED)
-        for method in ("kcdp", "baselines")
     ],
     "develop": [
         Job(method, seed, f"{recipe}, {HEADS}", target, weights=WEIGHTS.get(method, TRIED))
@@ -196,10 +183,11 @@ GRIDS = {
         for job in (
             Job("untrained", seed, "best", dials=dials),
             *(
-                Job(method, seed, f"best, {HEADS}", dials=dials)
-                for method in ("kcdp", "source_only", *SOME)
+                Job(method, seed, f"{recipe}, {HEADS}", dials=dials)
+                for recipe in ("best", "paper")
+                for method in ("kcdp", "source_only")
             ),
-            Job("kcdp", seed, f"paper, {HEADS}", dials=dials),
+            Job("adabn", seed, f"best, {HEADS}", dials=dials),
         )
     ],
     "art": [
@@ -294,7 +282,7 @@ GRIDS = {
         for seed in range(5)
         for job in (
             Job("kcdp", seed, "released"),
-            *(Job(method, seed, "best") for method in (*PEERS, "kcdp")),
+            *(Job(method, seed, "best") for method in (*SOME, "kcdp")),
         )
     ],
 }

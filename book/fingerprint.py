@@ -120,10 +120,15 @@ def records(code: str) -> str:
 def named_records(code: str) -> list[Path]:
     """Return the files of `results/` whose names are strings in the code, sorted.
 
-    The file of labels is left out, because each line holds a hash of its labels.
+    A string that is only a key, as in `row["gain"]`, names no file. The file of labels is left out,
+    because each line holds a hash of its labels.
     """
-    tree = ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))
-    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    strings = {value for value in constants if isinstance(value, str)}
+    found = list(ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))))
+    keys = {id(node.slice) for node in found if isinstance(node, ast.Subscript)}
+    strings = {
+        node.value
+        for node in found
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in keys
+    }
     files = sorted((ROOT / "results").glob("*.json*"))
     return [path for path in files if path.stem in strings and path != LABELS]

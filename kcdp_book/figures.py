@@ -34,6 +34,22 @@ from kcdp_lib.figures import (
 from kcdp_lib.figures import bars as bars
 from kcdp_lib.figures import png as png
 
+# a method has one colour in all charts with lines
+LINES = {
+    "KCDP": TARGET,
+    "KCDP, best": TARGET,
+    "KCDP, paper": COLOURS[0],
+    "AdaBN": COLOURS[9],
+    "MCD": COLOURS[3],
+    "FixMatch": COLOURS[6],
+    "probe, each domain standardised": COLOURS[4],
+    "caption only": COLOURS[2],
+    "image and text": COLOURS[5],
+    "zero-shot VLM": "#555555",
+}
+# In tables of coloured numbers, the highest is no darker than dark letters can be read on
+PALER, INK = 1.5, "#222222"
+
 
 def contact_sheet(
     images: np.ndarray, titles: Sequence[str] = (), columns: int = 6, size: float = 1.5
@@ -147,13 +163,13 @@ def evidence(table: Mapping[str, Sequence[float]], classes: Sequence[str], title
             fmt="",
             cmap="Blues",
             vmin=0,
-            vmax=100,
+            vmax=100 * PALER,
             cbar=False,
             linewidths=0.5,
             linecolor="white",
             xticklabels=classes,
             yticklabels=signs,
-            annot_kws={"size": 8},
+            annot_kws={"size": 8, "color": INK},
         )
         axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False, rotation=0)
         axes.set_title(title)
@@ -474,28 +490,28 @@ def dial_curves(
         figure = Figure(figsize=(10.5, 3.0 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
         for (dial, stops), axes in zip(curves.items(), panels, strict=False):
-            for method, colour in zip(
-                methods, (TARGET, *(c for c in COLOURS if c != TARGET)), strict=False
-            ):
+            for method in methods:
+                name = NAMES[method].replace("\n", " ")
                 axes.plot(
                     list(stops),
                     [scores[method] for scores in stops.values()],
                     "o-",
-                    color=colour,
+                    color=LINES[name],
                     linewidth=2.4 if method == "kcdp" else 1.4,
                     markersize=4,
-                    label=NAMES[method].replace("\n", " "),
+                    label=name,
                 )
             axes.set(
                 title=dial.replace("_", " "),
                 ylim=limits,
-                xlim=(-0.03, 1.03),
-                xticks=(0, 0.25, 0.5, 0.75, 1),
-                xlabel="where it stands",
+                xlim=(-0.05, 1.05),
+                xticks=(0, 0.5, 1),
+                xlabel="dial",
             )
         for axes in list(panels):
             axes.set_axis_off()
-        figure.axes[0].set_ylabel("macro-F1 on the target")
+        for axes in figure.axes[::columns]:
+            axes.set_ylabel("macro-F1 on the target")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 5)
@@ -532,12 +548,12 @@ def heat_maps(tables: Mapping[str, pandas.DataFrame], title: str = "") -> Figure
                 fmt=".2f",
                 cmap="Blues",
                 vmin=lowest,
-                vmax=highest,
+                vmax=lowest + PALER * (highest - lowest),
                 cbar=False,
                 square=True,
                 linewidths=0.5,
                 linecolor="white",
-                annot_kws={"size": 9},
+                annot_kws={"size": 9, "color": INK},
             )
             axes.set(title=name, xlabel="target", ylabel="source")
             axes.tick_params(axis="both", length=0)
@@ -558,19 +574,22 @@ def by_pictures(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.subplots()
-        for (name, by_count), colour in zip(
-            scores.items(), (TARGET, *(c for c in COLOURS if c != TARGET)), strict=False
-        ):
+        for name, by_count in scores.items():
             axes.plot(
                 list(by_count),
                 [np.mean(values) for values in by_count.values()],
-                color=colour,
+                color=LINES[name],
                 linewidth=2,
                 label=name,
             )
             for pictures, values in by_count.items():
                 axes.plot(
-                    [pictures] * len(values), values, "o", color=colour, markersize=4, alpha=0.6
+                    [pictures] * len(values),
+                    values,
+                    "o",
+                    color=LINES[name],
+                    markersize=4,
+                    alpha=0.6,
                 )
         for (name, values), style in zip(flat.items(), (":", "--", "-."), strict=False):
             axes.axhline(

@@ -28,32 +28,22 @@ from kcdp_lib.world import Dials, world_key
 FOLDER = ROOT / "results"
 # the dials between the domains; "spurious" is a trap inside the source
 GAPS = ("style_gap", "expression_gap", "event_gap", "prior_shift")
-# world of earlier results that the book still shows
-FIRST_WORLD = "9d24018c8058"
-# switches that no committed line sets to another value yet
-NEWER = ("cliea_start", "domain_norm", "feelings")
 # entries of a line that do not say what was run, but what came out and how
 MADE = ("metrics", "world", "stack", "code", "commit", "torch", "threads", "seconds")
 
 
-def read(name: str, world: str | None = None) -> list[dict]:
+def read(name: str) -> list[dict]:
     """Return the runs of `results/<name>.jsonl` on this checkout's world and frozen models.
 
     If no line is of these frozen models, the lines of the latest earlier ones are returned; the two
-    are never mixed.
-
-    world: an earlier version of the world, whose lines stay in the file. If a run was made several
-    times, the last line counts, but a line of the present code takes precedence.
+    are never mixed. If a run was made several times, the last line counts, but a line of the
+    present code takes precedence.
     """
     path = FOLDER / f"{name}.jsonl"
     texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(text) for text in texts]
-    if world:
-        rows = [row for row in rows if row["world"] == world]
-    else:
-        rows = [row for row in rows if row["world"] == world_key()]
-        these = [row for row in rows if of_these_weights(row)]
-        rows = these or [row for row in rows if row["stack"] == rows[-1]["stack"]]
+    rows = [row for row in map(json.loads, texts) if row["world"] == world_key()]
+    these = [row for row in rows if of_these_weights(row)]
+    rows = these or [row for row in rows if row["stack"] == rows[-1]["stack"]]
     newest: dict[str, dict] = {}
     for row in [*of_other_code(rows), *of_this_code(rows)]:
         newest[run_of(row)] = row
@@ -113,7 +103,7 @@ def standing(names: Iterable[str]) -> str:
     if earlier := sum(not of_these_weights(row) for row in rows):
         return (
             f"The miniature models of an earlier version made {earlier} of the {len(rows)} lines "
-            "of results shown here; `make results` lists what has to run again."
+            'of results shown here; "make results" lists what has to run again.'
         )
     if not rows:
         return ""
@@ -126,7 +116,7 @@ def standing(names: Iterable[str]) -> str:
         return f"{whose} made all {len(rows)} lines of results shown here."
     return (
         f"Earlier code made {others} of the {len(rows)} lines of results shown here; "
-        "`make results` lists what has to run again."
+        '"make results" lists what has to run again.'
     )
 
 

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import date, timedelta
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PlainValidator, TypeAdapter, ValidationError
 
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import TINY, at_revision, resolve, sha
+from kcdp_lib.paths import TINY, at_revision, folder_named, resolve, sha
 from kcdp_lib.world import BENCHMARK
 from kcdp_lib.world.causes import TAXONOMIES, read_dials
 
@@ -677,16 +677,11 @@ def _meant(value: Any, known: Collection) -> str:
     return f", perhaps {near!r} was meant" if near else ""
 
 
-ALIKE = 0.6  # `SequenceMatcher` ratio from which one word may stand for another
-
-
 def nearest(value: Any, known: Collection) -> str | None:
-    """Return the known word that was probably meant, the first of equally close ones, or None."""
+    """Return the known word that was probably meant, or None."""
     words = {str(word).casefold(): str(word) for word in known}
-    given = str(value).strip().casefold()
-    likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words}
-    best = max(likeness, key=likeness.__getitem__, default=None)
-    return words[best] if best and likeness[best] >= ALIKE else None
+    near = get_close_matches(str(value).strip().casefold(), words, n=1)
+    return words[near[0]] if near else None
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:
@@ -707,8 +702,7 @@ def _domain(parameter: str, value: str, data_root: str | None) -> None:
     if value in REAL:
         find_root(value, resolve(data_root) if data_root else None)
         return
-    folders = [resolve(value), *([Path(resolve(data_root), value)] if data_root else [])]
-    if value not in DOMAINS and not any(map(os.path.isdir, folders)):
+    if value not in DOMAINS and not os.path.isdir(folder_named(value, data_root)):
         meant = _meant(value, (*DOMAINS, *REAL))
         raise KCDPError(
             f"{parameter}={_quoted(value)} is neither a known name nor a folder{meant}; choose "

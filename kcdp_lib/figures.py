@@ -149,14 +149,14 @@ def share_matrix(axes, counts: np.ndarray, classes: Sequence[str], rotation: flo
         fmt="d",
         cmap="Blues",
         vmin=0,
-        vmax=1,
+        vmax=1.5,  # so that dark letters can be read on the highest
         cbar=False,
         square=True,
         linewidths=0.5,
         linecolor="white",
         xticklabels=classes,
         yticklabels=classes,
-        annot_kws={"size": 9},
+        annot_kws={"size": 9, "color": "#222222"},
     )
     axes.tick_params(axis="x", rotation=rotation, length=0)
     axes.tick_params(axis="y", rotation=0, length=0)

@@ -42,6 +42,15 @@ def resolve(path: str | Path) -> Path:
     return ROOT / path
 
 
+def folder_named(name: str | Path, data_root: str | Path | None = None) -> Path:
+    """Return the folder that a name stands for, which need not exist.
+
+    It is the one below `data_root` if that is there, else what `resolve` returns.
+    """
+    below = resolve(data_root) / name if data_root else None
+    return below if below and os.path.isdir(below) else resolve(name)
+
+
 def _cache() -> Path:
     """Return the folder of all caches: KCDP_CACHE, else the checkout's or the user's own."""
     named = os.environ.get("KCDP_CACHE", "").strip()

@@ -1274,7 +1274,12 @@ def test_a_run_of_other_pictures_of_the_same_name_is_kept(tmp_path):
 
 def test_a_run_among_its_own_pictures_is_refused(tmp_path):
     inside = tmp_path / "mine" / "run"
-    for places in ({"target": str(tmp_path / "mine")}, {"source": str(tmp_path / "mine")}):
+    (tmp_path / "mine").mkdir()
+    for places in (
+        {"target": str(tmp_path / "mine")},
+        {"source": str(tmp_path / "mine")},
+        {"target": "mine", "data_root": str(tmp_path)},
+    ):
         with pytest.raises(KCDPError, match="lies among the pictures"):
             folder.check_apart(inside, Config(out_dir=str(inside), **places))
 

@@ -47,7 +47,7 @@ def test_every_script_can_be_imported_and_says_what_it_is(name):
         ("cost", ["--help"], "PRESET"),
         ("cost", ["huge"], "there is no preset 'huge' here; choose among sd15, tiny"),
         ("cost", ["tiny", "--one", "nothing"], "invalid choice: 'nothing'"),
-        ("grid", [], "Name a grid: switches, gain, dials"),
+        ("grid", [], "Name a grid: switches, gain, develop"),
         ("grid", ["nothing"], "Name a grid"),
         (
             "world",

@@ -19,8 +19,8 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from _ext.provenance import keys_alone, lines_shown
-from fingerprint import fingerprint, modules, stale
+from _ext.provenance import lines_shown
+from fingerprint import fingerprint, modules, named_records, stale
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -543,9 +543,10 @@ def test_the_book_builds_without_a_warning(build):
 
 
 def test_a_key_of_a_row_is_not_a_grid_that_the_page_shows():
-    code = '%matplotlib inline\nrows = results.read("gain")\nrows[0]["dials"] == rows[1]["gain"]'
-    assert keys_alone(code) == {"dials"}
-    assert keys_alone(f'{code}\nresults.read("dials")') == set()
-    cells = [nbformat.v4.new_code_cell('results.read("few"), rows[0]["dials"]')]
+    code = '%matplotlib inline\nrows = results.read("gain")\nrows[0]["sweep"] == rows[1]["gain"]'
+    assert [path.name for path in named_records(code)] == ["gain.jsonl"]
+    both = named_records(f'{code}\nresults.read("sweep")')
+    assert [path.name for path in both] == ["gain.jsonl", "sweep.jsonl"]
+    cells = [nbformat.v4.new_code_cell('results.read("few"), rows[0]["sweep"]')]
     shown = lines_shown(nbformat.v4.new_notebook(cells=cells))
     assert shown == results.standing(["few"])

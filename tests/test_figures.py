@@ -562,10 +562,10 @@ def test_gain_points_stand_where_the_numbers_are():
 
 def test_dial_curves_have_a_panel_a_dial_and_hide_the_rest():
     curves = {
-        "style_gap": {0.0: {"kcdp": 0.8, "oracle": 0.9}, 1.0: {"kcdp": 0.5, "oracle": 0.9}},
-        "event_gap": {0.5: {"kcdp": 0.7, "oracle": 0.8}},
+        "style_gap": {0.0: {"kcdp": 0.8, "adabn": 0.9}, 1.0: {"kcdp": 0.5, "adabn": 0.9}},
+        "event_gap": {0.5: {"kcdp": 0.7, "adabn": 0.8}},
     }
-    style, event, empty = figures.dial_curves(curves, ("kcdp", "oracle")).axes
+    style, event, empty = figures.dial_curves(curves, ("kcdp", "adabn")).axes
     assert style.lines[0].get_ydata() == pytest.approx([0.8, 0.5]) and event.lines[
         1
     ].get_ydata() == pytest.approx([0.8])
@@ -607,7 +607,9 @@ def test_heat_maps_hold_every_pair_on_one_scale():
     assert [text.get_text() for text in one.texts] == ["0.50", "0.25", "0.75", "1.00"] and [
         text.get_text() for text in another.texts
     ] == ["0.60"] * 4
-    assert one.collections[0].get_clim() == another.collections[0].get_clim() == (0.25, 1.0)
+    scale = (0.25, 0.25 + 0.75 * figures.PALER)
+    assert one.collections[0].get_clim() == another.collections[0].get_clim() == scale
+    assert {text.get_color() for text in one.texts} == {figures.INK}, "dark on every cell"
     assert [label.get_text() for label in one.get_yticklabels()] == domains and (
         one.get_ylabel(),
         another.get_xlabel(),

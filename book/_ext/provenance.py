@@ -4,9 +4,6 @@ It names the commit, versions, machine and seconds, and which of the results sho
 this checkout's made.
 """
 
-import ast
-import re
-
 import nbformat
 from docutils import nodes
 from fingerprint import named_records
@@ -46,25 +43,12 @@ def add_foot(app, doctree: nodes.document) -> None:
 def lines_shown(notebook: nbformat.NotebookNode) -> str:
     """Return sentences on the code that made the results in a notebook, lines and records."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    shown = [path for path in named_records(code) if path.stem not in keys_alone(code)]
+    shown = named_records(code)
     lines, records = (
         sorted({path.stem for path in shown if path.suffix == suffix})
         for suffix in (".jsonl", ".json")
     )
     return f"{results.standing(lines)} {results.measured_earlier(records)}".strip()
-
-
-def keys_alone(code: str) -> set[str]:
-    """Return the strings that a code uses only as keys, as in `row["dials"]`."""
-    nodes = list(ast.walk(ast.parse(re.sub(r"^%", "#", code, flags=re.MULTILINE))))
-    texts = [
-        node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    keys = {id(node.slice) for node in nodes if isinstance(node, ast.Subscript)}
-    inside, outside = (
-        {node.value for node in texts if (id(node) in keys) == is_key} for is_key in (True, False)
-    )
-    return inside - outside
 
 
 def setup(app) -> dict:

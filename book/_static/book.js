@@ -14,3 +14,9 @@ addEventListener("load", async () => {
     if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
   }
 });
+// On a phone a figure keeps letters that can be read, unless it is a small one.
+addEventListener("load", () => {
+  for (const image of document.querySelectorAll(".bd-article figure img")) {
+    image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);
+  }
+});

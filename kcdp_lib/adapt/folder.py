@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from kcdp_lib.config import Config
 from kcdp_lib.datasets import DOMAINS
 from kcdp_lib.errors import KCDPError
-from kcdp_lib.paths import resolve
+from kcdp_lib.paths import folder_named
 
 LOCK = ".lock"
 # Files of a run. metrics.json is removed first: without it, no folder looks finished.
@@ -32,13 +32,14 @@ def check_apart(out: Path, config: Config) -> None:
     Two folders of the same name would share the folder in runs/. Raises KCDPError.
     """
 
-    def places(source: str, target: str) -> list[str | Path]:
-        return [name if name in DOMAINS else resolve(name) for name in (source, target)]
+    def places(source: str, target: str, root: str | None) -> list[str | Path]:
+        names = (source, target)
+        return [name if name in DOMAINS else folder_named(name, root) for name in names]
 
-    ours = theirs = places(config.source, config.target)
+    ours = theirs = places(config.source, config.target, config.data_root)
     with suppress(OSError, ValueError, LookupError, TypeError):
         about = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["config"]
-        theirs = places(about["source"], about["target"])
+        theirs = places(about["source"], about["target"], about.get("data_root"))
     if any(isinstance(place, Path) and out.is_relative_to(place) for place in ours):
         raise KCDPError(f"{out} lies among the pictures that it is about; choose another out_dir.")
     if config.out_dir is None and theirs != ours:

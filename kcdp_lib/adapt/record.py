@@ -35,7 +35,7 @@ from kcdp_lib.datasets import Pictures
 from kcdp_lib.errors import first_line
 from kcdp_lib.familiar import UNFAMILIAR, familiarity, load_known
 from kcdp_lib.knowledge import Triplet, load_text_encoder, without_feelings
-from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained, resolve
+from kcdp_lib.paths import FREE_BYTES, ROOT, atomic_write, explained, folder_named, resolve
 from kcdp_lib.perception import word_attention, word_positions
 from kcdp_lib.precompute import Frozen, freeze
 
@@ -270,8 +270,8 @@ def homes_of(config: Config) -> tuple[Path, ...]:
 
     They are the target's own if it is a folder, then the data sets' root, then the checkout.
     """
-    root = resolve(config.data_root or ROOT)
-    return root / config.target, resolve(config.target), root, ROOT
+    target = folder_named(config.target, config.data_root)
+    return target, resolve(config.data_root or ROOT), ROOT
 
 
 def _short(file: Path, homes: Sequence[Path]) -> str:

@@ -182,7 +182,7 @@ def load(
         return from_listing(str(name), split, root, taxonomy)
     if name in DOMAINS:
         return built_in(str(name), split, root, seed, size, taxonomy, dials)
-    folder = root / name if root and os.path.isdir(root / name) else paths.resolve(name)
+    folder = paths.folder_named(name, root)
     if not os.path.isdir(folder):
         raise KCDPError(f"{str(name)!r} is neither a known domain nor a folder; {choose}")
     return from_folder(folder, printable(folder.name) or str(folder), split, taxonomy)
