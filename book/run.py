@@ -42,9 +42,13 @@ def run(target: str) -> str:
     if sys.stderr.isatty() and hasattr(os, "ttyname"):  # the notebook draws its bars there
         os.environ.setdefault("KCDP_TERMINAL", os.ttyname(sys.stderr.fileno()))
     try:
+        # papermill fills in what stands in braces, which a folder's name may hold
+        chapter, copy = (
+            str(path).replace("{", "{{").replace("}", "}}") for path in (CHAPTER, notebook)
+        )
         papermill.execute_notebook(
-            CHAPTER,
-            notebook,
+            chapter,
+            copy,
             {"target": target},
             kernel_name="python3",
             progress_bar=False,

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import date, timedelta
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -677,11 +677,16 @@ def _meant(value: Any, known: Collection) -> str:
     return f", perhaps {near!r} was meant" if near else ""
 
 
+ALIKE = 0.6  # `SequenceMatcher` ratio from which one word may stand for another
+
+
 def nearest(value: Any, known: Collection) -> str | None:
-    """Return the known word that was probably meant, or None."""
+    """Return the known word that was probably meant, the first of equally close ones, or None."""
     words = {str(word).casefold(): str(word) for word in known}
-    near = get_close_matches(str(value).strip().casefold(), words, n=1)
-    return words[near[0]] if near else None
+    given = str(value).strip().casefold()
+    likeness = {word: SequenceMatcher(None, word, given).ratio() for word in words}
+    best = max(likeness, key=likeness.__getitem__, default=None)
+    return words[best] if best and likeness[best] >= ALIKE else None
 
 
 def _folder(parameter: str, value: str | None, holds: str) -> None:

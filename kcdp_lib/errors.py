@@ -14,9 +14,11 @@ class KCDPError(ValueError):
 def printable(text: object) -> str:
     """Return a text that any stream can print, on one line.
 
-    Control characters, and the bytes of file names that are not UTF-8, are escaped.
+    Control characters, line separators, marks that turn the direction of writing, and the bytes of
+    file names that are not UTF-8 are escaped.
     """
-    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], str(text))
+    unfit = r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(unfit, lambda match: ascii(match[0])[1:-1], str(text))
 
 
 def first_line(error: Exception) -> str:

@@ -1275,10 +1275,14 @@ def test_a_run_of_other_pictures_of_the_same_name_is_kept(tmp_path):
 def test_a_run_among_its_own_pictures_is_refused(tmp_path):
     inside = tmp_path / "mine" / "run"
     (tmp_path / "mine").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
     for places in (
         {"target": str(tmp_path / "mine")},
         {"source": str(tmp_path / "mine")},
         {"target": "mine", "data_root": str(tmp_path)},
+        {"target": str(tmp_path / "link")},
+        {"target": str(tmp_path / "other" / ".." / "mine")},
     ):
         with pytest.raises(KCDPError, match="lies among the pictures"):
             folder.check_apart(inside, Config(out_dir=str(inside), **places))

@@ -1010,3 +1010,8 @@ def test_the_table_is_long_and_its_names_are_its_own():
 def test_a_tensor_of_one_number_to_predict_gets_a_sentence_too():
     with pytest.raises(KCDPError, match="predict takes several pictures at once"):
         model().predict(torch.tensor(3))
+
+
+def test_a_sentence_is_one_line_whatever_a_name_holds():
+    sentence = str(KCDPError("a\nb\x85c\u2028d\u202ee\x9bf\udcf6g"))
+    assert sentence.isprintable() and sentence.isascii()

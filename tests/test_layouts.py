@@ -215,6 +215,18 @@ def test_ser30k_numbers_its_classes_from_one_in_an_order_that_can_be_set(
     )
 
 
+def test_the_annotations_of_ser30k_may_number_their_classes_as_they_like(tmp_path):
+    named = ("surprise", "happy", "anger", "fear", "sadness", "disgust", "neutral")
+    ser30k(tmp_path, [{"id": 10 * i, "name": name} for i, name in enumerate(named, 1)])
+    for path in tmp_path.rglob("*.json"):
+        content = json.loads(path.read_text())
+        for row in content["annotations"]:
+            row["anno"] *= 10
+        path.write_text(json.dumps(content))
+    pictures = datasets.load("ser30k", "train", tmp_path)
+    assert words(pictures)["train1.jpg"] == "happy" and len(pictures) == 12
+
+
 def test_stickers_of_ser30k_that_are_several_of_eight_are_left_out(tmp_path):
     ser30k(tmp_path)
     assert (

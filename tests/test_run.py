@@ -11,6 +11,7 @@ import papermill
 import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.parameterize import parameterize_path
 from safetensors.numpy import save_file
 
 from kcdp_lib import paths
@@ -38,16 +39,20 @@ def stopped(name: str, value: str) -> PapermillExecutionError:
     )
 
 
-def test_the_chapter_runs_with_the_target_as_text(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize("target", ["2024", "of {me}"])
+def test_the_chapter_runs_with_the_target_as_text(target, run, monkeypatch, tmp_path):
+    (tmp_path / target).mkdir(exist_ok=True)
     calls = []
 
     def execute(chapter, notebook, parameters, **_):
-        calls.append((chapter, Path(notebook).name, parameters))
+        paths = (parameterize_path(path, parameters) for path in (chapter, notebook))
+        calls.append((*map(Path, paths), parameters))
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    assert run("2024") == "the table of 05_adapt-2024"
+    assert run(target) == f"the table of 05_adapt-{target}"
     chapter = tmp_path / "notebooks" / "05_adapt.ipynb"  # below the test's own root
-    assert calls == [(chapter, "05_adapt-2024.ipynb", {"target": "2024"})]
+    notebook = tmp_path / "runs" / f"05_adapt-{target}.ipynb"
+    assert calls == [(chapter, notebook, {"target": target})]
 
 
 def test_a_run_says_beforehand_what_will_happen(monkeypatch, tmp_path):

@@ -33,14 +33,15 @@ def check_apart(out: Path, config: Config) -> None:
     """
 
     def places(source: str, target: str, root: str | None) -> list[str | Path]:
-        names = (source, target)
-        return [name if name in DOMAINS else folder_named(name, root) for name in names]
+        return [name if name in DOMAINS else folder_named(name, root) for name in (source, target)]
 
     ours = theirs = places(config.source, config.target, config.data_root)
     with suppress(OSError, ValueError, LookupError, TypeError):
         about = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["config"]
         theirs = places(about["source"], about["target"], about.get("data_root"))
-    if any(isinstance(place, Path) and out.is_relative_to(place) for place in ours):
+    read = [place.resolve() for place in ours if isinstance(place, Path)]
+    written = (out.resolve(), (out / "figures").resolve())  # either may lie behind a link
+    if any(folder.is_relative_to(place) for folder in written for place in read):
         raise KCDPError(f"{out} lies among the pictures that it is about; choose another out_dir.")
     if config.out_dir is None and theirs != ours:
         raise KCDPError(

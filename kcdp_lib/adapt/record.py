@@ -152,10 +152,11 @@ def write_run(
     trained.model.save_pretrained(out / "model")
     atomic_write(out / "model" / "history.json", json.dumps(trained.history))
     atomic_write(out / "model" / "README.md", hub_cards.of_run(config, results, commit()))
-    of_pictures = prediction_rows(answers, pseudo, homes_of(config))
+    # paths are written relative to the first of these that holds the file
+    homes = (folder_named(config.target, config.data_root), resolve(config.data_root or ROOT), ROOT)
+    of_pictures = prediction_rows(answers, pseudo, homes)
     rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in of_pictures]
-    # a file name that is not UTF-8 is escaped as in JSON, so that a reader can open the file
-    atomic_write(out / "predictions.jsonl", "".join(rows).encode("utf-8", "backslashreplace"))
+    atomic_write(out / "predictions.jsonl", "".join(rows))
 
 
 def write_figures(
@@ -263,15 +264,6 @@ def _rows(said: Answers, homes: Sequence[Path]) -> Iterator[dict]:
             "triplets": [list(triplet) for triplet in said.frozen.triplets[i]],
             "familiarity": None if known is None else round(float(known[i]), 4),
         }
-
-
-def homes_of(config: Config) -> tuple[Path, ...]:
-    """Return the folders to which paths of target pictures are relative, in order.
-
-    They are the target's own if it is a folder, then the data sets' root, then the checkout.
-    """
-    target = folder_named(config.target, config.data_root)
-    return target, resolve(config.data_root or ROOT), ROOT
 
 
 def _short(file: Path, homes: Sequence[Path]) -> str:

@@ -81,7 +81,7 @@ def walk(root: Path, apart: Collection[Path] = ()) -> Tree:
             path, kind = folder / entry.name, _kind(entry)
             if path in apart:
                 continue
-            if is_hidden(entry.name):
+            if entry.name.startswith(".") or entry.name.casefold() in HIDDEN:
                 tree.left_out["hidden folder" if kind == "folder" else "hidden file"] += 1
             elif kind == "folder":
                 (links if entry.is_symlink() else folders).append(path)
@@ -119,11 +119,6 @@ def _kind(entry: os.DirEntry) -> str:
         return "broken link" if entry.is_symlink() else "neither file nor folder"
     except OSError:  # reading the file will tell why
         return ""
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is no part of a data set."""
-    return name.startswith(".") or name.casefold() in HIDDEN
 
 
 def ending(path: PurePath) -> str:

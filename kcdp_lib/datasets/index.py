@@ -22,6 +22,7 @@ import PIL
 
 from .. import paths
 from ..checkout import code_key
+from ..machine import processors
 from . import images
 
 NOT_THERE = "not there"
@@ -43,7 +44,7 @@ def inspect(files: Iterable[Path]) -> dict[Path, tuple[str | None, str | None]]:
     verdicts |= {path: (sha, None) for path, sha in _remembered(stamps).items()}
     new = [path for path in stamps if path not in verdicts]
     remembering = True
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+    with ThreadPoolExecutor(processors()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for all threads: about odd files that Pillow reads
         starts = range(0, len(new), BLOCK)
         for start in paths.progress(starts, "reading pictures, by the thousand"):

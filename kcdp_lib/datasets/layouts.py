@@ -209,8 +209,6 @@ def ser30k(root: Path, split: str) -> Listing:
             )
     elif content.get("categories"):
         classes = content["categories"]
-        if isinstance(classes[0], dict):
-            classes = [row["name"] for row in sorted(classes, key=lambda row: row["id"])]
         order = "order of the classes from the annotations' categories"
     else:
         classes = list(SER30K_CLASSES)
@@ -218,7 +216,9 @@ def ser30k(root: Path, split: str) -> Listing:
             f"order of the classes assumed: {', '.join(SER30K_CLASSES)}; write another into "
             f"{CLASS_FILE}, one a line"
         )
-    names = dict(enumerate(classes, 1))
+    names = dict(enumerate(map(str, classes), 1))
+    if isinstance(classes[0], dict):
+        names = {one["id"]: str(one["name"]) for one in classes}
 
     def read(row: dict) -> tuple[list[str], str]:
         name = f"Images/{relative(row['topic'])}/{relative(row['file_name'])}"
